@@ -1,0 +1,91 @@
+# Every target does the set-up it needs, in .venv and build/; the second time there is nothing to
+# do and no network is used.
+#
+#   make demo      asks a question about the bundled video
+#   make test      ruff, mypy, pytest
+#   make           set-up alone: .venv, dependencies, patched llama.cpp, the package (editable)
+#
+#   CMAKE_ARGS="-DGGML_CUDA=on" make        llama.cpp options; kept until other ones are given
+#   RETAKE_LLAMA_CPP_SOURCE=DIR make        a local llama.cpp tree instead of the download
+#   PYTHON=python3.12 make                  the interpreter that .venv is made from
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DONE := $(VENV)/done
+
+DEMO_VIDEO ?= models/tiny/demo.mp4
+DEMO_QUESTION ?= What number is on the red card?
+DEMO_ARGS ?= --model tiny
+
+# Needed by pip and CMake in every step below.
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+PIP_INSTALL := $(BIN)/python -m pip install --quiet
+# The builds run in .venv itself, so that CMake finds the same tools at the same paths every time
+# and compiles only what changed (an isolated build gets new paths each time).
+PIP_BUILD := $(PIP_INSTALL) --no-build-isolation
+
+NATIVE_INPUTS := CMakeLists.txt scripts/fetch_llama_cpp.py scripts/apply_patches.py \
+    $(wildcard cpp_patches/*) $(wildcard cpp_patches/src/*)
+
+.PHONY: build demo test lint unit clean FORCE
+.DELETE_ON_ERROR:
+
+build: $(DONE)/package
+
+demo: build
+	$(BIN)/retake-edge ask $(DEMO_ARGS) "$(DEMO_VIDEO)" "$(DEMO_QUESTION)"
+
+test: lint unit
+
+lint: build
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+
+unit: build
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) build retake_edge/lib
+
+# --- set-up, step by step ---------------------------------------------------------------------
+
+$(DONE)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	    echo "error: $(PYTHON) is missing or older than Python 3.10; name another: make PYTHON=..." >&2; \
+	    exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(@D) && touch $@
+
+# scikit-build-core says which of cmake and ninja are missing here, and pip brings those.
+$(DONE)/build-tools: $(DONE)/venv pyproject.toml
+	$(PIP_INSTALL) 'scikit-build-core>=0.11'
+	tools=$$($(BIN)/python -c 'from scikit_build_core.build import get_requires_for_build_editable \
+	    as requires; print(*requires())') && { [ -z "$$tools" ] || $(PIP_INSTALL) $$tools; }
+	@touch $@
+
+# llama-cpp-python without a llama.cpp of its own: LLAMA_BUILD=OFF leaves the Python bindings.
+# It is installed from the archive on disk: under the index's address pip would keep this wheel in
+# its cache and later hand it to projects that want the libraries.
+$(DONE)/bindings: $(DONE)/build-tools cpp_patches/UPSTREAM scripts/fetch_llama_cpp.py
+	archive=$$($(BIN)/python scripts/fetch_llama_cpp.py build/downloads) && \
+	    CMAKE_ARGS=-DLLAMA_BUILD=OFF $(PIP_BUILD) "$$archive"
+	@touch $@
+
+# The options of the last build. CMAKE_ARGS left out means the same as before; other options start
+# from an empty build folder, since CMake would remember the old ones.
+$(DONE)/options: FORCE | $(DONE)/venv
+	@args="$${CMAKE_ARGS:-$$(sed -n 's/^CMAKE_ARGS=//p' $@ 2>/dev/null)}"; \
+	options=$$(printf 'CMAKE_ARGS=%s\nRETAKE_LLAMA_CPP_SOURCE=%s\n' \
+	    "$$args" "$$RETAKE_LLAMA_CPP_SOURCE"); \
+	[ "$$options" = "$$(cat $@ 2>/dev/null)" ] || { \
+	    rm -rf build/editable && printf '%s\n' "$$options" > $@; }
+
+# The package in editable form: Python changes need no build, and the libraries go to
+# retake_edge/lib. A local llama.cpp tree may have changed, so it is looked at every time.
+$(DONE)/package: $(DONE)/bindings $(DONE)/options $(NATIVE_INPUTS) pyproject.toml \
+    $(if $(RETAKE_LLAMA_CPP_SOURCE),FORCE)
+	@echo "Building the patched llama.cpp: some minutes the first time, then only what changed."
+	CMAKE_ARGS="$$(sed -n 's/^CMAKE_ARGS=//p' $(DONE)/options)" \
+	    $(PIP_BUILD) --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,62 @@
+"""The command line: thin edges over the library, one module a command.
+
+Answers and --json go to stdout, everything else to stderr. An error of the user's making ends in
+one sentence and the exit code of its class; anything else is a bug and shows itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+import retake_edge
+from retake_edge.cli.ask import ask
+from retake_edge.cli.scene import scene
+from retake_edge.errors import RetakeError
+
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    help=retake_edge.__doc__,
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(ask)
+app.command()(scene)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"retake-edge {retake_edge.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Show llama.cpp's log on stderr.")
+    ] = False,
+) -> None:
+    if verbose:
+        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(message)s")
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its code."""
+    try:
+        app()
+    except RetakeError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    raise AssertionError("typer exits by itself")

@@ -1,0 +1,146 @@
+"""The settings as command-line options, the same for every command that opens a video.
+
+`@opens_video` gives a command all of them and hands it a finished `VideoRequest`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from retake_edge import config
+
+_pivotkv, _runtime = config.PivotKVConfig(), config.RuntimeConfig()
+_sampling, _generation = config.SamplingConfig(), config.GenerationConfig()
+
+
+@dataclass(frozen=True)
+class VideoRequest:
+    """What the options ask for: a model by name or path, its projector, and all settings."""
+
+    model: str
+    mmproj: Path | None
+    settings: config.RetakeConfig
+
+
+def _options(
+    model: Annotated[
+        str, typer.Option("-m", "--model", help="A model's name, or the path of its GGUF.")
+    ] = "tiny",
+    mmproj: Annotated[
+        Path | None,
+        typer.Option(
+            "-mm", "--mmproj", help="The projector's GGUF.  [default: the one beside the model]"
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames sampled a second.  [default: the model's, or 2]")
+    ] = _sampling.fps,
+    max_frames: Annotated[int, typer.Option(help="Most frames sampled.")] = _sampling.max_frames,
+    long_side: Annotated[
+        int | None, typer.Option(help="Longer side of a frame in px.  [default: the model's]")
+    ] = _sampling.long_side_px,
+    start: Annotated[float, typer.Option(help="First second looked at.")] = _sampling.start_s,
+    end: Annotated[
+        float | None, typer.Option(help="Last second looked at.  [default: the video's]")
+    ] = _sampling.end_s,
+    keep_ratio: Annotated[
+        float | None,
+        typer.Option(help="Share of vision tokens kept, in (0, 1].  [default: what fits]"),
+    ] = _pivotkv.keep_ratio,
+    kv_budget: Annotated[
+        int | None, typer.Option(help="Most KV cells kept for the video.  [default: 32000]")
+    ] = _pivotkv.kv_budget,
+    prefill_chunk_frames: Annotated[
+        int, typer.Option(help="Frames prefilled between two compressions.")
+    ] = _pivotkv.prefill_chunk_frames,
+    policy: Annotated[
+        str, typer.Option(help=f"Which cells stay: {', '.join(config.POLICIES)}.")
+    ] = _pivotkv.policy,
+    positions: Annotated[
+        str, typer.Option(help=f"Positions of kept cells: {' or '.join(config.POSITION_MODES)}.")
+    ] = _pivotkv.positions,
+    pivot: Annotated[
+        str, typer.Option(help=f"Keyframe tokens: {', '.join(config.PIVOT_MODES)}.")
+    ] = _pivotkv.pivot,
+    seed: Annotated[int, typer.Option("-s", "--seed", help="Seed of random choices.")] = 0,
+    n_ctx: Annotated[
+        int | None, typer.Option("-c", "--ctx-size", help="KV cells.  [default: what is needed]")
+    ] = _runtime.n_ctx,
+    n_gpu_layers: Annotated[
+        int, typer.Option("-ngl", "--n-gpu-layers", help="Layers on the GPU; -1: all.")
+    ] = _runtime.n_gpu_layers,
+    n_threads: Annotated[
+        int | None, typer.Option("-t", "--threads", help="CPU threads.  [default: llama.cpp's]")
+    ] = _runtime.n_threads,
+    n_batch: Annotated[
+        int, typer.Option("-b", "--batch-size", help="Most tokens of a batch.")
+    ] = _runtime.n_batch,
+    n_ubatch: Annotated[
+        int, typer.Option("-ub", "--ubatch-size", help="Most tokens computed at once.")
+    ] = _runtime.n_ubatch,
+    type_k: Annotated[
+        str, typer.Option("-ctk", "--cache-type-k", help=f"K: {', '.join(config.KV_TYPES)}.")
+    ] = _runtime.type_k,
+    type_v: Annotated[
+        str, typer.Option("-ctv", "--cache-type-v", help=f"V: {', '.join(config.KV_TYPES)}.")
+    ] = _runtime.type_v,
+    mmproj_offload: Annotated[
+        bool, typer.Option("--mmproj-offload/--no-mmproj-offload", help="Vision on the GPU.")
+    ] = _runtime.mmproj_offload,
+    max_tokens: Annotated[
+        int, typer.Option("-n", "--predict", help="Most tokens of an answer.")
+    ] = _generation.max_tokens,
+    temperature: Annotated[
+        float, typer.Option("--temp", help="0: always the likeliest word.")
+    ] = _generation.temperature,
+) -> VideoRequest:
+    settings = config.RetakeConfig(
+        config.SamplingConfig(fps, max_frames, long_side, start, end),
+        pivotkv=config.PivotKVConfig(
+            policy=policy,
+            keep_ratio=keep_ratio,
+            kv_budget=kv_budget,
+            prefill_chunk_frames=prefill_chunk_frames,
+            positions=positions,
+            pivot=pivot,
+            seed=seed,
+        ),
+        runtime=config.RuntimeConfig(
+            n_ctx=n_ctx,
+            n_gpu_layers=n_gpu_layers,
+            n_threads=n_threads,
+            n_batch=n_batch,
+            n_ubatch=n_ubatch,
+            type_k=type_k,
+            type_v=type_v,
+            mmproj_offload=mmproj_offload,
+        ),
+        generation=config.GenerationConfig(max_tokens, temperature, seed),
+    )
+    return VideoRequest(model, mmproj, settings)
+
+
+def opens_video(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command whose last parameter is `request` all options that open a video."""
+    own = inspect.signature(command, eval_str=True).parameters
+    shared = inspect.signature(_options, eval_str=True).parameters
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    merged = [p.replace(kind=keyword) for name, p in own.items() if name != "request"]
+    merged += [p.replace(kind=keyword) for p in shared.values()]
+
+    @functools.wraps(command)
+    def wrapper(**values: Any) -> None:
+        request = _options(**{name: values.pop(name) for name in shared})
+        command(**values, request=request)
+
+    wrapper.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {}
+    del wrapper.__wrapped__  # type: ignore[attr-defined]
+    return wrapper

@@ -1,0 +1,40 @@
+"""retake-edge scene: a synthetic video whose content is known."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retake_edge.errors import ConfigError
+
+
+def scene(
+    output: Annotated[Path, typer.Argument(help="The mp4 to write.", show_default=False)],
+    seed: Annotated[int, typer.Option("-s", "--seed", help="Same seed, same video.")] = 0,
+    seconds: Annotated[float, typer.Option(help="Length of the video.")] = 64.0,
+    fps: Annotated[float, typer.Option(help="Frames a second.")] = 8.0,
+    size: Annotated[int, typer.Option(help="Side of the square picture in px.")] = 224,
+    n_questions: Annotated[
+        int, typer.Option("--questions", help="Questions to print with their answers.")
+    ] = 8,
+) -> None:
+    """Render a synthetic video, and print questions about it with their answers as JSON."""
+    from retake_edge.scene import make_scene, write_video
+    from retake_edge.scene_questions import make_questions
+
+    if output.suffix.lower() != ".mp4":
+        raise ConfigError(f"The output is {output}, but its name must end in .mp4.")
+    if not (seconds > 0 and fps > 0 and size >= 16 and n_questions >= 0 and seed >= 0):
+        raise ConfigError(
+            f"--seconds {seconds:g}, --fps {fps:g}, --size {size}, --questions {n_questions}, "
+            f"--seed {seed}: the first two must be above 0, the size at least 16, the others 0 "
+            "or more."
+        )
+    made = make_scene(seed, seconds)
+    write_video(made, output, fps=fps, size_px=size)
+    questions = make_questions(made, n_questions, seed)
+    typer.echo(json.dumps([asdict(question) for question in questions], indent=2))

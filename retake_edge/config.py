@@ -1,0 +1,192 @@
+"""Every setting, frozen and validated: one source of defaults for the CLI and the Python API.
+
+A value that cannot work is refused here with one sentence, before anything is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, get_type_hints
+
+from retake_edge.errors import ConfigError
+
+POLICIES = (
+    "pivotkv",
+    "hybrid",
+    "coverage",
+    "uniform",
+    "random",
+    "random-stratified",
+    "recent",
+    "none",
+)
+PIVOT_MODES = ("protect", "reference", "none")
+POSITION_MODES = ("keep", "reforge")
+KV_TYPES = ("f32", "f16", "q8_0", "q4_0")
+
+
+def _require(ok: bool, name: str, value: object, must: str) -> None:
+    if not ok:
+        raise ConfigError(f"{name} is {value!r}, but it must be {must}.")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    _require(value in allowed, name, value, f"one of {', '.join(allowed)}")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Which frames are looked at.
+
+    `fps` is frames per second of the video's own clock; `long_side_px` caps the longer side of a
+    frame. None: the model's own rule.
+    """
+
+    fps: float | None = None
+    max_frames: int = 2048
+    long_side_px: int | None = None
+    start_s: float = 0.0
+    end_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.fps is not None:
+            _require(0 < self.fps <= 1000, "--fps", self.fps, "above 0 and at most 1000")
+        _require(self.max_frames >= 1, "--max-frames", self.max_frames, "at least 1")
+        if self.long_side_px is not None:
+            _require(self.long_side_px >= 28, "--long-side", self.long_side_px, "at least 28")
+        _require(self.start_s >= 0, "--start", self.start_s, "0 or later")
+        if self.end_s is not None:
+            _require(self.end_s > self.start_s, "--end", self.end_s, "later than --start")
+
+
+@dataclass(frozen=True)
+class DPSelectConfig:
+    """Keyframes by local peaks of inter-frame feature distance (paper section 3.2).
+
+    `per_patch` finds peaks of every patch position on its own, as all published configurations do.
+    """
+
+    per_patch: bool = True
+
+
+@dataclass(frozen=True)
+class PivotKVConfig:
+    """Which KV cells of the video stay (paper section 3.3; `policy` names the rule).
+
+    `keep_ratio`: share of video cells kept in (0, 1]; None: what `kv_budget` asks for, or 1/4.
+    `kv_budget`: most video cells kept over the whole video. `prefill_chunk_frames`: frames
+    prefilled between two compressions. `n_queries`: rows of Q that score a chunk (0: all).
+    """
+
+    policy: str = "pivotkv"
+    keep_ratio: float | None = None
+    kv_budget: int | None = None
+    prefill_chunk_frames: int = 32
+    positions: str = "keep"
+    pivot: str = "protect"
+    n_queries: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _one_of("--policy", self.policy, POLICIES)
+        _one_of("--positions", self.positions, POSITION_MODES)
+        _one_of("--pivot", self.pivot, PIVOT_MODES)
+        if self.keep_ratio is not None:
+            _require(0 < self.keep_ratio <= 1, "--keep-ratio", self.keep_ratio, "in (0, 1]")
+        if self.kv_budget is not None:
+            _require(self.kv_budget >= 1, "--kv-budget", self.kv_budget, "at least 1")
+        _require(
+            self.keep_ratio is None or self.kv_budget is None,
+            "--keep-ratio with --kv-budget",
+            (self.keep_ratio, self.kv_budget),
+            "only one of the two",
+        )
+        _require(
+            self.prefill_chunk_frames >= 2,
+            "--prefill-chunk-frames",
+            self.prefill_chunk_frames,
+            "at least 2",
+        )
+        _require(self.n_queries >= 0, "--n-queries", self.n_queries, "0 (all) or more")
+        _require(self.seed >= 0, "--seed", self.seed, "0 or more")
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """How llama.cpp runs; the names follow its flags (-c, -ngl, -t, -b, -ub, -ctk, -ctv)."""
+
+    n_ctx: int | None = None
+    n_gpu_layers: int = -1
+    n_threads: int | None = None
+    n_batch: int = 2048
+    n_ubatch: int = 512
+    type_k: str = "f16"
+    type_v: str = "f16"
+    mmproj_offload: bool = True
+    encode_batch_frames: int = 16
+
+    def __post_init__(self) -> None:
+        _one_of("-ctk", self.type_k, KV_TYPES)
+        _one_of("-ctv", self.type_v, KV_TYPES)
+        if self.n_ctx is not None:
+            _require(self.n_ctx >= 64, "-c", self.n_ctx, "at least 64")
+        if self.n_threads is not None:
+            _require(self.n_threads >= 1, "-t", self.n_threads, "at least 1")
+        _require(self.n_batch >= 1, "-b", self.n_batch, "at least 1")
+        _require(1 <= self.n_ubatch <= self.n_batch, "-ub", self.n_ubatch, "from 1 to -b")
+        _require(
+            self.encode_batch_frames >= 2, "encode_batch_frames", self.encode_batch_frames, ">= 2"
+        )
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """How the answer is drawn: greedy at temperature 0."""
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.max_tokens >= 1, "-n", self.max_tokens, "at least 1")
+        _require(self.temperature >= 0, "--temp", self.temperature, "0 or more")
+
+
+@dataclass(frozen=True)
+class RetakeConfig:
+    """All settings of one run; goes whole into every result."""
+
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    dpselect: DPSelectConfig = field(default_factory=DPSelectConfig)
+    pivotkv: PivotKVConfig = field(default_factory=PivotKVConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as nested plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Mapping[str, Any]]) -> RetakeConfig:
+        """Build from nested mappings, such as `to_dict` gives.
+
+        Raises:
+            ConfigError: a section or key is unknown, or a value is out of range.
+        """
+        sections = get_type_hints(cls)
+        unknown = sorted(set(values) - set(sections))
+        if unknown:
+            raise ConfigError(
+                f"Unknown settings section {unknown[0]!r}; there are {', '.join(sections)}."
+            )
+        built = {}
+        for name, section in values.items():
+            known = {f.name for f in fields(sections[name])}
+            extra = sorted(set(section) - known)
+            if extra:
+                raise ConfigError(
+                    f"Unknown setting {name}.{extra[0]}; there are {', '.join(sorted(known))}."
+                )
+            built[name] = sections[name](**section)
+        return cls(**built)

@@ -1,0 +1,222 @@
+"""Prefill, compress, generate: one model context and the rule by which its cache shrinks.
+
+After each chunk the policy gets what it needs of it (attention scores, values), says which tokens
+each layer keeps, and the native library moves those to the front and frees the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from retake_edge import coverage, pivotkv, positions
+from retake_edge.config import RetakeConfig
+from retake_edge.errors import MemoryBudgetError
+from retake_edge.kvc import Capture, require_compressible
+from retake_edge.llama import Context, Floats, Ints
+from retake_edge.planner import kept_vision
+from retake_edge.prefill import PrefillChunk
+
+VALUE_DIM = 16
+"""Width of the random projection in which coverage compares values."""
+
+MEMORY_CELLS = 1024
+"""Most earlier cells a layer remembers for coverage."""
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """What became of a chunk.
+
+    `n_cells` before compression; `cell_frames` int32 [n_layer, n_kept]: the video's grid frame of
+    each cell kept, in the order of the cells (-1 - frame for clock text); `pivot_share` f32 [T]:
+    share of pivots among each grid frame's tokens; `seconds` by stage.
+    """
+
+    n_cells: int
+    cell_frames: Ints
+    pivot_share: Floats
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def n_kept(self) -> int:
+        """Cells left of the chunk."""
+        return int(self.cell_frames.shape[1])
+
+
+class Engine:
+    """A context being filled with one video, and then asked.
+
+    `n_after`: cells reserved for a question with its answer. `next_position`: the lowest position
+    above all others; `next_time`: the same on the time axis alone.
+    """
+
+    def __init__(self, context: Context, settings: RetakeConfig, *, n_after: int) -> None:
+        self.model = context.model
+        self.next_position = self.next_time = 0
+        self._context, self._settings, self._n_after = context, settings, n_after
+        self._compresses = settings.pivotkv.policy != "none"
+        self._rng = np.random.default_rng(settings.pivotkv.seed)
+        self._projection: Floats | None = None
+        self._memory: Floats | None = None
+        self._seconds: dict[str, float] = {}
+
+    def prefill_text(self, text: str) -> None:
+        """Decode text; it is never evicted."""
+        tokens = self.model.tokenize(text, add_special=self.next_position == 0)
+        if tokens:
+            self._context.decode_tokens(tokens, self.next_position)
+            self.next_position += len(tokens)
+        self.next_time = self.next_position
+
+    def prefill_chunk(self, chunk: PrefillChunk, keep_ratio: float) -> ChunkResult:
+        """Decode a chunk and compress it to `keep_ratio` of its vision tokens (text stays).
+
+        Raises:
+            MemoryBudgetError: no cells are left. ModelError: the cache cannot be compressed.
+            NativeError: llama.cpp failed; the chunk is removed.
+        """
+        self._seconds = {}
+        n, n_text = len(chunk.frame), int(chunk.is_text.sum())
+        n_keep = n_text + kept_vision(n - n_text, keep_ratio) if keep_ratio < 1 else n
+        if not self._compresses or n_keep >= n:
+            with self._measure("prefill"):
+                self._context.decode_embeddings(chunk.embeddings, chunk.positions)
+                self._context.synchronize()
+            self._advance(chunk.positions, _times(chunk.positions))
+            return self._result(chunk, np.arange(n, dtype=np.int32)[None])
+        require_compressible(self._context)
+        with Capture(self._context, n_max=n, q_stride=self._query_stride(n)) as capture:
+            with self._measure("prefill"):
+                self._context.decode_embeddings(chunk.embeddings, chunk.positions)
+                self._context.synchronize()
+            evidence = self._evidence(chunk, capture)
+            with self._measure("select"):
+                keep = self._select(evidence, n_keep)
+            with self._measure("compact"):
+                self._commit(capture, chunk, keep)
+        return self._result(chunk, keep)
+
+    def _query_stride(self, n: int) -> int:
+        """Every how many tokens a query is kept; 0 if the policy needs none."""
+        settings = self._settings.pivotkv
+        if not pivotkv.POLICIES[settings.policy].needs_scores:
+            return 0
+        return max(1, n // settings.n_queries) if settings.n_queries else 1
+
+    def _evidence(self, chunk: PrefillChunk, capture: Capture) -> pivotkv.ChunkEvidence:
+        policy = pivotkv.POLICIES[self._settings.pivotkv.policy]
+        scores = values = None
+        with self._measure("score"):
+            if policy.needs_scores:
+                scores = capture.scores(unrotate=self._settings.pivotkv.positions == "reforge")
+            if policy.needs_values:
+                values = capture.values(self._value_projection(capture.n_embd_v))
+        return pivotkv.ChunkEvidence(
+            n_layer=capture.n_layer,
+            pivots=chunk.pivots,
+            changes=chunk.distances,
+            frame_index=chunk.frame,
+            forced=chunk.is_text,
+            scores=scores,
+            values=values,
+            memory=self._memory,
+        )
+
+    def _value_projection(self, n_embd_v: int) -> Floats | None:
+        """A fixed random projection [VALUE_DIM, n_embd_v]; None where values are no wider."""
+        if n_embd_v <= VALUE_DIM:
+            return None
+        if self._projection is None:
+            rng = np.random.default_rng(self._settings.pivotkv.seed)
+            self._projection = rng.standard_normal((VALUE_DIM, n_embd_v)).astype(np.float32)
+        return self._projection
+
+    def _select(self, evidence: pivotkv.ChunkEvidence, n_keep: int) -> Ints:
+        settings = self._settings.pivotkv
+        keep = pivotkv.select_cells(
+            settings.policy, evidence, n_keep, self._rng, pivot=settings.pivot
+        )
+        if evidence.values is not None:
+            self._memory = coverage.remember(self._memory, evidence.values, keep, MEMORY_CELLS)
+        return keep
+
+    def _commit(self, capture: Capture, chunk: PrefillChunk, keep: Ints) -> None:
+        times = _times(chunk.positions)
+        moved, deltas = times, None
+        if self._settings.pivotkv.positions == "reforge":
+            moved, _ = positions.reforge(times, keep.shape[1])
+            deltas = (moved - times)[keep]
+        # The cells of a column differ between layers; what counts is that they stay in order and
+        # that the last one stands where the chunk ends, since 1-D positions must run on.
+        cells = moved[keep[0]].copy()
+        cells[-1] = moved.max()
+        capture.commit(keep, cells, deltas)
+        self._advance(chunk.positions, moved)
+
+    def _advance(self, ids: Ints, times: Ints) -> None:
+        self.next_time = int(times.max()) + 1
+        others = positions.next_position(ids[1:]) if ids.ndim == 2 else 0
+        self.next_position = max(self.next_time, others)
+
+    def _result(self, chunk: PrefillChunk, keep: Ints) -> ChunkResult:
+        seen = ~chunk.is_text
+        frame = chunk.frame - chunk.frame.min()
+        n_pivots = np.bincount(frame[seen], weights=chunk.pivots[seen])
+        pivot_share = (n_pivots / np.bincount(frame[seen])).astype(np.float32)
+        token_frames = np.where(seen, chunk.frame, -1 - chunk.frame)
+        cell_frames = np.broadcast_to(token_frames[keep], (self.model.n_layer, keep.shape[1]))
+        return ChunkResult(len(frame), cell_frames, pivot_share, self._seconds)
+
+    @contextmanager
+    def _measure(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._seconds[stage] = time.perf_counter() - start
+
+    def generate(self, prompt: str) -> Iterator[int]:
+        """Yield the tokens of an answer to `prompt`, and leave the cache as it was before.
+
+        Raises:
+            MemoryBudgetError: prompt and answer need more cells than were reserved.
+        """
+        settings = self._settings.generation
+        tokens = self.model.tokenize(prompt)
+        if len(tokens) + settings.max_tokens > self._n_after:
+            raise MemoryBudgetError(
+                f"The question has {len(tokens)} tokens, and with {settings.max_tokens} for the "
+                f"answer needs more than the {self._n_after} KV cells reserved; shorten it or "
+                "lower -n."
+            )
+        rng = np.random.default_rng(settings.seed)
+        position = self.next_position
+        try:
+            self._context.decode_tokens(tokens, position)
+            position += len(tokens)
+            for _ in range(settings.max_tokens):
+                token = sample(self._context.logits(), settings.temperature, rng)
+                if self.model.is_end(token):
+                    return
+                yield token
+                self._context.decode_tokens([token], position)
+                position += 1
+        finally:
+            self._context.remove(self.next_position)
+
+
+def _times(ids: Ints) -> Ints:
+    """The time axis of positions int32 [4, n] or [n]."""
+    return ids[0] if ids.ndim == 2 else ids
+
+
+def sample(logits: Floats, temperature: float, rng: np.random.Generator) -> int:
+    """Draw a token from logits f32 [n_vocab]: the highest at temperature 0."""
+    if temperature == 0:
+        return int(logits.argmax())
+    scaled = (logits - logits.max()).astype(np.float64) / temperature
+    weights = np.exp(scaled)
+    return int(rng.choice(len(logits), p=weights / weights.sum()))

@@ -1,0 +1,174 @@
+"""The native compression of one chunk: what retake-kvc.h offers, as numpy arrays and errors.
+
+    with Capture(context, n_max=..., q_stride=1) as capture:
+        context.decode_embeddings(...)
+        scores = capture.scores()
+        capture.commit(keep, positions)
+
+Leaving the block without a commit removes the chunk.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retake_edge import native
+from retake_edge.errors import ModelError, NativeError
+from retake_edge.llama import Context, Floats, Ints
+
+_CAPTURE_Q, _Q_F32 = 1, 2
+_UNROTATE = 1
+_KEYS = {"n_layer": 0, "n_tokens": 2, "n_queries": 3, "n_embd_v": 4, "n_cells_used": 7}
+_UNSUPPORTED = -2
+_TIME_AXIS = 1
+
+_INT32_ARRAY = np.ctypeslib.ndpointer(np.int32, flags="C_CONTIGUOUS")
+_FLOAT_ARRAY = np.ctypeslib.ndpointer(np.float32, flags="C_CONTIGUOUS")
+
+
+@lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL:
+    lib: ctypes.CDLL = native.load_libraries()._lib
+    context, i32, u32, null = ctypes.c_void_p, ctypes.c_int32, ctypes.c_uint32, ctypes.c_void_p
+    signatures: dict[str, list[Any]] = {
+        "supported": [context],
+        "begin": [context, i32, i32, i32, u32],
+        "scores": [context, _FLOAT_ARRAY, i32, i32, i32, i32, u32],
+        "attention": [context, _FLOAT_ARRAY, i32, i32, i32, i32],
+        "cells": [context, i32, i32, null, null],
+        "values": [context, _FLOAT_ARRAY, null, i32, i32, i32],
+        "commit": [context, i32, _INT32_ARRAY, null, u32, _INT32_ARRAY],
+        "abort": [context, ctypes.c_bool],
+        "free": [context],
+    }
+    for name, arguments in signatures.items():
+        function = getattr(lib, f"retake_kvc_{name}")
+        function.argtypes, function.restype = arguments, i32
+    lib.retake_kvc_query.argtypes = [context, i32]
+    lib.retake_kvc_query.restype = ctypes.c_int64
+    lib.retake_kvc_last_error.restype = ctypes.c_char_p
+    return lib
+
+
+def _check(status: int) -> int:
+    if status >= 0:
+        return status
+    reason = (_library().retake_kvc_last_error() or b"").decode("utf-8", "replace")
+    if status == _UNSUPPORTED:
+        raise ModelError(
+            f"The KV cache of this model cannot be compressed ({reason}); use --policy none."
+        )
+    raise NativeError(f"KV cache compression failed with status {status}: {reason}.")
+
+
+def require_compressible(context: Context) -> None:
+    """Check that the context's cache can be compressed.
+
+    Raises:
+        ModelError: it cannot, with the library's reason.
+    """
+    _check(_library().retake_kvc_supported(context.handle))
+
+
+class Capture:
+    """One chunk of a sequence between its decoding and its compression.
+
+    `n_max` tokens at most; `q_stride`: every how many tokens a query is kept (0: none, which
+    serves policies that need no scores); `q_f32`: keep queries in f32 even for narrower K.
+
+    Raises:
+        ModelError: the cache cannot be compressed. NativeError: a capture is open already.
+    """
+
+    def __init__(
+        self, context: Context, *, n_max: int, q_stride: int = 1, q_f32: bool = False, seq: int = 0
+    ) -> None:
+        self._lib, self._context = _library(), context.handle
+        flags = (_CAPTURE_Q if q_stride else 0) | (_Q_F32 if q_f32 else 0)
+        _check(self._lib.retake_kvc_begin(self._context, seq, n_max, max(1, q_stride), flags))
+        self._open = True
+
+    def __enter__(self) -> Capture:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._open:
+            self._lib.retake_kvc_abort(self._context, True)
+
+    def _query(self, key: str) -> int:
+        return _check(int(self._lib.retake_kvc_query(self._context, _KEYS[key])))
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens decoded since the capture began."""
+        return self._query("n_tokens")
+
+    @property
+    def n_layer(self) -> int:
+        """Layers of the KV cache."""
+        return self._query("n_layer")
+
+    def scores(self, *, unrotate: bool = False) -> Floats:
+        """Return the attention each token of the chunk receives, f32 [n_layer, n_tokens].
+
+        Mean over query heads of the sum over the chunk's queries, softmax over the chunk alone
+        (no causal mask); each layer's scores add up to n_tokens. Source: video-ReTaKe, PivotKV.
+        """
+        n = self.n_tokens
+        out = np.empty((self.n_layer, n), np.float32)
+        flags = _UNROTATE if unrotate else 0
+        _check(self._lib.retake_kvc_scores(self._context, out, 0, n, 0, n, flags))
+        return out
+
+    def values(self, projection: Floats | None = None) -> Floats:
+        """Return the chunk's value rows, f32 [n_layer, n_tokens, dim].
+
+        All KV heads concatenated, times `projection` f32 [dim, n_embd_v] if given.
+        """
+        n, dim = self.n_tokens, self.n_embd_v
+        pointer: Any = None
+        if projection is not None:
+            projection = np.ascontiguousarray(projection, np.float32)
+            dim, pointer = len(projection), projection.ctypes.data
+        out = np.empty((self.n_layer, n, dim), np.float32)
+        _check(self._lib.retake_kvc_values(self._context, out, pointer, dim, 0, n))
+        return out
+
+    @property
+    def n_embd_v(self) -> int:
+        """Floats of one token's value row."""
+        return self._query("n_embd_v")
+
+    def commit(
+        self, keep: Ints, cell_positions: Ints, deltas: npt.NDArray[np.int32] | None = None
+    ) -> None:
+        """Keep each layer's own tokens and free the chunk's other cells.
+
+        `keep`: int32 [n_layer, n_keep], ascending token indices. `cell_positions`: int32 [n_keep],
+        non-decreasing, below every later token's position. `deltas`: int32 [n_layer, n_keep],
+        change of the kept keys' time positions.
+
+        Raises:
+            NativeError: the library refused; the chunk is then removed on leaving the block.
+        """
+        keep = np.ascontiguousarray(keep, np.int32)
+        positions = np.ascontiguousarray(cell_positions, np.int32)
+        pointer: Any = None
+        if deltas is not None:
+            deltas = np.ascontiguousarray(deltas, np.int32)
+            pointer = deltas.ctypes.data
+        n_keep = keep.shape[1]
+        _check(
+            self._lib.retake_kvc_commit(self._context, n_keep, keep, pointer, _TIME_AXIS, positions)
+        )
+        self._open = False
+
+
+def cells_used(context: Context) -> int:
+    """Return how many KV cells of the context are in use."""
+    return _check(int(_library().retake_kvc_query(context.handle, _KEYS["n_cells_used"])))

@@ -1,0 +1,331 @@
+"""Owning handles over llama.cpp: a model and a context, with explicit positions.
+
+Thin on purpose: no sampling, no templates, no video. `llama_cpp.Llama` is not used because it
+turns flash attention off and hides positions and embedding batches.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retake_edge import native
+from retake_edge.errors import MemoryBudgetError, ModelError, NativeError
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int32]
+
+_KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8}
+_FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
+_ROPE_KINDS = {-1: "none", 0: "norm", 2: "neox", 8: "mrope", 24: "vision", 40: "imrope"}
+
+
+class Model:
+    """A GGUF language model.
+
+    Raises:
+        ModelError: the file is missing, or llama.cpp cannot load it.
+    """
+
+    def __init__(self, path: str | Path, *, n_gpu_layers: int = -1) -> None:
+        self.path = Path(path)
+        self._llama = native.load_libraries()
+        self._handle: Any = None
+        if not self.path.is_file():
+            raise ModelError(f"There is no model file {self.path}; check the path after -m.")
+        params = self._llama.llama_model_default_params()
+        params.n_gpu_layers = n_gpu_layers if n_gpu_layers >= 0 else 9999
+        self._handle = self._llama.llama_model_load_from_file(str(self.path).encode(), params)
+        if not self._handle:
+            raise ModelError(
+                f"llama.cpp cannot load {self.path} ({native.last_error() or 'no reason given'}); "
+                "check that it is a complete GGUF of a supported model."
+            )
+        self._vocab = self._llama.llama_model_get_vocab(self._handle)
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the weights; contexts made from the model must be closed before."""
+        if self._handle:
+            self._llama.llama_model_free(self._handle)
+            self._handle = None
+
+    @property
+    def handle(self) -> Any:
+        """The llama_model pointer, for other native calls."""
+        return self._handle
+
+    @cached_property
+    def n_layer(self) -> int:
+        """Number of transformer layers."""
+        return int(self._llama.llama_model_n_layer(self._handle))
+
+    @cached_property
+    def n_embd_inp(self) -> int:
+        """Width of an input embedding row (wider than n_embd with deepstack)."""
+        return int(self._llama.llama_model_n_embd_inp(self._handle))
+
+    @cached_property
+    def n_embd(self) -> int:
+        """Width of the hidden state."""
+        return int(self._llama.llama_model_n_embd(self._handle))
+
+    @cached_property
+    def n_vocab(self) -> int:
+        """Number of tokens in the vocabulary."""
+        return int(self._llama.llama_vocab_n_tokens(self._vocab))
+
+    @cached_property
+    def n_ctx_train(self) -> int:
+        """Context length the model was trained with, in positions."""
+        return int(self._llama.llama_model_n_ctx_train(self._handle))
+
+    @cached_property
+    def rope_kind(self) -> str:
+        """One of norm, neox, mrope, imrope, vision, none."""
+        kind = int(self._llama.llama_model_rope_type(self._handle))
+        return _ROPE_KINDS.get(kind, f"unknown {kind}")
+
+    @property
+    def n_pos_per_embd(self) -> int:
+        """Position ids an embedding row needs: 4 (t, h, w, 0) with M-RoPE, else 1."""
+        return 4 if self.rope_kind in ("mrope", "imrope") else 1
+
+    @cached_property
+    def description(self) -> str:
+        """llama.cpp's one-line description, such as 'qwen2vl 3B Q8_0'."""
+        buffer = ctypes.create_string_buffer(256)
+        self._llama.llama_model_desc(self._handle, buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace")
+
+    @property
+    def chat_template(self) -> str | None:
+        """The model's own chat template (Jinja), if it has one."""
+        text = self._llama.llama_model_chat_template(self._handle, None)
+        return text.decode("utf-8", "replace") if text else None
+
+    def metadata(self, key: str) -> str | None:
+        """Return a metadata value as text, or None."""
+        buffer = ctypes.create_string_buffer(1024)
+        n = self._llama.llama_model_meta_val_str(self._handle, key.encode(), buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace") if n >= 0 else None
+
+    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
+        """Return token ids; special tokens written in the text are recognised."""
+        data = text.encode()
+        out = (ctypes.c_int32 * (len(data) + 8))()
+        n = self._llama.llama_tokenize(
+            self._vocab, data, len(data), out, len(out), add_special, True
+        )
+        if n < 0:
+            raise NativeError(f"Tokenizing {text[:40]!r} failed with {n}.")
+        return list(out[:n])
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes of one token, special tokens as nothing."""
+        buffer = ctypes.create_string_buffer(256)
+        n = self._llama.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
+        return buffer.raw[: max(n, 0)]
+
+    def is_end(self, token: int) -> bool:
+        """Return whether the token ends an answer."""
+        return bool(self._llama.llama_vocab_is_eog(self._vocab, token))
+
+    def embed_tokens(self, tokens: list[int]) -> Floats:
+        """Return the input embeddings of tokens, f32 [n, n_embd_inp].
+
+        Deepstack columns beyond n_embd are zero, as they are for text.
+
+        Raises:
+            ModelError: the file has no token embedding table.
+        """
+        from gguf import GGUFReader, dequantize
+
+        if self._embedding_table is None:
+            reader = GGUFReader(self.path)
+            self._embedding_table = next(
+                (t for t in reader.tensors if t.name == "token_embd.weight"), None
+            )
+        table = self._embedding_table
+        if table is None:
+            raise ModelError(f"{self.path} has no token embeddings; it is no language model.")
+        rows = np.zeros((len(tokens), self.n_embd_inp), np.float32)
+        rows[:, : self.n_embd] = dequantize(table.data[tokens], table.tensor_type)
+        return rows
+
+    _embedding_table: Any = None
+
+
+class Context:
+    """A context of one model: its KV cache, and batches decoded with explicit positions.
+
+    `flash_attention` is 'on', 'off' or 'auto'; quantized V needs it on.
+
+    Raises:
+        MemoryBudgetError: llama.cpp cannot make a context of that size.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        n_ctx: int,
+        n_batch: int = 2048,
+        n_ubatch: int = 512,
+        n_seq_max: int = 1,
+        type_k: str = "f16",
+        type_v: str = "f16",
+        flash_attention: str = "on",
+        kv_unified: bool = True,
+        n_threads: int | None = None,
+        cb_eval: Any = None,
+    ) -> None:
+        self.model = model
+        self._llama = native.load_libraries()
+        params = self._llama.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, n_batch, n_ubatch
+        params.n_seq_max, params.kv_unified = n_seq_max, kv_unified
+        params.type_k, params.type_v = _KV_TYPES[type_k], _KV_TYPES[type_v]
+        params.flash_attn_type = _FLASH_ATTENTION[flash_attention]
+        params.no_perf = True
+        if n_threads:
+            params.n_threads = params.n_threads_batch = n_threads
+        if cb_eval is not None:
+            params.cb_eval = cb_eval
+        self.n_batch = n_batch
+        self._handle: Any = self._llama.llama_init_from_model(model.handle, params)
+        if not self._handle:
+            raise MemoryBudgetError(
+                f"llama.cpp cannot make a context of {n_ctx} cells with K {type_k} and V {type_v} "
+                f"({native.last_error() or 'no reason given'}); try a smaller -c or q8_0."
+            )
+        self._memory = self._llama.llama_get_memory(self._handle)
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the context and its KV cache."""
+        if self._handle:
+            self._llama.llama_free(self._handle)
+            self._handle = None
+
+    @property
+    def handle(self) -> Any:
+        """The llama_context pointer, for other native calls."""
+        return self._handle
+
+    @property
+    def n_ctx(self) -> int:
+        """KV cells in the cache (llama.cpp may round up what was asked)."""
+        return int(self._llama.llama_n_ctx(self._handle))
+
+    def decode_tokens(self, tokens: list[int], position: int, *, seq: int = 0) -> None:
+        """Decode text whose positions run on from `position`, on all axes; logits for the last.
+
+        Raises:
+            MemoryBudgetError: no cells are left. NativeError: llama.cpp refused the batch.
+        """
+        for start in range(0, len(tokens), self.n_batch):
+            part = tokens[start : start + self.n_batch]
+            positions = np.arange(position + start, position + start + len(part), dtype=np.int32)
+            self._decode(np.asarray(part, np.int32), None, positions, seq)
+
+    def decode_embeddings(self, rows: Floats, positions: Ints, *, seq: int = 0) -> None:
+        """Decode embedding rows f32 [n, n_embd_inp] at positions int32 [4, n] (M-RoPE) or [n].
+
+        The last row's logits are kept. Batches of n_batch rows are cut here.
+
+        Raises:
+            MemoryBudgetError: no cells are left. NativeError: llama.cpp refused the batch.
+        """
+        n_pos = self.model.n_pos_per_embd
+        grid = np.asarray(positions, np.int32).reshape(n_pos, len(rows))
+        for start in range(0, len(rows), self.n_batch):
+            part = slice(start, start + self.n_batch)
+            self._decode(None, rows[part], grid[:, part], seq)
+
+    def _decode(self, tokens: Ints | None, rows: Floats | None, pos: Ints, seq: int) -> None:
+        n = len(tokens) if tokens is not None else len(rows)  # type: ignore[arg-type]
+        pos = np.ascontiguousarray(pos, np.int32)
+        sequences = (ctypes.c_int32 * 1)(seq)
+        llama = self._llama
+        batch = llama.llama_batch()
+        batch.n_tokens = n
+        if tokens is not None:
+            tokens = np.ascontiguousarray(tokens, np.int32)
+            batch.token = tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        else:
+            rows = np.ascontiguousarray(rows, np.float32)
+            batch.embd = rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        batch.pos = pos.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        batch.n_seq_id = (ctypes.c_int32 * n)(*([1] * n))
+        one = ctypes.cast(sequences, ctypes.POINTER(ctypes.c_int32))
+        batch.seq_id = (ctypes.POINTER(ctypes.c_int32) * n)(*([one] * n))
+        wanted = np.zeros(n, np.int8)
+        wanted[-1] = 1
+        batch.logits = wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+        status = llama.llama_decode(self._handle, batch)
+        if status == 1:
+            raise MemoryBudgetError(
+                f"The {self.n_ctx} KV cells are full; raise -c or lower --keep-ratio."
+            )
+        if status != 0:
+            raise NativeError(
+                f"llama.cpp could not decode (status {status}: {native.last_error()})."
+            )
+
+    def logits(self) -> Floats:
+        """Return the last decoded row's logits, f32 [n_vocab] (a copy)."""
+        pointer = self._llama.llama_get_logits_ith(self._handle, -1)
+        return np.ctypeslib.as_array(pointer, (self.model.n_vocab,)).copy()
+
+    def synchronize(self) -> None:
+        """Wait until the backend has finished."""
+        self._llama.llama_synchronize(self._handle)
+
+    def clear(self) -> None:
+        """Empty the KV cache."""
+        self._llama.llama_memory_clear(self._memory, True)
+
+    def remove(self, p0: int = -1, p1: int = -1, *, seq: int = 0) -> bool:
+        """Remove a sequence's cells with positions in [p0, p1); negative means open-ended."""
+        return bool(self._llama.llama_memory_seq_rm(self._memory, seq, p0, p1))
+
+    def copy(self, source: int, target: int, p0: int = -1, p1: int = -1) -> None:
+        """Tag the source sequence's cells in [p0, p1) as the target's, too."""
+        self._llama.llama_memory_seq_cp(self._memory, source, target, p0, p1)
+
+    def position_max(self, seq: int = 0) -> int:
+        """Return the highest position stored for the sequence, -1 if it is empty."""
+        return int(self._llama.llama_memory_seq_pos_max(self._memory, seq))
+
+    def sequence_state(self, seq: int = 0) -> bytes:
+        """Return the sequence's cells as llama.cpp's own blob."""
+        size = self._llama.llama_state_seq_get_size(self._handle, seq)
+        buffer = (ctypes.c_uint8 * size)()
+        n = self._llama.llama_state_seq_get_data(self._handle, buffer, size, seq)
+        return bytes(memoryview(buffer)[:n])
+
+    def set_sequence_state(self, state: bytes, seq: int = 0) -> None:
+        """Load a blob from `sequence_state` into a sequence.
+
+        Raises:
+            NativeError: it does not fit this model, its K/V types or the free cells.
+        """
+        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        if not self._llama.llama_state_seq_set_data(self._handle, buffer, len(state), seq):
+            raise NativeError(f"The saved state does not load ({native.last_error()}).")

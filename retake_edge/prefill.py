@@ -1,0 +1,200 @@
+"""From vision features to chunks of tokens: embeddings, positions, clock text and pivots.
+
+A pivot needs the frame after it, so one grid frame is read ahead; nothing else is held back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from retake_edge import positions
+from retake_edge.dpselect import PivotStream
+from retake_edge.errors import ModelError
+from retake_edge.llama import Floats, Ints, Model
+from retake_edge.models import Layout
+from retake_edge.vision import VisionFeatures
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class FrameBlock:
+    """The grid frames of one chunk, with what DPSelect says of them.
+
+    `features` of T grid frames of N tokens; `distances` f32 [T, N] to the frame before, `pivots`
+    bool [T, N]; `first_frame`: index in the video of the first of them.
+    """
+
+    features: VisionFeatures
+    distances: Floats
+    pivots: Bools
+    first_frame: int
+
+
+@dataclass(frozen=True)
+class PrefillChunk:
+    """The tokens prefilled between two compressions, n in all.
+
+    `embeddings` f32 [n, n_embd_inp]; `positions` int32 [4, n] or [n]; `frame` int32 [n], the
+    video's grid frame of each token (of the one it precedes, for clock text); `is_text`, `pivots`
+    bool [n]; `distances` f32 [n], 0 for text.
+    """
+
+    embeddings: Floats
+    positions: Ints
+    frame: Ints
+    is_text: Bools
+    pivots: Bools
+    distances: Floats
+
+
+def frame_blocks(
+    features: Iterator[VisionFeatures], steps_per_chunk: int, *, per_patch: bool, n_embd: int
+) -> Iterator[FrameBlock]:
+    """Regroup features into blocks of `steps_per_chunk` grid frames, and find their pivots.
+
+    DPSelect compares the first `n_embd` columns: deepstack appends others.
+    """
+    stream = PivotStream(per_patch)
+    waiting: FrameBlock | None = None
+    for part in features:
+        distances, pivots = stream.push(part.embeddings[..., :n_embd])
+        waiting = _appended(waiting, part, distances, pivots)
+        while len(waiting.pivots) >= steps_per_chunk:
+            block, waiting = _split(waiting, steps_per_chunk)
+            yield block
+    if waiting is None:
+        return
+    distances, pivots = stream.finish()
+    waiting = _appended(waiting, None, distances, pivots)
+    while len(waiting.pivots):
+        block, waiting = _split(waiting, steps_per_chunk)
+        yield block
+
+
+def _appended(
+    block: FrameBlock | None, part: VisionFeatures | None, distances: Floats, pivots: Bools
+) -> FrameBlock:
+    """Add frames, and what has been decided since, to a block whose decisions may lag behind."""
+    if block is None:
+        assert part is not None
+        return FrameBlock(part, distances, pivots, 0)
+    return FrameBlock(
+        block.features if part is None else block.features.joined(part),
+        np.concatenate([block.distances, distances]),
+        np.concatenate([block.pivots, pivots]),
+        block.first_frame,
+    )
+
+
+def _split(block: FrameBlock, n: int) -> tuple[FrameBlock, FrameBlock]:
+    def part(frames: slice, first_frame: int) -> FrameBlock:
+        features = block.features[frames]
+        return FrameBlock(features, block.distances[frames], block.pivots[frames], first_frame)
+
+    n = min(n, len(block.pivots))
+    return part(slice(0, n), block.first_frame), part(slice(n, None), block.first_frame + n)
+
+
+class ChunkBuilder:
+    """Turns frame blocks into chunks as one model's layout wants them.
+
+    `base`: the position after the text before the video.
+    """
+
+    def __init__(self, model: Model, layout: Layout, base: int) -> None:
+        self._model, self._layout, self._base = model, layout, base
+        self._origin_s: float | None = None
+
+    def build(
+        self, block: FrameBlock, start: int, *, time_start: int | None = None
+    ) -> PrefillChunk:
+        """Build a chunk.
+
+        `start`: the next free position, where layouts without a clock of their own go on.
+        `time_start`: where time positions go on, whatever the clock says (re-forging).
+
+        Raises:
+            ModelError: the model has no word for a time.
+        """
+        features = block.features
+        texts = [
+            clock_tokens(self._model, self._layout, *times, is_first=block.first_frame + i == 0)
+            for i, times in enumerate(zip(features.times_s, features.middle_s, strict=True))
+        ]
+        video = self._positions(block, [len(t) for t in texts], start)
+        ids = video.ids.copy()
+        if time_start is not None:
+            times = ids[0] if ids.ndim == 2 else ids
+            times -= times.min() - time_start
+        is_text = video.is_text
+        frame = _fill_backwards(video.frame) + block.first_frame
+        rows = np.empty((len(is_text), self._model.n_embd_inp), np.float32)
+        rows[~is_text] = features.embeddings.reshape(-1, self._model.n_embd_inp)
+        if is_text.any():
+            rows[is_text] = self._model.embed_tokens([t for text in texts for t in text])
+        pivots, distances = np.zeros(len(is_text), np.bool_), np.zeros(len(is_text), np.float32)
+        pivots[~is_text], distances[~is_text] = block.pivots.ravel(), block.distances.ravel()
+        return PrefillChunk(rows, ids, frame, is_text, pivots, distances)
+
+    def _positions(self, block: FrameBlock, n_text: list[int], start: int) -> positions.VideoLayout:
+        features, kind = block.features, self._layout.kind
+        rows, cols, times_s = features.rows, features.cols, features.times_s
+        if self._origin_s is None:
+            self._origin_s = float(times_s[0])
+        rate = self._layout.positions_per_second
+        if kind == "mrope-clock":
+            return positions.timed_layout(
+                times_s,
+                rows,
+                cols,
+                self._base,
+                first_s=self._origin_s,
+                positions_per_second=rate,
+            )
+        if kind == "mrope-time":
+            since_start = np.concatenate([[self._origin_s], times_s])
+            steps = positions.frame_steps_by_time(since_start, rate)[1:]
+            return positions.mrope_layout(steps, rows, cols, self._base)
+        if kind == "mrope":
+            steps = block.first_frame + positions.frame_steps(len(times_s))
+            return positions.mrope_layout(steps, rows, cols, self._base)
+        if kind == "timestamps":
+            return positions.interleaved_layout(n_text, rows, cols, start)
+        return positions.linear_layout(n_text, rows * cols, start)
+
+
+def clock_tokens(
+    model: Model, layout: Layout, first_s: float, middle_s: float, *, is_first: bool
+) -> list[int]:
+    """Return the tokens that tell a grid frame's time, [] for layouts without clock text.
+
+    Raises:
+        ModelError: the model has no single word for the time.
+    """
+    if layout.kind == "timestamps":  # transformers, Qwen3VLProcessor
+        close = "" if is_first else "<|vision_end|>"
+        return model.tokenize(f"{close}<{middle_s:.1f} seconds><|vision_start|>")
+    if layout.kind != "mrope-clock":
+        return []
+    second = int(first_s)
+    tokens = model.tokenize(f"{second // 60}:{second % 60:02d}")
+    if len(tokens) != 1:
+        raise ModelError(
+            f"This model has no word for the time {second} s; it knows the first "
+            f"{layout.max_clock_s or 0:g} s of a video: choose a part with --start and --end."
+        )
+    return tokens
+
+
+def _fill_backwards(frame: Ints) -> Ints:
+    """Give clock text the frame that follows it."""
+    filled = frame.copy()
+    for i in range(len(filled) - 2, -1, -1):
+        if filled[i] == positions.TEXT:
+            filled[i] = filled[i + 1]
+    return filled

@@ -1,0 +1,204 @@
+"""Frames to projected vision features, through llama.cpp's multimodal projector (mtmd).
+
+mtmd's own video helper is not used: it holds every frame of the video at once. Here each group of
+frames (a pair for the Qwen-VL family) is encoded on its own, so memory stays flat.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retake_edge import native
+from retake_edge.errors import ModelError
+from retake_edge.llama import Floats, Model
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class VisionFeatures:
+    """Features of T grid frames, each a rows x cols grid of tokens.
+
+    `embeddings` f32 [T, rows * cols, n_embd_inp], row-major within a frame. `times_s` f64 [T]:
+    presentation time of each grid frame's first video frame, in seconds; `middle_s` f64 [T]: mean
+    of its video frames' times.
+    """
+
+    embeddings: Floats
+    times_s: Doubles
+    middle_s: Doubles
+    rows: int
+    cols: int
+
+    def __getitem__(self, frames: slice) -> VisionFeatures:
+        """Return some of the grid frames."""
+        return VisionFeatures(
+            self.embeddings[frames],
+            self.times_s[frames],
+            self.middle_s[frames],
+            self.rows,
+            self.cols,
+        )
+
+    def joined(self, other: VisionFeatures) -> VisionFeatures:
+        """Return these grid frames followed by others of the same size."""
+        return VisionFeatures(
+            np.concatenate([self.embeddings, other.embeddings]),
+            np.concatenate([self.times_s, other.times_s]),
+            np.concatenate([self.middle_s, other.middle_s]),
+            self.rows,
+            self.cols,
+        )
+
+
+class VisionEncoder:
+    """A vision tower with its projector (an mmproj GGUF).
+
+    `frames_per_step` is how many video frames share one grid frame (2 for Qwen-VL).
+
+    Raises:
+        ModelError: the file is missing, does not belong to the model, or cannot see.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        path: str | Path,
+        *,
+        offload: bool = True,
+        n_threads: int | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self._mtmd = native.load_mtmd()
+        self._handle: Any = None
+        if not self.path.is_file():
+            raise ModelError(f"There is no projector file {self.path}; check --mmproj.")
+        params = self._mtmd.mtmd_context_params_default()
+        params.use_gpu, params.warmup, params.print_timings = offload, False, False
+        if n_threads:
+            params.n_threads = n_threads
+        self._handle = self._mtmd.mtmd_init_from_file(str(self.path).encode(), model.handle, params)
+        if not self._handle:
+            raise ModelError(
+                f"{self.path} is no projector for {model.path} "
+                f"({native.last_error() or 'no reason given'}); use the mmproj made with the model."
+            )
+        if not self._mtmd.mtmd_support_vision(self._handle):
+            raise ModelError(f"{self.path} has no vision tower; use the model's vision mmproj.")
+        self._n_embd = model.n_embd_inp
+        self._marker: bytes = self._mtmd.mtmd_default_marker()
+        blank = np.full((2, 56, 56, 3), 127, np.uint8)
+        with _Chunks(self, blank) as chunks:
+            self.frames_per_step = 2 // len(chunks.images)
+
+    def __enter__(self) -> VisionEncoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the tower."""
+        if self._handle:
+            self._mtmd.mtmd_free(self._handle)
+            self._handle = None
+
+    def encode(self, frames: npt.NDArray[np.uint8], times_s: Doubles) -> VisionFeatures:
+        """Encode frames uint8 [B, H, W, 3] RGB shown at times_s f64 [B].
+
+        A last group that is not full repeats its last frame, as the models' processors do.
+
+        Raises:
+            ModelError: the tower cannot encode frames of that size.
+        """
+        step = self.frames_per_step
+        starts = range(0, len(frames), step)
+        steps = [self._encode_step(frames[i : i + step]) for i in starts]
+        middle_s = np.array([_repeat_last(times_s[i : i + step], step).mean() for i in starts])
+        rows, cols = steps[0][1:]
+        return VisionFeatures(
+            np.stack([s[0] for s in steps]), times_s[::step], middle_s, rows, cols
+        )
+
+    def _encode_step(self, frames: npt.NDArray[np.uint8]) -> tuple[Floats, int, int]:
+        with _Chunks(self, _repeat_last(frames, self.frames_per_step)) as chunks:
+            if len(chunks.images) != 1:
+                raise ModelError(
+                    f"{self.path} cuts a frame into {len(chunks.images)} tiles, which is not "
+                    "supported for video; use a model that takes a frame whole."
+                )
+            return self._encode_chunk(chunks.images[0])
+
+    def _encode_chunk(self, chunk: Any) -> tuple[Floats, int, int]:
+        mtmd = self._mtmd
+        if mtmd.mtmd_encode_chunk(self._handle, chunk) != 0:
+            raise ModelError(f"{self.path} failed to encode a frame ({native.last_error()}).")
+        tokens = mtmd.mtmd_input_chunk_get_tokens_image(chunk)
+        n = mtmd.mtmd_image_tokens_get_n_tokens(tokens)
+        rows, cols = (
+            mtmd.mtmd_image_tokens_get_ny(tokens),
+            mtmd.mtmd_image_tokens_get_nx(tokens),
+        )
+        if rows * cols != n:  # a resampler has no grid: its tokens stand in one row
+            rows, cols = 1, n
+        out = mtmd.mtmd_get_output_embd(self._handle)
+        return np.ctypeslib.as_array(out, (n, self._n_embd)).copy(), rows, cols
+
+
+def _repeat_last(items: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
+    """Repeat the last item until there are n."""
+    return np.concatenate([items, np.repeat(items[-1:], n - len(items), axis=0)])
+
+
+class _Chunks:
+    """mtmd's input chunks of one group of frames; `images` are the chunks with image tokens."""
+
+    def __init__(self, encoder: VisionEncoder, frames: npt.NDArray[np.uint8]) -> None:
+        self._mtmd = mtmd = encoder._mtmd
+        text = mtmd.mtmd_input_text()
+        text.text = encoder._marker * len(frames)
+        text.text_len, text.add_special, text.parse_special = len(text.text), False, True
+        bitmaps = [self._bitmap(frame) for frame in frames]
+        self._handle = mtmd.mtmd_input_chunks_init()
+        array = (ctypes.c_void_p * len(bitmaps))(*bitmaps)
+        status = mtmd.mtmd_tokenize(
+            encoder._handle, self._handle, ctypes.byref(text), array, len(bitmaps)
+        )
+        for bitmap in bitmaps:
+            mtmd.mtmd_bitmap_free(bitmap)
+        if status != 0:
+            height, width = frames.shape[1:3]
+            self.__exit__()
+            raise ModelError(
+                f"{encoder.path} cannot take frames of {width}x{height} px "
+                f"({native.last_error()}); choose another --long-side."
+            )
+        everything = (
+            mtmd.mtmd_input_chunks_get(self._handle, i)
+            for i in range(mtmd.mtmd_input_chunks_size(self._handle))
+        )
+        self.images = [
+            chunk
+            for chunk in everything
+            if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_IMAGE
+        ]
+
+    def _bitmap(self, frame: npt.NDArray[np.uint8]) -> Any:
+        pixels = np.ascontiguousarray(frame, np.uint8)
+        height, width = pixels.shape[:2]
+        data = pixels.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        bitmap = self._mtmd.mtmd_bitmap_init(width, height, data)
+        self._mtmd.mtmd_bitmap_set_mergeable(bitmap, True)
+        return bitmap
+
+    def __enter__(self) -> _Chunks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._mtmd.mtmd_input_chunks_free(self._handle)

@@ -1,0 +1,89 @@
+"""Models by name and by path: found, verified, and refused with a next step."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from retake_edge import models
+from retake_edge.errors import ConfigError, ModelError
+from retake_edge.llama import Model
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def test_the_bundled_model_is_what_its_manifest_says():
+    manifest = models.resolve_model("tiny")
+    assert isinstance(manifest, models.ModelManifest)
+    assert manifest.name == "tiny"
+    assert manifest.layout.kind == "mrope-clock"
+    assert "{question}" in manifest.prompt.after
+
+
+def test_a_changed_model_file_is_refused(tmp_path, monkeypatch):
+    shutil.copytree(models.models_dir(), tmp_path / "models")
+    monkeypatch.setenv(models.MODELS_DIR_VARIABLE, str(tmp_path / "models"))
+    manifest = models.load_manifest("tiny")
+    manifest.verify()
+    with manifest.mmproj.open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+    with pytest.raises(ModelError, match="SHA-256"):
+        models.resolve_model("tiny")
+
+
+def test_a_damaged_manifest_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv(models.MODELS_DIR_VARIABLE, str(tmp_path))
+    (tmp_path / "odd.toml").write_text("fps = ")
+    with pytest.raises(ModelError, match="damaged"):
+        models.load_manifest("odd")
+
+
+@pytest.mark.parametrize("name", ["huge", "../tiny", "tiny.toml", ""])
+def test_an_unknown_name_is_refused_with_the_known_ones(name):
+    with pytest.raises(ModelError, match="tiny"):
+        models.resolve_model(name)
+
+
+def test_a_path_needs_a_projector(tmp_path):
+    lonely = tmp_path / "model.gguf"
+    shutil.copy(GOLDEN / "tiny-f32.gguf", lonely)
+    with pytest.raises(ModelError, match="0 files mmproj"):
+        models.resolve_model(str(lonely))
+    shutil.copy(GOLDEN / "mmproj-tiny-f32.gguf", tmp_path / "mmproj-a.gguf")
+    assert models.resolve_model(str(lonely)) == models.ModelFiles(
+        lonely, tmp_path / "mmproj-a.gguf"
+    )
+    with pytest.raises(ModelError, match="no model file"):
+        models.resolve_model(str(tmp_path / "none.gguf"))
+
+
+def test_a_projector_does_not_go_with_a_name(tmp_path):
+    with pytest.raises(ConfigError, match="--mmproj"):
+        models.resolve_model("tiny", tmp_path / "mmproj.gguf")
+
+
+def test_layout_and_prompt_are_read_off_the_files():
+    with Model(GOLDEN / "tiny-f32.gguf") as model:
+        manifest = models.infer_manifest(model, GOLDEN / "mmproj-tiny-f32.gguf")
+    assert manifest.layout.kind == "mrope"
+    assert manifest.prompt.before.endswith("<|im_start|>user\n<|vision_start|>")
+    assert manifest.prompt.question("Why?").startswith("<|vision_end|>Why?<|im_end|>")
+    assert manifest.prompt.after.endswith("<|im_start|>assistant\n")
+
+
+def test_a_language_model_is_refused_as_projector():
+    with pytest.raises(ModelError, match="no projector"):
+        models.projector_type(GOLDEN / "tiny-f32.gguf")
+    with pytest.raises(ModelError, match="no GGUF"):
+        models.projector_type(Path(__file__))
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF" + bytes(200), b"no model at all"])
+def test_a_damaged_model_file_is_refused(tmp_path, content):
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="cannot load"):
+        Model(path)

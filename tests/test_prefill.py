@@ -1,0 +1,85 @@
+"""Blocks of frames and chunks of tokens, whatever the batches the frames came in."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retake_edge.dpselect import select_keyframes
+from retake_edge.errors import ModelError
+from retake_edge.llama import Model
+from retake_edge.models import Layout
+from retake_edge.prefill import ChunkBuilder, frame_blocks
+from retake_edge.vision import VisionFeatures
+
+MODEL = Path(__file__).parent / "golden" / "tiny-f32.gguf"
+
+
+@pytest.fixture(scope="module")
+def model():
+    with Model(MODEL) as loaded:
+        yield loaded
+
+
+def features_of(n_frames, n_embd=128, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((n_frames, 6, n_embd)).astype(np.float32)
+    seconds = np.arange(n_frames, dtype=np.float64)
+    return VisionFeatures(rows, seconds, seconds, 2, 3)
+
+
+@pytest.mark.parametrize("n_frames", [1, 2, 7, 16, 17])
+@pytest.mark.parametrize("batch", [1, 3, 16])
+@pytest.mark.parametrize("steps", [1, 4, 100])
+def test_blocks_hold_every_frame_once_with_the_pivots_of_the_whole(n_frames, batch, steps):
+    video = features_of(n_frames)
+    parts = (video[i : i + batch] for i in range(0, n_frames, batch))
+    blocks = list(frame_blocks(parts, steps, per_patch=True, n_embd=128))
+    assert [b.first_frame for b in blocks] == list(range(0, n_frames, steps))
+    joined = np.concatenate([b.features.embeddings for b in blocks])
+    assert np.array_equal(joined, video.embeddings)
+    expected = select_keyframes(video.embeddings, n_frames, True).mask
+    assert np.array_equal(np.concatenate([b.pivots for b in blocks]), expected)
+
+
+def test_pivots_ignore_columns_beyond_the_hidden_width():
+    video = features_of(9, n_embd=256)
+    (block,) = frame_blocks(iter([video]), 100, per_patch=True, n_embd=128)
+    assert np.array_equal(block.pivots, select_keyframes(video.embeddings[..., :128], 9, True).mask)
+
+
+@pytest.mark.parametrize("kind", ["mrope", "mrope-time"])
+def test_chunks_of_a_span_have_the_positions_of_the_whole(model, kind):
+    video = features_of(10)
+    whole = ChunkBuilder(model, Layout(kind), base=7)
+    (block,) = frame_blocks(iter([video]), 10, per_patch=True, n_embd=128)
+    expected = whole.build(block, 7).positions
+    builder = ChunkBuilder(model, Layout(kind), base=7)
+    blocks = frame_blocks(iter([video]), 3, per_patch=True, n_embd=128)
+    parts = [builder.build(b, 7).positions for b in blocks]
+    assert np.array_equal(np.concatenate(parts, axis=1), expected)
+    assert expected[0].max() == 7 + (9 if kind == "mrope" else 18)
+    assert expected[1:3].max() == 7 + 2
+
+
+def test_time_goes_on_where_it_is_told_to(model):
+    (block,) = frame_blocks(iter([features_of(4)]), 4, per_patch=True, n_embd=128)
+    chunk = ChunkBuilder(model, Layout("mrope"), base=5).build(block, 99, time_start=40)
+    assert chunk.positions[0].min() == 40 and chunk.positions[0].max() == 43
+    assert chunk.positions[1].min() == 5
+
+
+def test_a_time_without_a_word_is_refused(model):
+    (block,) = frame_blocks(iter([features_of(2)]), 2, per_patch=True, n_embd=128)
+    builder = ChunkBuilder(model, Layout("mrope-clock", 4.0, max_clock_s=10), base=5)
+    with pytest.raises(ModelError, match="no word for the time"):
+        builder.build(block, 5)
+
+
+def test_linear_positions_run_on():
+    frames = features_of(3)
+    (block,) = frame_blocks(iter([frames]), 3, per_patch=True, n_embd=128)
+    with Model(MODEL) as model:
+        chunk = ChunkBuilder(model, Layout("linear"), base=5).build(block, 11)
+    assert np.array_equal(chunk.positions, np.arange(11, 29))
+    assert not chunk.is_text.any()
