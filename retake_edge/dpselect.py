@@ -123,6 +123,21 @@ class PivotStream:
         self._tail: Floats | None = None
         self._n_patches = 0
 
+    @classmethod
+    def resumed(cls, last_frame: Floats, distances: Floats, *, per_patch: bool) -> PivotStream:
+        """Return a stream that has taken frames already, to go on after them.
+
+        `last_frame`: f32 [N, C], the newest; `distances`: f32 [1 or 2, N], as `push` returned
+        them for the newest frame and the one before it (if there is one).
+        """
+        stream = cls(per_patch)
+        rows = distances.T if per_patch else distances[:, :1].T
+        if rows.shape[1] == 1:
+            rows = np.concatenate([np.full((len(rows), 1), -np.inf, np.float32), rows], axis=1)
+        stream._last_frame, stream._tail = last_frame, np.ascontiguousarray(rows[:, -2:])
+        stream._n_patches = len(last_frame)
+        return stream
+
     def push(self, features: Floats) -> tuple[Floats, Bools]:
         """Add frames f32 [t, N, C]; return distances f32 [d, N] and pivots bool [d, N].
 

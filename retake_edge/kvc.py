@@ -5,7 +5,7 @@
         scores = capture.scores()
         capture.commit(keep, positions)
 
-Leaving the block without a commit removes the chunk.
+Leaving the block without a commit (or release) removes the chunk.
 """
 
 from __future__ import annotations
@@ -75,6 +75,11 @@ def require_compressible(context: Context) -> None:
     _check(_library().retake_kvc_supported(context.handle))
 
 
+def is_compressible(context: Context) -> bool:
+    """Return whether the context's cache can be captured and compressed."""
+    return int(_library().retake_kvc_supported(context.handle)) >= 0
+
+
 class Capture:
     """One chunk of a sequence between its decoding and its compression.
 
@@ -125,6 +130,18 @@ class Capture:
         _check(self._lib.retake_kvc_scores(self._context, out, 0, n, 0, n, flags))
         return out
 
+    def attention(self, first_row: int, n_rows: int, first_cell: int, n_cells: int) -> Floats:
+        """Return the attention that cells of the whole sequence receive, f32 [n_layer, n_cells].
+
+        From the captured tokens `first_row` on, `n_rows` of them, over the `n_cells` cells from
+        `first_cell` on in order of position: mean over query heads of the sum over rows, softmax
+        over these cells alone, so that each layer's values add up to n_rows.
+        """
+        out = np.empty((self.n_layer, n_cells), np.float32)
+        window = (first_row, n_rows, first_cell, n_cells)
+        _check(self._lib.retake_kvc_attention(self._context, out, *window))
+        return out
+
     def values(self, projection: Floats | None = None) -> Floats:
         """Return the chunk's value rows, f32 [n_layer, n_tokens, dim].
 
@@ -138,6 +155,11 @@ class Capture:
         out = np.empty((self.n_layer, n, dim), np.float32)
         _check(self._lib.retake_kvc_values(self._context, out, pointer, dim, 0, n))
         return out
+
+    def release(self) -> None:
+        """Stop capturing; the tokens decoded meanwhile stay in the cache."""
+        self._lib.retake_kvc_abort(self._context, False)
+        self._open = False
 
     @property
     def n_embd_v(self) -> int:

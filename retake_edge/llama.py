@@ -22,6 +22,7 @@ Ints = npt.NDArray[np.int32]
 
 _KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8}
 _FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
+_BYTES = ctypes.POINTER(ctypes.c_uint8)
 _ROPE_KINDS = {-1: "none", 0: "norm", 2: "neox", 8: "mrope", 24: "vision", 40: "imrope"}
 
 
@@ -210,6 +211,7 @@ class Context:
                 f"({native.last_error() or 'no reason given'}); try a smaller -c or q8_0."
             )
         self._memory = self._llama.llama_get_memory(self._handle)
+        self._spare_seq = n_seq_max - 1
 
     def __enter__(self) -> Context:
         return self
@@ -329,3 +331,37 @@ class Context:
         buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
         if not self._llama.llama_state_seq_set_data(self._handle, buffer, len(state), seq):
             raise NativeError(f"The saved state does not load ({native.last_error()}).")
+
+    def save_cells(self, p0: int, p1: int = -1) -> npt.NDArray[np.uint8]:
+        """Return sequence 0's cells with positions in [p0, p1) as llama.cpp's own blob, uint8 [n].
+
+        Tagging them as a spare sequence's costs no copy of the cells: the cache must be unified
+        and made for two sequences or more.
+        """
+        assert self._spare_seq > 0, "a context for one sequence has none to spare"
+        self.copy(0, self._spare_seq, p0, p1)
+        try:
+            size = self._llama.llama_state_seq_get_size(self._handle, self._spare_seq)
+            blob = np.empty(size, np.uint8)
+            n = self._llama.llama_state_seq_get_data(
+                self._handle, blob.ctypes.data_as(_BYTES), size, self._spare_seq
+            )
+        finally:
+            self.remove(seq=self._spare_seq)
+        return blob[:n]
+
+    def load_cells(self, blob: npt.NDArray[np.uint8]) -> None:
+        """Add cells from `save_cells` to sequence 0, read straight from `blob` (it may be mapped).
+
+        Raises:
+            NativeError: they do not fit this model, its K/V types or the free cells.
+        """
+        assert self._spare_seq > 0, "a context for one sequence has none to spare"
+        spare, data = self._spare_seq, blob.ctypes.data_as(_BYTES)
+        n = self._llama.llama_state_seq_set_data(self._handle, data, len(blob), spare)
+        if n != len(blob):
+            raise NativeError(
+                f"Saved KV cells do not load ({native.last_error() or 'they are cut short'})."
+            )
+        self.copy(spare, 0)
+        self.remove(seq=spare)

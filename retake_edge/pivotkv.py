@@ -22,10 +22,11 @@ Ints = npt.NDArray[np.int32]
 Bools = npt.NDArray[np.bool_]
 
 SEED_SHARE = 0.25
-"""Most of a coverage policy's budget that pivots may take: more spends it on transitions."""
+"""Most of a coverage policy's budget, forced tokens apart, that pivots may take: more would spend
+it on transitions."""
 
 ATTENTION_SHARE = 0.5
-"""The share of `hybrid`'s budget that goes to the highest attention scores."""
+"""The share of `hybrid`'s budget, forced tokens apart, for the highest attention scores."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ def _coverage(e: ChunkEvidence, n_keep: int, rng: np.random.Generator, pivot: st
 def _hybrid(e: ChunkEvidence, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
     assert e.scores is not None
     seeds = _pivot_seeds(e, n_keep)
-    n_seeds = min(n_keep, seeds.shape[1] + int(n_keep * ATTENTION_SHARE))
+    n_free = n_keep - int(e.forced.sum())
+    n_seeds = seeds.shape[1] + int(n_free * ATTENTION_SHARE)
     seeded = np.zeros(e.n, np.bool_)
     seeded[seeds[0]] = True
     seeds = _highest(e.scores, np.zeros(e.n, np.int32), seeded, n_seeds)
@@ -197,10 +199,10 @@ def _highest(scores: Floats, tier: Ints, forced: Bools, n_keep: int) -> Ints:
 
 
 def _pivot_seeds(e: ChunkEvidence, n_keep: int) -> Ints:
-    """Forced tokens, then pivots by largest change up to SEED_SHARE of the budget: int [L, s]."""
-    n_pivots = min(int(n_keep * SEED_SHARE), int((e.pivots & ~e.forced).sum()))
-    n_seeds = min(n_keep, int(e.forced.sum()) + n_pivots)
-    one = _highest(e.changes[None], e.pivots.astype(np.int32), e.forced, n_seeds)
+    """Forced tokens, then pivots by largest change up to their share: int [L, s]."""
+    n_forced = int(e.forced.sum())
+    n_pivots = min(int((n_keep - n_forced) * SEED_SHARE), int((e.pivots & ~e.forced).sum()))
+    one = _highest(e.changes[None], e.pivots.astype(np.int32), e.forced, n_forced + n_pivots)
     return np.repeat(one, e.n_layer, axis=0)
 
 

@@ -162,6 +162,7 @@ def sample_frames(
     target_size: SizeRule | tuple[int, int] | None = None,
     fit: str = "stretch",
     batch_frames: int = 16,
+    after_s: float | None = None,
     limits: VideoLimits | None = None,
     on_info: Callable[[VideoInfo], None] | None = None,
 ) -> Iterator[FrameBatch]:
@@ -173,6 +174,8 @@ def sample_frames(
 
     `target_size` is (width, height), a function from the video's (width, height) to it, or None
     for the video's own; `fit` is "stretch" (to that size) or "pad" (keep the shape, black bars).
+    `after_s`: go on after the frame of that time, which an earlier call with the same arguments
+    yielded; then there may be no frame left.
     `on_info` is called once, before the first batch. Arguments are checked at the call, the file
     when the first batch is asked for. The decoder process ends with the iterator, also when that
     is closed early.
@@ -205,8 +208,8 @@ def sample_frames(
             width, height = resolve_size(info, target_size, limits)
             grid = {"start_s": first_s, "step_s": step_s, "n": n}
             size = {"width_px": width, "height_px": height}
-            decoder.send({**plan, **grid, **size})
-            yield from receive_batches(decoder, info, n)
+            decoder.send({**plan, **grid, **size, "after_s": after_s})
+            yield from receive_batches(decoder, info, n, may_be_none=after_s is not None)
 
     return batches()
 
@@ -310,8 +313,13 @@ def resolve_size(
     return int(width), int(height)
 
 
-def receive_batches(decoder: DecoderProcess, info: VideoInfo, n: int) -> Iterator[FrameBatch]:
-    """Yield the worker's batches, and warn at the end if something was missing."""
+def receive_batches(
+    decoder: DecoderProcess, info: VideoInfo, n: int, *, may_be_none: bool = False
+) -> Iterator[FrameBatch]:
+    """Yield the worker's batches, and warn at the end if something was missing.
+
+    `may_be_none`: that no frame comes is no error.
+    """
     n_received = 0
     while True:
         message, raw = decoder.receive()
@@ -321,7 +329,7 @@ def receive_batches(decoder: DecoderProcess, info: VideoInfo, n: int) -> Iterato
         times_s = np.asarray(message["times_s"], np.float64)
         n_received += len(times_s)
         yield FrameBatch(frames, times_s)
-    if n_received == 0:
+    if n_received == 0 and not may_be_none:
         raise VideoError(
             f"No frame of {info.path} could be decoded between the start and end asked for; "
             "re-encode it, or choose another part."

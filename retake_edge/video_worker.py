@@ -174,6 +174,9 @@ def decode(path: str, index: FrameIndex, channel: Channel, plan: dict[str, Any])
             times_s.clear()
 
     last_s = -math.inf
+    if plan["after_s"] is not None:
+        last_s = plan["after_s"]
+        goal.next = goal.first_from(index.span(last_s, goal.slack_s)[1])
     capture_of = partial(open_capture, path)
     for time_s, capture in shown_frames(capture_of, index, goal, channel.beat):
         if time_s <= last_s or not goal.wants(*index.span(time_s, goal.slack_s)):

@@ -19,9 +19,11 @@ namespace {
 constexpr int64_t N_TENSORS_LAYER = 40;
 constexpr int64_t N_TENSORS_BLOCK = 24;
 
-// one block of P = softmax(QK^T): small enough for a CPU's cache, large enough for a GPU
-constexpr size_t P_BYTES_CPU = 4u << 20;
-constexpr size_t P_BYTES_GPU = 64u << 20;
+// one block of P = softmax(QK^T): small enough for a CPU's cache, large enough for a GPU, and never
+// so few queries that the matrix product degrades
+constexpr size_t  P_BYTES_CPU = 1u << 20;
+constexpr size_t  P_BYTES_GPU = 64u << 20;
+constexpr int64_t N_BLOCK_MIN = 16;
 
 // One graph on the context's scheduler: build, compute, read the outputs.
 class graph {
@@ -331,7 +333,7 @@ void retake_compute_scores(retake_kvc & kvc, llama_context * lctx, const retake_
             const float kq_scale = kvc.kq_scale[l]/(req.unrotate && rp.active ? rp.mscale*rp.mscale : 1.0f);
 
             const size_t  p_bytes = g.on_cpu() ? P_BYTES_CPU : P_BYTES_GPU;
-            const int64_t n_block = std::max<int64_t>(1, p_bytes/(nk*n_head*sizeof(float)));
+            const int64_t n_block = std::max<int64_t>(N_BLOCK_MIN, p_bytes/(nk*n_head*sizeof(float)));
 
             while (r0 < req.n_q_rows && g.has_room(N_TENSORS_BLOCK)) {
                 g.reserve(N_TENSORS_BLOCK);

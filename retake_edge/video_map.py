@@ -1,0 +1,47 @@
+"""What is known of a video once it is prefilled: its figures, and where each KV cell comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class VideoMap:
+    """Where in the video each KV cell comes from.
+
+    `frame_times_s` f64 [T], of the grid frames; `pivot_share` f32 [T], the share of each one's
+    tokens that DPSelect marked; `cell_frames` int32 [n_layer, n_kept]: the grid frame of each
+    cell kept, in the cache's order, -1 - frame for clock text.
+    """
+
+    frame_times_s: Doubles
+    pivot_share: Floats
+    cell_frames: Ints
+
+
+@dataclass(frozen=True)
+class VideoStats:
+    """What became of the video: its length, frames and cells.
+
+    A grid frame is what the vision tower makes of one or two frames; it is a keyframe if it has a
+    pivot, and kept while any of its cells is left in any layer.
+    """
+
+    path: str
+    duration_s: float
+    n_frames: int
+    n_grid_frames: int
+    n_keyframes: int
+    n_frames_kept: int
+    n_cells_before: int
+    n_cells_kept: int
+    keep_ratio: float
+    n_ctx: int
+    kv_bytes: int
