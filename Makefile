@@ -4,10 +4,12 @@
 #   make demo      asks a question about the bundled video
 #   make test      ruff, mypy, pytest
 #   make           set-up alone: .venv, dependencies, patched llama.cpp, the package (editable)
+#   make install   installs the package into the environment of PYTHON, for use outside of here
 #
 #   CMAKE_ARGS="-DGGML_CUDA=on" make        llama.cpp options; kept until other ones are given
 #   RETAKE_LLAMA_CPP_SOURCE=DIR make        a local llama.cpp tree instead of the download
-#   PYTHON=python3.12 make                  the interpreter that .venv is made from
+#   PYTEST_ARGS="-m browser" make unit      other tests: -m browser needs Chromium, -m gpu a GPU
+#   PYTHON=python3.12 make                  the interpreter of .venv, and of make install
 
 PYTHON ?= python3
 VENV := .venv
@@ -28,7 +30,7 @@ PIP_BUILD := $(PIP_INSTALL) --no-build-isolation
 NATIVE_INPUTS := CMakeLists.txt scripts/fetch_llama_cpp.py scripts/apply_patches.py \
     $(wildcard cpp_patches/*) $(wildcard cpp_patches/src/*)
 
-.PHONY: build demo test lint unit clean FORCE
+.PHONY: build demo test lint unit install clean FORCE
 .DELETE_ON_ERROR:
 
 build: $(DONE)/package
@@ -43,7 +45,14 @@ lint: build
 	$(BIN)/python -m mypy
 
 unit: build
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# The bindings first (see below): a plain `pip install .` would have pip build llama-cpp-python's
+# own llama.cpp as well, with the same CMAKE_ARGS, and never load it.
+install: $(DONE)/bindings
+	archive=$$($(BIN)/python scripts/fetch_llama_cpp.py build/downloads) && \
+	    CMAKE_ARGS=-DLLAMA_BUILD=OFF $(PYTHON) -m pip install "$$archive"
+	$(PYTHON) -m pip install .
 
 clean:
 	rm -rf $(VENV) build retake_edge/lib
@@ -57,8 +66,9 @@ $(DONE)/venv:
 	$(PYTHON) -m venv $(VENV)
 	@mkdir -p $(@D) && touch $@
 
-# scikit-build-core says which of cmake and ninja are missing here, and pip brings those.
-$(DONE)/build-tools: $(DONE)/venv pyproject.toml
+# scikit-build-core (as in pyproject.toml) says which of cmake and ninja are missing here, and pip
+# brings those.
+$(DONE)/build-tools: $(DONE)/venv
 	$(PIP_INSTALL) 'scikit-build-core>=0.11'
 	tools=$$($(BIN)/python -c 'from scikit_build_core.build import get_requires_for_build_editable \
 	    as requires; print(*requires())') && { [ -z "$$tools" ] || $(PIP_INSTALL) $$tools; }
@@ -73,13 +83,13 @@ $(DONE)/bindings: $(DONE)/build-tools cpp_patches/UPSTREAM scripts/fetch_llama_c
 	@touch $@
 
 # The options of the last build. CMAKE_ARGS left out means the same as before; other options start
-# from an empty build folder, since CMake would remember the old ones.
+# from empty folders, since CMake would remember the old ones.
 $(DONE)/options: FORCE | $(DONE)/venv
 	@args="$${CMAKE_ARGS:-$$(sed -n 's/^CMAKE_ARGS=//p' $@ 2>/dev/null)}"; \
 	options=$$(printf 'CMAKE_ARGS=%s\nRETAKE_LLAMA_CPP_SOURCE=%s\n' \
 	    "$$args" "$$RETAKE_LLAMA_CPP_SOURCE"); \
 	[ "$$options" = "$$(cat $@ 2>/dev/null)" ] || { \
-	    rm -rf build/editable && printf '%s\n' "$$options" > $@; }
+	    rm -rf build/editable retake_edge/lib && printf '%s\n' "$$options" > $@; }
 
 # The package in editable form: Python changes need no build, and the libraries go to
 # retake_edge/lib. A local llama.cpp tree may have changed, so it is looked at every time.

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from retake_edge import coverage, pivotkv, positions
+from retake_edge.attention import AnswerAttention
 from retake_edge.config import RetakeConfig
 from retake_edge.errors import MemoryBudgetError
-from retake_edge.kvc import Capture, require_compressible
+from retake_edge.kvc import Capture, cells_used, require_compressible
 from retake_edge.llama import Context, Floats, Ints
 from retake_edge.planner import kept_vision
 from retake_edge.prefill import PrefillChunk
@@ -48,6 +50,20 @@ class ChunkResult:
         return int(self.cell_frames.shape[1])
 
 
+@dataclass(frozen=True)
+class EngineState:
+    """All that an engine knows besides its cells.
+
+    `rng`: state of the policy's random generator (None: no chunk will follow); `memory` f32
+    [n_layer, m, dim] or None: what coverage remembers of earlier chunks.
+    """
+
+    next_position: int
+    next_time: int
+    rng: dict[str, Any] | None = None
+    memory: Floats | None = None
+
+
 class Engine:
     """A context being filled with one video, and then asked.
 
@@ -64,6 +80,23 @@ class Engine:
         self._projection: Floats | None = None
         self._memory: Floats | None = None
         self._seconds: dict[str, float] = {}
+
+    @property
+    def context(self) -> Context:
+        """The context that holds the cells."""
+        return self._context
+
+    def state(self) -> EngineState:
+        """Return what `restore` needs, besides the cells, to go on from here."""
+        rng = self._rng.bit_generator.state
+        return EngineState(self.next_position, self.next_time, dict(rng), self._memory)
+
+    def restore(self, state: EngineState) -> None:
+        """Go on where another engine was; its cells must be in the context already."""
+        self.next_position, self.next_time = state.next_position, state.next_time
+        self._memory = state.memory
+        if state.rng is not None:
+            self._rng.bit_generator.state = state.rng
 
     def prefill_text(self, text: str) -> None:
         """Decode text; it is never evicted."""
@@ -178,23 +211,66 @@ class Engine:
         yield
         self._seconds[stage] = time.perf_counter() - start
 
-    def generate(self, prompt: str) -> Iterator[int]:
+    def generate(self, prompt: str, attention: AnswerAttention | None = None) -> Iterator[int]:
         """Yield the tokens of an answer to `prompt`, and leave the cache as it was before.
+
+        `attention` records which cells of the video the answer looks at.
 
         Raises:
             MemoryBudgetError: prompt and answer need more cells than were reserved.
         """
-        settings = self._settings.generation
+        max_tokens = self._settings.generation.max_tokens
         tokens = self.model.tokenize(prompt)
-        if len(tokens) + settings.max_tokens > self._n_after:
+        if len(tokens) + max_tokens > self._n_after:
             raise MemoryBudgetError(
-                f"The question has {len(tokens)} tokens, and with {settings.max_tokens} for the "
+                f"The question has {len(tokens)} tokens, and with {max_tokens} for the "
                 f"answer needs more than the {self._n_after} KV cells reserved; shorten it or "
                 "lower -n."
             )
-        rng = np.random.default_rng(settings.seed)
-        position = self.next_position
         try:
+            yield from self._answer(tokens, self.next_position, attention)
+        finally:
+            self._context.remove(self.next_position)
+
+    def reply(
+        self, prompt: str, position: int, attention: AnswerAttention | None = None
+    ) -> Iterator[int]:
+        """Yield the tokens of an answer whose turn starts at `position`, and keep both.
+
+        All of the turn is removed again if the answer is not read to its end. Its cells take one
+        position each: the prompt's tokens, and the answer's.
+
+        Raises:
+            MemoryBudgetError: prompt and answer do not fit into the cells that are left.
+        """
+        max_tokens = self._settings.generation.max_tokens
+        tokens = self.model.tokenize(prompt)
+        n_free = self._context.n_ctx - cells_used(self._context)
+        if len(tokens) + max_tokens > n_free:
+            raise MemoryBudgetError(
+                f"The next turn needs up to {len(tokens) + max_tokens} KV cells, but this "
+                f"conversation has left {n_free}; start a new one, or lower -n."
+            )
+        is_complete = False
+        try:
+            yield from self._answer(tokens, position, attention)
+            is_complete = True
+        finally:
+            if not is_complete:
+                self._context.remove(position)
+
+    def _answer(
+        self, tokens: list[int], position: int, attention: AnswerAttention | None
+    ) -> Iterator[int]:
+        """Decode a prompt and its answer from `position` on."""
+        settings = self._settings.generation
+        rng = np.random.default_rng(settings.seed)
+        recorded = (
+            attention.recorded(self._context, len(tokens), settings.max_tokens)
+            if attention
+            else nullcontext()
+        )
+        with recorded:
             self._context.decode_tokens(tokens, position)
             position += len(tokens)
             for _ in range(settings.max_tokens):
@@ -204,8 +280,6 @@ class Engine:
                 yield token
                 self._context.decode_tokens([token], position)
                 position += 1
-        finally:
-            self._context.remove(self.next_position)
 
 
 def _times(ids: Ints) -> Ints:

@@ -27,6 +27,7 @@ LAYOUTS = ("linear", "mrope", "mrope-time", "mrope-clock", "timestamps")
 DEFAULT_FPS = 2.0
 _VIDEO_MARK = "\x00video\x00"
 _QUESTION_MARK = "\x00question\x00"
+_ANSWER_MARK = "\x00answer\x00"
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,22 @@ class Layout:
 
 @dataclass(frozen=True)
 class Prompt:
-    """The text around the video: `before` VIDEO `after`, with {question} in `after`."""
+    """The text around the video: `before` VIDEO `after`, with {question} in `after`.
+
+    `follow_up`: what comes between an answer and the next one, with the next {question}.
+    """
 
     before: str
     after: str
+    follow_up: str = "<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
 
     def question(self, text: str) -> str:
         """Return the text that follows the video."""
         return self.after.replace("{question}", text)
+
+    def next_question(self, text: str) -> str:
+        """Return the text that follows an answer, up to the answer after it."""
+        return self.follow_up.replace("{question}", text)
 
 
 @dataclass(frozen=True)
@@ -249,14 +258,22 @@ def prompt_from_template(template: str | None, *, with_vision_marks: bool) -> Pr
     video = f"<|vision_start|>{_VIDEO_MARK}<|vision_end|>" if with_vision_marks else _VIDEO_MARK
     content = f"{video}{_QUESTION_MARK}"
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    rendered = environment.from_string(template or _CHATML).render(
-        messages=[{"role": "user", "content": content}],
-        add_generation_prompt=True,
-        bos_token="",
-        eos_token="",
+    jinja = environment.from_string(template or _CHATML)
+
+    def rendered(*contents: str) -> str:
+        roles = "user", "assistant"
+        messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(contents)]
+        return jinja.render(
+            messages=messages, add_generation_prompt=True, bos_token="", eos_token=""
+        )
+
+    before, _, after = rendered(content).partition(_VIDEO_MARK)
+    follow_up = rendered(content, _ANSWER_MARK, _QUESTION_MARK).partition(_ANSWER_MARK)[2]
+    return Prompt(
+        before,
+        after.replace(_QUESTION_MARK, "{question}"),
+        follow_up.replace(_QUESTION_MARK, "{question}"),
     )
-    before, _, after = rendered.partition(_VIDEO_MARK)
-    return Prompt(before, after.replace(_QUESTION_MARK, "{question}"))
 
 
 _CHATML = (

@@ -52,37 +52,75 @@ class PrefillChunk:
     distances: Floats
 
 
+@dataclass(frozen=True)
+class StreamState:
+    """The end of the blocks that are finished, from which a later run goes on.
+
+    `n_frames`: grid frames in them; `last_frame` f32 [N, C]: features of the newest; `distances`
+    f32 [1 or 2, N]: of the newest frames, to the ones before them.
+    """
+
+    n_frames: int
+    last_frame: Floats
+    distances: Floats
+
+    @classmethod
+    def after(cls, block: FrameBlock, n_embd: int, before: StreamState | None) -> StreamState:
+        """Return the state after a block, `before` being the one before it."""
+        distances = block.distances[-2:]
+        if len(distances) < 2 and before is not None:
+            distances = np.concatenate([before.distances[-1:], distances])
+        last_frame = block.features.embeddings[-1, :, :n_embd]
+        n_frames = block.first_frame + len(block.pivots)
+        return cls(n_frames, np.ascontiguousarray(last_frame), np.ascontiguousarray(distances))
+
+
 def frame_blocks(
-    features: Iterator[VisionFeatures], steps_per_chunk: int, *, per_patch: bool, n_embd: int
+    features: Iterator[VisionFeatures],
+    steps_per_chunk: int,
+    *,
+    per_patch: bool,
+    n_embd: int,
+    after: StreamState | None = None,
 ) -> Iterator[FrameBlock]:
     """Regroup features into blocks of `steps_per_chunk` grid frames, and find their pivots.
 
-    DPSelect compares the first `n_embd` columns: deepstack appends others.
+    DPSelect compares the first `n_embd` columns: deepstack appends others. `after`: the blocks
+    that an earlier run finished; `features` goes on where they end.
     """
     stream = PivotStream(per_patch)
+    first_frame, n_decided = 0, 0
+    if after is not None:
+        stream = PivotStream.resumed(after.last_frame, after.distances, per_patch=per_patch)
+        first_frame, n_decided = after.n_frames, 1
     waiting: FrameBlock | None = None
     for part in features:
         distances, pivots = stream.push(part.embeddings[..., :n_embd])
-        waiting = _appended(waiting, part, distances, pivots)
+        new, n_decided = slice(n_decided, None), 0
+        waiting = _appended(waiting, part, distances[new], pivots[new], first_frame)
         while len(waiting.pivots) >= steps_per_chunk:
             block, waiting = _split(waiting, steps_per_chunk)
             yield block
     if waiting is None:
         return
     distances, pivots = stream.finish()
-    waiting = _appended(waiting, None, distances, pivots)
+    waiting = _appended(waiting, None, distances, pivots, first_frame)
     while len(waiting.pivots):
         block, waiting = _split(waiting, steps_per_chunk)
         yield block
 
 
 def _appended(
-    block: FrameBlock | None, part: VisionFeatures | None, distances: Floats, pivots: Bools
+    block: FrameBlock | None,
+    part: VisionFeatures | None,
+    distances: Floats,
+    pivots: Bools,
+    first_frame: int,
 ) -> FrameBlock:
     """Add frames, and what has been decided since, to a block whose decisions may lag behind."""
     if block is None:
         assert part is not None
-        return FrameBlock(part, distances, pivots, 0)
+        return FrameBlock(part, distances, pivots, first_frame)
     return FrameBlock(
         block.features if part is None else block.features.joined(part),
         np.concatenate([block.distances, distances]),
@@ -103,12 +141,15 @@ def _split(block: FrameBlock, n: int) -> tuple[FrameBlock, FrameBlock]:
 class ChunkBuilder:
     """Turns frame blocks into chunks as one model's layout wants them.
 
-    `base`: the position after the text before the video.
+    `base`: the position after the text before the video. `origin_s`: the time of the video's first
+    grid frame, where the first block built here is a later one.
     """
 
-    def __init__(self, model: Model, layout: Layout, base: int) -> None:
+    def __init__(
+        self, model: Model, layout: Layout, base: int, origin_s: float | None = None
+    ) -> None:
         self._model, self._layout, self._base = model, layout, base
-        self._origin_s: float | None = None
+        self._origin_s = origin_s
 
     def build(
         self, block: FrameBlock, start: int, *, time_start: int | None = None

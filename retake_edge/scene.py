@@ -42,7 +42,7 @@ _DARK_TEXT = ("yellow", "orange", "cyan", "white", "green")
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of video: one object before one background. Lengths are shares of the frame side."""
+    """A stretch of video: one object before one background; lengths in frame sides."""
 
     start_s: float
     end_s: float
@@ -104,6 +104,7 @@ def random_segment(
     """Draw one segment; `hard` adds clutter, noise and drifting backgrounds, `easy` has none."""
     calm = difficulty == "easy" or (difficulty == "mixed" and rng.random() < 0.35)
     size = rng.uniform(0.4, 0.6) if difficulty == "easy" else rng.uniform(0.32, 0.6)
+    tint = rng.integers(35, 120, 3).tolist()
     return Segment(
         start_s=start_s,
         end_s=end_s,
@@ -115,7 +116,7 @@ def random_segment(
         x=float(rng.uniform(size / 2, 1 - size / 2)),
         y=float(rng.uniform(size / 2, 1 - size / 2)),
         speed=float(rng.uniform(0.12, 0.3)),
-        tint=tuple(int(v) for v in rng.integers(35, 120, 3)),
+        tint=(tint[0], tint[1], tint[2]),
         drift=0.0 if calm else float(rng.uniform(-0.3, 0.3)),
         noise=0.0 if calm else float(rng.uniform(0, 10)),
         clutter=0 if calm else int(rng.integers(0, 9 if difficulty == "hard" else 6)),
@@ -211,7 +212,7 @@ def _draw_cards(
 
 
 def render_frame(scene: Scene, time_s: float, size_px: int = 224) -> np.ndarray:
-    """Render one square frame, uint8 [size, size, 3] in RGB. The same arguments give the same pixels."""
+    """Render one square frame, uint8 [size, size, 3] in RGB; same arguments, same pixels."""
     return draw_frame(scene.segment_at(time_s), scene.card_at(time_s), time_s, size_px)
 
 
@@ -252,7 +253,8 @@ def _background(kind: str, tint: tuple[int, int, int], seed: int, size: int) -> 
     else:
         tone = np.zeros((size, size))
     low = np.array(tint, float)
-    return np.uint8(np.clip(low + tone[..., None] * 45, 0, 255))
+    image: np.ndarray = np.clip(low + tone[..., None] * 45, 0, 255).astype(np.uint8)
+    return image
 
 
 def _point(x: float, y: float, size: int) -> tuple[int, int]:
@@ -272,8 +274,10 @@ def _outline(shape: str, radius: float) -> np.ndarray:
     else:  # cross
         a = 0.3
         corners = np.array(
-            [[-a, -1], [a, -1], [a, -a], [1, -a], [1, a], [a, a]]
-            + [[a, 1], [-a, 1], [-a, a], [-1, a], [-1, -a], [-a, -a]]
+            [
+                *([-a, -1], [a, -1], [a, -a], [1, -a], [1, a], [a, a]),
+                *([a, 1], [-a, 1], [-a, a], [-1, a], [-1, -a], [-a, -a]),
+            ]
         )
     return corners * radius
 
@@ -293,8 +297,8 @@ def _draw_object(image: np.ndarray, segment: Segment, age_s: float) -> None:
         width = -1 if segment.shape == "circle" else max(2, round(0.28 * radius * size))
         cv2.circle(image, _point(x, y, size), units, colour, width, cv2.LINE_AA, _SHIFT)
         return
-    corners = (_outline(segment.shape, radius) + (x, y)) * size * (1 << _SHIFT)
-    cv2.fillPoly(image, [np.int32(np.round(corners))], colour, cv2.LINE_AA, _SHIFT)
+    corners = (_outline(segment.shape, radius) + np.array([x, y])) * size * (1 << _SHIFT)
+    cv2.fillPoly(image, [np.round(corners).astype(np.int32)], colour, cv2.LINE_AA, _SHIFT)
 
 
 def _draw_clutter(image: np.ndarray, rng: np.random.Generator) -> None:
@@ -335,7 +339,8 @@ def _add_noise(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.
     """Add Gaussian noise of its own to every frame, cut from a fixed pool."""
     start = int(rng.integers(0, image.size))
     noise = _noise_pool(image.shape[0])[start : start + image.size].reshape(image.shape)
-    return cv2.add(image, noise * sigma, dtype=cv2.CV_8U)
+    noisy: np.ndarray = cv2.add(image, noise * sigma, dtype=cv2.CV_8U)
+    return noisy
 
 
 # -- files ---------------------------------------------------------------------------------
@@ -359,7 +364,7 @@ def write_video(
     """
     path = Path(path)
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix or '.mp4'}")
-    writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*codec), fps, (size_px, size_px))
+    writer = cv2.VideoWriter(str(part), cv2.VideoWriter.fourcc(*codec), fps, (size_px, size_px))
     if not writer.isOpened():
         part.unlink(missing_ok=True)
         raise VideoError(f"cannot write {path} with codec {codec!r}: check the folder and codec")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -72,10 +72,11 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "count": ("How many cards are there?", "How many cards are shown?"),
 }
 KINDS = tuple(TEMPLATES)
+_T = TypeVar("_T")
 Drawn = tuple[dict[str, str], str, float | None]  # fields of the template, answer, evidence time
 
 
-def _pick(rng: np.random.Generator, items: Sequence) -> object:
+def _pick(rng: np.random.Generator, items: Sequence[_T]) -> _T:
     return items[int(rng.integers(len(items)))]
 
 
@@ -85,12 +86,16 @@ def _card(rng: np.random.Generator, scene: Scene) -> Card | None:
 
 def _number(rng: np.random.Generator, scene: Scene) -> Drawn | None:
     card = _card(rng, scene)
-    return card and ({"colour": card.colour}, str(card.number), card.start_s)
+    if card is None:
+        return None
+    return {"colour": card.colour}, str(card.number), card.start_s
 
 
 def _when_card(rng: np.random.Generator, scene: Scene) -> Drawn | None:
     card = _card(rng, scene)
-    return card and ({"colour": card.colour}, clock(card.start_s), card.start_s)
+    if card is None:
+        return None
+    return {"colour": card.colour}, clock(card.start_s), card.start_s
 
 
 def _order(rng: np.random.Generator, scene: Scene) -> Drawn | None:
@@ -105,14 +110,16 @@ def _card_exists(rng: np.random.Generator, scene: Scene) -> Drawn | None:
     shown = {c.colour: c.start_s for c in scene.cards}
     absent = [c for c in COLOURS if c not in shown]
     if shown and (not absent or rng.random() < 0.5):
-        colour = str(_pick(rng, list(shown)))
+        colour = _pick(rng, list(shown))
         return {"colour": colour}, "yes", shown[colour]
-    return {"colour": str(_pick(rng, absent))}, "no", None
+    return {"colour": _pick(rng, absent)}, "no", None
 
 
 def _number_at(rng: np.random.Generator, scene: Scene) -> Drawn | None:
     card = _card(rng, scene)
-    return card and ({"clock": clock(card.start_s)}, str(card.number), card.start_s)
+    if card is None:
+        return None
+    return {"clock": clock(card.start_s)}, str(card.number), card.start_s
 
 
 def _exists(rng: np.random.Generator, scene: Scene) -> Drawn | None:
@@ -121,8 +128,8 @@ def _exists(rng: np.random.Generator, scene: Scene) -> Drawn | None:
         colour, shape = _pick(rng, list(shown))
         return {"colour": colour, "shape": shape}, "yes", shown[colour, shape]
     near = _pick(rng, scene.segments)  # half of the absent ones share a colour or a shape
-    colour = near.colour if rng.random() < 0.25 else str(_pick(rng, list(COLOURS)))
-    shape = near.shape if rng.random() < 0.25 else str(_pick(rng, SHAPES))
+    colour = near.colour if rng.random() < 0.25 else _pick(rng, list(COLOURS))
+    shape = near.shape if rng.random() < 0.25 else _pick(rng, SHAPES)
     fields = {"colour": colour, "shape": shape}
     return None if (colour, shape) in shown else (fields, "no", None)
 
@@ -156,19 +163,21 @@ def _object_fields(segment: Segment) -> dict[str, str]:
 
 def _when_object(rng: np.random.Generator, scene: Scene) -> Drawn | None:
     segment = _only(rng, scene)
-    return segment and (_object_fields(segment), clock(segment.start_s), segment.start_s)
+    if segment is None:
+        return None
+    return _object_fields(segment), clock(segment.start_s), segment.start_s
 
 
 def _object_at(rng: np.random.Generator, scene: Scene) -> Drawn | None:
     segment = _pick(rng, scene.segments)
-    moment = segment.start_s + 2 * int(rng.integers(max(1, (segment.end_s - segment.start_s) // 2)))
+    moment = segment.start_s + 2 * int(rng.integers(max(1, int(segment.end_s - segment.start_s) // 2)))
     return {"clock": clock(moment)}, f"{segment.colour} {segment.shape}", moment
 
 
 def _end_card(index: int) -> Callable[[np.random.Generator, Scene], Drawn | None]:
     def draw(rng: np.random.Generator, scene: Scene) -> Drawn | None:
         card = scene.cards[index] if scene.cards else None
-        return card and ({}, str(card.number), card.start_s)
+        return None if card is None else ({}, str(card.number), card.start_s)
 
     return draw
 
@@ -183,12 +192,16 @@ def _end_object(index: int) -> Callable[[np.random.Generator, Scene], Drawn | No
 
 def _background(rng: np.random.Generator, scene: Scene) -> Drawn | None:
     segment = _only(rng, scene)
-    return segment and (_object_fields(segment), segment.background, segment.start_s)
+    if segment is None:
+        return None
+    return _object_fields(segment), segment.background, segment.start_s
 
 
 def _motion(rng: np.random.Generator, scene: Scene) -> Drawn | None:
     segment = _only(rng, scene)
-    return segment and (_object_fields(segment), segment.motion, segment.start_s)
+    if segment is None:
+        return None
+    return _object_fields(segment), segment.motion, segment.start_s
 
 
 def _count(rng: np.random.Generator, scene: Scene) -> Drawn | None:
@@ -222,7 +235,7 @@ def draw_question(rng: np.random.Generator, scene: Scene, kind: str) -> Question
     if drawn is None:
         return None
     fields, answer, time_s = drawn
-    text = str(_pick(rng, TEMPLATES[kind])).format(**fields)
+    text = _pick(rng, TEMPLATES[kind]).format(**fields)
     return Question(kind, text, answer, time_s, "clock" if kind.startswith("when") else "words")
 
 
@@ -256,7 +269,7 @@ def parse_clock(text: str) -> float | None:
 
 
 def grade(question: Question, answer_text: str, tolerance_s: float = 2.0) -> bool:
-    """Return whether an answer is right: by its leading words, or its clock time within a tolerance."""
+    """Return whether an answer is right: its leading words, or its time within a tolerance."""
     if question.accepts == "clock":
         answered, wanted = parse_clock(answer_text), parse_clock(question.answer)
         return answered is not None and wanted is not None and abs(answered - wanted) <= tolerance_s

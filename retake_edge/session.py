@@ -3,156 +3,76 @@
     video file -> FrameBatch -> VisionFeatures -> PrefillChunk -> compressed KV -> Answer
 
 A question is decoded after the video and removed again, so every question starts from the same
-state and its answer does not depend on the ones before.
+state and its answer does not depend on the ones before. The cache is saved, so that the next
+question, whenever it is asked, needs neither the video nor the vision tower.
 """
 
 from __future__ import annotations
 
 import codecs
-import platform
-import resource
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
-from itertools import chain
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from retake_edge import __version__
+from retake_edge.answer import Answer, SavedState, peak_memory_bytes, versions
+from retake_edge.attention import AnswerAttention
 from retake_edge.config import RetakeConfig
-from retake_edge.engine import ChunkResult, Engine
-from retake_edge.llama import Context, Floats, Ints, Model
-from retake_edge.models import (
-    ModelFiles,
-    ModelManifest,
-    file_sha256,
-    infer_manifest,
-    resolve_model,
-)
-from retake_edge.planner import (
-    MemoryPlan,
-    VideoShape,
-    available_memory_bytes,
-    kv_bytes_per_cell,
-    plan_memory,
-)
-from retake_edge.prefill import ChunkBuilder, clock_tokens, frame_blocks
+from retake_edge.errors import ConfigError
+from retake_edge.evidence import Floats, Span, attended_spans, frame_weights
+from retake_edge.fingerprint import HashCache, file_identity, session_facts, session_key
+from retake_edge.indexing import read_video
+from retake_edge.journal import SessionError
+from retake_edge.kvc import cells_used
+from retake_edge.loading import read_session
+from retake_edge.models import ModelFiles, ModelManifest, file_sha256, resolve_model
+from retake_edge.prefilled import QUESTION_RESERVE, PrefilledVideo, Request, SessionWarning
 from retake_edge.progress import ProgressCallback, no_progress
-from retake_edge.video import FrameBatch, VideoInfo, sample_frames, time_grid
-from retake_edge.vision import Doubles, VisionEncoder, VisionFeatures
+from retake_edge.reader import Thumbnail
+from retake_edge.store import SessionStore
+from retake_edge.timing import StageTimes
+from retake_edge.video import check_path
+from retake_edge.video_map import VideoMap, VideoStats
 
-_QUESTION_RESERVE = 512
-
-
-@dataclass
-class StageTimes:
-    """Wall-clock seconds by stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def measure(self, stage: str) -> Iterator[None]:
-        """Add the time of the block to a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            passed = time.perf_counter() - start
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + passed
-
-    def each(self, stage: str, items: Iterator[Any]) -> Iterator[Any]:
-        """Yield items, counting the time that making each one takes."""
-        while True:
-            with self.measure(stage):
-                item = next(items, None)
-            if item is None:
-                return
-            yield item
-
-
-@dataclass(frozen=True)
-class VideoMap:
-    """Where in the video each KV cell comes from.
-
-    `frame_times_s` f64 [T], of the grid frames; `pivot_share` f32 [T], the share of each one's
-    tokens that DPSelect marked; `cell_frames` int32 [n_layer, n_kept]: the grid frame of each
-    cell kept, in the cache's order, -1 - frame for clock text.
-    """
-
-    frame_times_s: Doubles
-    pivot_share: Floats
-    cell_frames: Ints
-
-
-@dataclass(frozen=True)
-class VideoStats:
-    """What became of the video: its length, frames and cells.
-
-    A grid frame is what the vision tower makes of one or two frames; it is a keyframe if it has a
-    pivot, and kept while any of its cells is left in any layer.
-    """
-
-    path: str
-    duration_s: float
-    n_frames: int
-    n_grid_frames: int
-    n_keyframes: int
-    n_frames_kept: int
-    n_cells_before: int
-    n_cells_kept: int
-    keep_ratio: float
-    n_ctx: int
-    kv_bytes: int
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer, and all that is needed to make it again."""
-
-    question: str
-    text: str
-    n_tokens: int
-    video: VideoStats
-    seconds: dict[str, float]
-    peak_memory_bytes: int
-    model: dict[str, str]
-    config: dict[str, Any]
-    versions: dict[str, str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
-        return asdict(self)
-
-    def summary(self) -> str:
-        """Return one line about the video, its frames and cells."""
-        video = self.video
-        share = video.n_cells_kept / video.n_cells_before
-        return (
-            f"{clock(video.duration_s)} video, {video.n_frames} frames, "
-            f"{video.n_cells_kept} of {video.n_cells_before} KV cells kept ({share:.0%})"
-        )
+__all__ = [
+    "Answer",
+    "SavedState",
+    "Session",
+    "SessionWarning",
+    "VideoMap",
+    "VideoStats",
+    "open_video",
+    "peak_memory_bytes",
+    "versions",
+]
 
 
 class Session:
-    """A prefilled video; made by `open_video`, to be closed after use."""
+    """A prefilled video; made by `open_video`, to be closed after use.
+
+    `video`: its figures; `map`: where each cell comes from; `thumbnails`: (time in seconds, JPEG)
+    of evenly spaced frames; `index_seconds`: what reading it took, by stage; `saved`: the session
+    on disk. `frame_weights` f32 [T]: the share of each grid frame in the last answer's attention.
+    """
 
     def __init__(
         self,
-        engine: Engine,
-        manifest: ModelManifest,
+        prefilled: PrefilledVideo,
         settings: RetakeConfig,
-        video: VideoStats,
-        video_map: VideoMap,
-        times: StageTimes,
-        resources: ExitStack,
+        hashes: dict[str, str],
+        saved: SavedState,
     ) -> None:
-        self.video, self.map = video, video_map
-        self._engine, self._manifest, self._settings = engine, manifest, settings
-        self._times, self._resources = times, resources
+        self.video, self.map, self.saved = prefilled.video, prefilled.map, saved
+        self.thumbnails: list[Thumbnail] = prefilled.thumbnails
+        self.settings, self.manifest = settings, prefilled.manifest
+        self.engine, self.times = prefilled.engine, prefilled.times
+        self.index_seconds = prefilled.index_seconds
+        self.frame_weights: Floats | None = None
+        self.n_cells = cells_used(prefilled.engine.context)
+        self._resources, self._hashes = prefilled.resources, hashes
         self._answer: Answer | None = None
 
     def __enter__(self) -> Session:
@@ -179,43 +99,81 @@ class Session:
         """Yield the answer as it is generated; `last_answer` has all of it afterwards.
 
         Raises:
-            MemoryBudgetError: question and answer do not fit into the cells left.
+            MemoryBudgetError: question and answer do not fit into the cells left. ConfigError: a
+            conversation about the video is not over.
         """
-        times = StageTimes(dict(self._times.seconds))
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        prompt = self._manifest.prompt.question(question)
-        pieces: list[str] = []
-        n_tokens = 0
-        for token in times.each("generate", self._engine.generate(prompt)):
-            n_tokens += 1
-            piece = decoder.decode(self._engine.model.piece(token))
-            pieces.append(piece)
-            yield piece
-        pieces.append(decoder.decode(b"", final=True))
-        self._answer = Answer(
-            question=question,
-            text="".join(pieces).strip(),
-            n_tokens=n_tokens,
-            video=self.video,
-            seconds=times.seconds,
-            peak_memory_bytes=peak_memory_bytes(),
-            model=self._model_facts(),
-            config=self._settings.to_dict(),
-            versions={"retake_edge": __version__, "python": platform.python_version()},
-        )
+        if self.engine.context.position_max() >= self.engine.next_position:
+            raise ConfigError(
+                "A conversation about this video is not over; ask within it, or reset it first."
+            )
+        attention = self.video_attention()
+        prompt = self.manifest.prompt.question(question)
+        return self.told(question, self.engine.generate(prompt, attention), attention)
 
     def last_answer(self) -> Answer:
         """Return the latest finished answer; there must be one."""
         assert self._answer is not None
         return self._answer
 
-    def _model_facts(self) -> dict[str, str]:
-        manifest = self._manifest
+    def video_attention(self) -> AnswerAttention:
+        """Return a recorder of the attention that an answer pays to the video's cells."""
+        n_video = self.video.n_cells_kept
+        return AnswerAttention(self.n_cells - n_video, n_video)
+
+    def told(
+        self, question: str, tokens: Iterator[int], attention: AnswerAttention
+    ) -> Iterator[str]:
+        """Yield an answer's tokens as text, and make it the last answer at its end."""
+        times = StageTimes(dict(self.times.seconds))
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        pieces: list[str] = []
+        n_tokens, started = 0, time.perf_counter()
+        for token in times.each("generate", tokens):
+            if n_tokens == 0:
+                times.seconds["first_token"] = time.perf_counter() - started
+            n_tokens += 1
+            piece = decoder.decode(self.engine.model.piece(token))
+            pieces.append(piece)
+            yield piece
+        rest = decoder.decode(b"", final=True)
+        if rest:
+            pieces.append(rest)
+            yield rest
+        self._answer = Answer(
+            question=question,
+            text="".join(pieces).strip(),
+            n_tokens=n_tokens,
+            evidence=self._evidence(attention),
+            video=self.video,
+            session=self.saved,
+            seconds=times.seconds,
+            peak_memory_bytes=peak_memory_bytes(),
+            model=self.model_facts(),
+            config=self.settings.to_dict(),
+            versions=versions(),
+        )
+
+    def _evidence(self, attention: AnswerAttention) -> list[Span]:
+        self.frame_weights = None
+        if attention.weights is None:
+            return []
+        times_s = self.map.frame_times_s
+        weights = frame_weights(attention.weights, self.map.cell_frames, len(times_s))
+        self.frame_weights = weights
+        end_s = self.settings.sampling.end_s
+        end_s = self.video.duration_s if end_s is None else min(end_s, self.video.duration_s)
+        return attended_spans(weights, times_s, end_s)
+
+    def model_facts(self) -> dict[str, str]:
+        """Return the model's name, kind, and the SHA-256 of its files."""
+        for role, path in (("model", self.manifest.model), ("mmproj", self.manifest.mmproj)):
+            if role not in self._hashes:
+                self._hashes[role] = file_sha256(path)
         return {
-            "name": manifest.name,
-            "description": self._engine.model.description,
-            "model_sha256": manifest.sha256.get("model") or file_sha256(manifest.model),
-            "mmproj_sha256": manifest.sha256.get("mmproj") or file_sha256(manifest.mmproj),
+            "name": self.manifest.name,
+            "description": self.engine.model.description,
+            "model_sha256": self._hashes["model"],
+            "mmproj_sha256": self._hashes["mmproj"],
         }
 
 
@@ -224,12 +182,20 @@ def open_video(
     model: str | ModelManifest | ModelFiles = "tiny",
     settings: RetakeConfig | None = None,
     *,
+    use_cache: bool = True,
+    cache_dir: str | Path | None = None,
+    n_reserve: int = QUESTION_RESERVE,
     progress: ProgressCallback = no_progress,
 ) -> Session:
-    """Read a video into a compressed KV cache.
+    """Read a video into a compressed KV cache, or find it there from an earlier time.
 
-    `model` is a manifest's name, a GGUF path, or what `resolve_model` returns. `progress` is
-    called with (stage, done, total) for the stages decode, encode and prefill.
+    `model` is a manifest's name, a GGUF path, or what `resolve_model` returns. The session is kept
+    below `cache_dir` (None: the user's cache folder) unless `use_cache` is off. `n_reserve`: KV
+    cells kept free for a question, or a conversation, besides an answer's. `progress` is called
+    with (stage, done, total) for the stages decode, encode and prefill.
+
+    Warns:
+        SessionWarning: a saved session is damaged and made again, or cannot be saved.
 
     Raises:
         VideoError, ModelError, MemoryBudgetError, NativeError: the video cannot be read, the
@@ -237,199 +203,79 @@ def open_video(
     """
     settings = settings or RetakeConfig()
     source = resolve_model(model) if isinstance(model, str) else model
-    with ExitStack() as resources:
-        times = StageTimes()
-        with times.measure("load"):
-            llm, encoder, manifest = _load(resources, source, settings)
-        reader = _VideoReader(path, encoder, manifest, settings, times, progress)
-        first = next(reader.features)
-        plan = _plan(reader, first, llm, manifest, settings)
-        with times.measure("load"):
-            context = resources.enter_context(_context(llm, plan, settings))
-        engine = Engine(context, settings, n_after=plan.shape.n_after)
-        results = _prefill(engine, reader, first, plan, manifest, settings, times, progress)
-        encoder.close()
-        video_map = VideoMap(
-            np.concatenate(reader.times_s),
-            np.concatenate([r.pivot_share for r in results]),
-            np.concatenate([r.cell_frames for r in results], axis=1),
-        )
-        stats = _stats(path, reader, plan, results, video_map)
-        return Session(engine, manifest, settings, stats, video_map, times, resources.pop_all())
-    raise AssertionError("unreachable")
+    n_after = n_reserve + settings.generation.max_tokens
+    if settings.runtime.n_ctx is not None:
+        # With -c the cells for text are what is left; the video's share must not depend on them.
+        n_after = QUESTION_RESERVE + settings.generation.max_tokens
+    request = Request(path, source, settings, n_after, progress)
+    if not use_cache:
+        hashes = _known(source.sha256) if isinstance(source, ModelManifest) else {}
+        return Session(read_video(request), settings, hashes, SavedState())
+    return _open_saved(request, SessionStore(cache_dir))
 
 
-def _load(
-    resources: ExitStack, source: ModelManifest | ModelFiles, settings: RetakeConfig
-) -> tuple[Model, VisionEncoder, ModelManifest]:
-    runtime = settings.runtime
-    llm = resources.enter_context(Model(source.model, n_gpu_layers=runtime.n_gpu_layers))
-    manifest = source if isinstance(source, ModelManifest) else infer_manifest(llm, source.mmproj)
-    encoder = VisionEncoder(
-        llm, manifest.mmproj, offload=runtime.mmproj_offload, n_threads=runtime.n_threads
-    )
-    return llm, resources.enter_context(encoder), manifest
+def _known(hashes: dict[str, str]) -> dict[str, str]:
+    return {role: digest for role, digest in hashes.items() if digest}
 
 
-class _VideoReader:
-    """Decodes and encodes a video, batch by batch, as `features` is consumed."""
-
-    def __init__(
-        self,
-        path: str | Path,
-        encoder: VisionEncoder,
-        manifest: ModelManifest,
-        settings: RetakeConfig,
-        times: StageTimes,
-        progress: ProgressCallback,
-    ) -> None:
-        sampling = settings.sampling
-        self.frames_per_step = step = encoder.frames_per_step
-        self.info: VideoInfo | None = None
-        self.n_frames = 0
-        self.times_s: list[Doubles] = []
-        self._encoder, self._times, self._progress = encoder, times, progress
-        self._window = {
-            "fps": sampling.fps or manifest.fps,
-            "max_frames": sampling.max_frames,
-            "start_s": sampling.start_s,
-            "end_s": sampling.end_s,
-        }
-        self.features = self._encode(
-            sample_frames(
-                path,
-                **self._window,  # type: ignore[arg-type]
-                target_size=manifest.frames.size_rule(sampling.long_side_px),
-                fit=manifest.frames.fit,
-                batch_frames=-(-settings.runtime.encode_batch_frames // step) * step,
-                on_info=self._keep_info,
-            )
-        )
-
-    def _keep_info(self, info: VideoInfo) -> None:
-        self.info = info
-
-    def n_planned(self) -> int:
-        """Return how many frames will come (at most)."""
-        assert self.info is not None
-        return time_grid(self.info.duration_s, **self._window)[2]  # type: ignore[arg-type]
-
-    def _encode(self, batches: Iterator[FrameBatch]) -> Iterator[VisionFeatures]:
-        for batch in self._times.each("decode", batches):
-            self.n_frames += len(batch.frames)
-            self._progress("decode", self.n_frames, self.n_planned())
-            with self._times.measure("encode"):
-                features = self._encoder.encode(batch.frames, batch.times_s)
-            self._progress("encode", self.n_frames, self.n_planned())
-            self.times_s.append(features.times_s)
-            yield features
+def _open_saved(request: Request, store: SessionStore) -> Session:
+    file = check_path(request.path)
+    known, source = HashCache(store.cache_dir / "hashes.json"), request.source
+    hashes = _known(source.sha256) if isinstance(source, ModelManifest) else {}
+    for role, model_file in (("model", source.model), ("mmproj", source.mmproj)):
+        if role not in hashes and model_file.is_file():
+            hashes[role] = known.sha256(model_file)
+    identity = file_identity(file)
+    facts = session_facts(known.sha256(file), source, hashes, request.settings, request.n_after)
+    key = session_key(facts)
+    prefilled = _found(request, store, key)
+    is_reused = prefilled is not None
+    if prefilled is None:
+        prefilled, is_reused = _made(request, store, key, lambda: file_identity(file) == identity)
+    saved = SavedState()
+    if prefilled.is_saved:
+        saved = SavedState(key, is_reused, store.n_bytes(key))
+    return Session(prefilled, request.settings, hashes, saved)
 
 
-def _plan(
-    reader: _VideoReader,
-    first: VisionFeatures,
-    llm: Model,
-    manifest: ModelManifest,
-    settings: RetakeConfig,
-) -> MemoryPlan:
-    step = reader.frames_per_step
-    clock_text = clock_tokens(
-        llm, manifest.layout, first.times_s[-1], first.middle_s[-1], is_first=False
-    )
-    shape = VideoShape(
-        n_steps=-(-reader.n_planned() // step),
-        vision_per_step=first.rows * first.cols,
-        text_per_step=len(clock_text),
-        n_before=len(llm.tokenize(manifest.prompt.before)),
-        n_after=_QUESTION_RESERVE + settings.generation.max_tokens,
-        steps_per_chunk=max(1, settings.pivotkv.prefill_chunk_frames // step),
-    )
-    return plan_memory(
-        shape,
-        settings.pivotkv,
-        settings.runtime,
-        kv_bytes_per_cell(llm, settings.runtime),
-        available_memory_bytes(),
-    )
+def _found(request: Request, store: SessionStore, key: str) -> PrefilledVideo | None:
+    """Load the session if there is a good one; one that cannot be used is removed."""
+    try:
+        prefilled = read_session(request, store.complete(key), key)
+    except FileNotFoundError:
+        return None
+    except SessionError as error:
+        _warn(f"{error} It is made again.")
+        with suppress(OSError):
+            store.complete(key).unlink()
+        return None
+    store.touch(key)
+    return prefilled
 
 
-def _context(llm: Model, plan: MemoryPlan, settings: RetakeConfig) -> Context:
-    runtime = settings.runtime
-    return Context(
-        llm,
-        n_ctx=plan.n_ctx,
-        n_batch=runtime.n_batch,
-        n_ubatch=runtime.n_ubatch,
-        type_k=runtime.type_k,
-        type_v=runtime.type_v,
-        n_threads=runtime.n_threads,
-    )
+def _made(
+    request: Request, store: SessionStore, key: str, is_unchanged: Callable[[], bool]
+) -> tuple[PrefilledVideo, bool]:
+    """Make the session, or load it if another process has just made it (then True)."""
+    with ExitStack() as held:
+        waiting = partial(request.progress, "waiting for another process", 0, 1)
+        try:
+            held.enter_context(store.lock(key, waiting))
+        except SessionError as error:
+            _warn(str(error))
+            return read_video(request), False
+        found = _found(request, store, key)
+        if found is not None:
+            return found, True
+        made = read_video(request, part=store.part(key), resume=store.resume(key), key=key)
+        if made.is_saved and not is_unchanged():
+            _warn(f"{request.path} was changed while it was read, so no session of it is saved.")
+            store.discard(key)
+            made = replace(made, is_saved=False)
+        if made.is_saved:
+            store.finish(key)
+        return made, False
 
 
-def _prefill(
-    engine: Engine,
-    reader: _VideoReader,
-    first: VisionFeatures,
-    plan: MemoryPlan,
-    manifest: ModelManifest,
-    settings: RetakeConfig,
-    times: StageTimes,
-    progress: ProgressCallback,
-) -> list[ChunkResult]:
-    features = chain([first], reader.features)
-    engine.prefill_text(manifest.prompt.before)
-    builder = ChunkBuilder(engine.model, manifest.layout, engine.next_position)
-    blocks = frame_blocks(
-        features,
-        plan.shape.steps_per_chunk,
-        per_patch=settings.dpselect.per_patch,
-        n_embd=engine.model.n_embd,
-    )
-    results: list[ChunkResult] = []
-    reforges = settings.pivotkv.positions == "reforge"
-    for block in blocks:
-        time_start = engine.next_time if reforges else None
-        chunk = builder.build(block, engine.next_position, time_start=time_start)
-        result = engine.prefill_chunk(chunk, plan.keep_ratio)
-        results.append(result)
-        for stage, seconds in result.seconds.items():
-            times.seconds[stage] = times.seconds.get(stage, 0.0) + seconds
-        n_kept = sum(r.n_kept for r in results)
-        progress(f"prefill: {n_kept} cells kept", reader.n_frames, reader.n_planned())
-    return results
-
-
-def _stats(
-    path: str | Path,
-    reader: _VideoReader,
-    plan: MemoryPlan,
-    results: list[ChunkResult],
-    video_map: VideoMap,
-) -> VideoStats:
-    assert reader.info is not None
-    return VideoStats(
-        path=str(path),
-        duration_s=reader.info.duration_s,
-        n_frames=reader.n_frames,
-        n_grid_frames=len(video_map.frame_times_s),
-        n_keyframes=int((video_map.pivot_share > 0).sum()),
-        n_frames_kept=len(np.unique(video_map.cell_frames[video_map.cell_frames >= 0])),
-        n_cells_before=sum(r.n_cells for r in results),
-        n_cells_kept=video_map.cell_frames.shape[1],
-        keep_ratio=plan.keep_ratio,
-        n_ctx=plan.n_ctx,
-        kv_bytes=plan.kv_bytes,
-    )
-
-
-def clock(seconds: float) -> str:
-    """Return a time as m:ss, or h:mm:ss from an hour on."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
-
-
-def peak_memory_bytes() -> int:
-    """Return the most memory this process has had resident."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+def _warn(text: str) -> None:
+    warnings.warn(text, SessionWarning, stacklevel=5)

@@ -170,15 +170,16 @@ def inputs_digest(upstream: Upstream, patches: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def prepare_tree(tree: Path, downloads: Path, patches: list[Path], source: Path | None) -> int:
+def prepare_tree(tree: Path, downloads: Path, patches: list[Path], source: Path | Upstream) -> int:
     """Bring `tree` up to date with the source and the patches; return how many files changed.
+
+    `source` is a local tree or the pin of an archive.
 
     Raises:
         SourceError: the source cannot be obtained, or the series does not apply.
     """
-    upstream = read_upstream()
     # A local tree may be under work, so only the pinned archive is trusted to be unchanged.
-    digest = "" if source else inputs_digest(upstream, patches)
+    digest = "" if isinstance(source, Path) else inputs_digest(source, patches)
     stamp = tree / STAMP
     if digest and stamp.is_file() and stamp.read_text(encoding="utf-8") == digest:
         return 0
@@ -186,10 +187,10 @@ def prepare_tree(tree: Path, downloads: Path, patches: list[Path], source: Path 
     tree.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=tree.parent, prefix="fresh-") as temporary:
         fresh = Path(temporary) / "llama.cpp"
-        if source:
+        if isinstance(source, Path):
             copy_tree(source, fresh)
         else:
-            extract_tree(fetch_sdist(downloads, upstream), upstream, fresh)
+            extract_tree(fetch_sdist(downloads, source), source, fresh)
         apply_series(fresh, patches)
         n_changed = synchronise(fresh, tree)
     stamp.write_text(digest, encoding="utf-8")
@@ -206,7 +207,7 @@ def main() -> int:
     override = os.environ.get(SOURCE_VARIABLE)
     try:
         patches = [] if arguments.pristine else read_series(PATCH_DIR)
-        source = Path(override).expanduser().resolve() if override else None
+        source = Path(override).expanduser().resolve() if override else read_upstream()
         n_changed = prepare_tree(arguments.tree, arguments.downloads, patches, source)
     except SourceError as error:
         print(f"error: {error}", file=sys.stderr)

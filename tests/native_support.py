@@ -24,6 +24,7 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
 
 OK, INVALID, UNSUPPORTED, STATE, SHARED, NOT_FINITE = 0, -1, -2, -3, -4, -5
+COMPUTE, CHUNK_LOST = -7, -8
 CAPTURE_Q, Q_F32 = 1, 2
 UNROTATE = 1
 N_LAYER, CAPTURE, N_TOKENS, N_QUERIES, N_EMBD_V, N_POS, N_CELLS, N_CELLS_USED, Q_BYTES = range(9)
@@ -67,9 +68,7 @@ class Kvc:
 
     def attention(self, q: tuple[int, int], c0: int, nc: int) -> tuple[int, Floats]:
         out = np.full((self.query(N_LAYER), max(nc, 0)), np.nan, np.float32)
-        return int(
-            self._lib.retake_kvc_attention(self._handle, _pointer(out), *q, c0, nc)
-        ), out
+        return int(self._lib.retake_kvc_attention(self._handle, _pointer(out), *q, c0, nc)), out
 
     def cells(self, seq: int = 0) -> tuple[Ints, Ints]:
         n = self._lib.retake_kvc_cells(self._handle, seq, 0, None, None)
@@ -122,8 +121,8 @@ def _pointer(array: Array | None) -> Any:
 @contextmanager
 def open_context(model: Model, **options: Any) -> Iterator[tuple[Context, Kvc]]:
     """A small context: f32 K/V without flash attention unless told otherwise."""
-    defaults = {
-        "n_ctx": 256, "n_ubatch": 32, "n_threads": 2,
+    defaults: dict[str, Any] = {
+        "n_ctx": 256, "n_ubatch": 32, "n_threads": 1,
         "type_k": "f32", "type_v": "f32", "flash_attention": "off",
     }  # fmt: skip
     with Context(model, **(defaults | options)) as context:

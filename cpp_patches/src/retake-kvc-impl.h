@@ -15,6 +15,10 @@ struct retake_error {
     std::string reason;
 };
 
+[[noreturn]] inline void retake_refuse(int32_t status, std::string reason) {
+    throw retake_error { status, std::move(reason) };
+}
+
 struct retake_kvc {
     enum class phase { idle, open, invalid };
 
@@ -73,7 +77,9 @@ struct retake_kvc {
     // the API, without the C boundary: throw retake_error
     //
 
-    static retake_kvc & get(llama_context * lctx); // creates the state; refuses unsupported memory
+    static retake_kvc & get (llama_context * lctx); // creates the state; refuses unsupported memory
+    static retake_kvc * find(llama_context * lctx); // null if nothing was ever captured
+    static llama_kv_cache & cache_of(llama_context * lctx);
     static void check_supported(llama_context * lctx);
 
     void begin(llama_seq_id seq, int32_t n_max, int32_t q_stride, uint32_t flags);
@@ -160,13 +166,14 @@ private:
     void run(llama_context * lctx, std::function<void(llama_context *)> fn);
 
     // metadata only
-    void write_cells(const std::vector<uint32_t> & order, int32_t n_keep, const llama_pos * pos_cell);
+    std::vector<llama_kv_cell_ext> extents(const commit_request & req) const;
+    void write_cells(const std::vector<uint32_t> & order, const std::vector<llama_kv_cell_ext> & ext, const llama_pos * pos_cell);
     void zero_cells(uint32_t strm, const std::vector<uint32_t> & idxs);
     void remove_chunk();
     void close() { ph = phase::idle; tokens.clear(); why_invalid.clear(); }
 };
 
-// the graphs: retake-kvc-graph.cpp
+// the graphs: retake-kvc-scores.cpp and retake-kvc-rows.cpp
 void retake_compute_scores(retake_kvc & kvc, llama_context * lctx, const retake_kvc::score_request & req);
 void retake_compute_commit(retake_kvc & kvc, llama_context * lctx, const retake_kvc::commit_request & req);
 void retake_compute_values(retake_kvc & kvc, llama_context * lctx, const std::vector<int32_t> & v_rows,

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from typing import Annotated, NoReturn
 
 import typer
 
 import retake_edge
+from retake_edge.cli import bench, sessions
 from retake_edge.cli.ask import ask
+from retake_edge.cli.chat import chat
+from retake_edge.cli.index import index
+from retake_edge.cli.report import report
 from retake_edge.cli.scene import scene
 from retake_edge.errors import RetakeError
 
@@ -28,6 +33,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(ask)
+app.add_typer(bench.app, name="bench")
+app.command()(chat)
+app.command()(index)
+app.add_typer(sessions.app, name="sessions")
+app.command()(report)
 app.command()(scene)
 
 
@@ -46,8 +56,13 @@ def _common(
         bool, typer.Option("-v", "--verbose", help="Show llama.cpp's log on stderr.")
     ] = False,
 ) -> None:
+    warnings.showwarning = _show_warning
     if verbose:
         logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(message)s")
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    typer.echo(f"warning: {message}", err=True)
 
 
 def main() -> NoReturn:

@@ -1,41 +1,106 @@
-"""retake-edge ask: one question about one video."""
+"""retake-edge ask: questions about one video."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retake_edge.cli.opening import open_session
 from retake_edge.cli.options import VideoRequest, opens_video
+from retake_edge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from retake_edge.session import Answer, Session
 
 
 @opens_video
 def ask(
     video: Annotated[Path, typer.Argument(help="The video file.", show_default=False)],
-    question: Annotated[str, typer.Argument(help="What to ask.", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    question: Annotated[str | None, typer.Argument(help="What to ask.", show_default=False)] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-q", "--question", help="What to ask; may be given again.", show_default=False
+        ),
+    ] = None,
+    questions: Annotated[
+        str | None,
+        typer.Option(help="A file with a question a line; -: standard input.", show_default=False),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document: a list unless one was asked.")
+    ] = False,
+    save_frames: Annotated[
+        Path | None,
+        typer.Option(help="Write the frames that the answer looked at into this folder."),
+    ] = None,
     *,
     request: VideoRequest,
 ) -> None:
-    """Answer a question about a video."""
-    from retake_edge.models import resolve_model
-    from retake_edge.progress import progress_bars
-    from retake_edge.session import open_video
+    """Answer questions about a video; each is answered as if it were the only one."""
+    asked = _questions(question, more or [], questions)
+    with open_session(video, request) as session:
+        answers = list(_answered(session, asked, show=not as_json))
+        if save_frames is not None:
+            _save_frames(video, answers, save_frames, session)
+    if as_json:
+        documents = [answer.to_dict() for answer in answers]
+        is_single = question is not None and len(documents) == 1
+        typer.echo(json.dumps(documents[0] if is_single else documents, indent=2))
+    else:
+        typer.echo(answers[-1].summary(), err=True)
 
-    model = resolve_model(request.model, request.mmproj)
-    with progress_bars() as progress:
-        session = open_video(video, model, request.settings, progress=progress)
-    with session:
+
+def _questions(question: str | None, more: list[str], file: str | None) -> list[str]:
+    """All questions in the order they were given."""
+    asked = [] if question is None else [question]
+    asked += more
+    if file is not None:
+        asked += [line.strip() for line in _read(file).splitlines() if line.strip()]
+    if not asked:
+        raise ConfigError("There is no question; give one after the video, with -q or --questions.")
+    return asked
+
+
+def _read(file: str) -> str:
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"Cannot read the questions in {file} ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise ConfigError(
+            f"The questions in {file} are not UTF-8 text; convert the file."
+        ) from None
+
+
+def _answered(session: Session, questions: list[str], *, show: bool) -> Iterator[Answer]:
+    from retake_edge.evidence import evidence_line
+
+    for question in questions:
+        if show and len(questions) > 1:
+            typer.echo(f"> {question}", err=True)
         for piece in session.stream(question):
-            if not as_json:
+            if show:
                 sys.stdout.write(piece)
                 sys.stdout.flush()
         answer = session.last_answer()
-    if as_json:
-        typer.echo(json.dumps(answer.to_dict(), indent=2))
-    else:
-        typer.echo()
-        typer.echo(answer.summary(), err=True)
+        if show:
+            typer.echo()
+            line = evidence_line(answer.evidence)
+            if line:
+                typer.echo(line, err=True)
+        yield answer
+
+
+def _save_frames(video: Path, answers: list[Answer], folder: Path, session: Session) -> None:
+    from retake_edge.pictures import save_frames
+
+    fps = session.settings.sampling.fps or session.manifest.fps
+    for answer in answers:
+        paths = save_frames(video, answer.evidence, folder, fps=fps)
+        typer.echo(f"{len(paths)} frames saved in {folder}", err=True)

@@ -22,11 +22,19 @@ _sampling, _generation = config.SamplingConfig(), config.GenerationConfig()
 
 @dataclass(frozen=True)
 class VideoRequest:
-    """What the options ask for: a model by name or path, its projector, and all settings."""
+    """What the options ask for: a model by name or path, its projector, all settings, the cache."""
 
     model: str
     mmproj: Path | None
     settings: config.RetakeConfig
+    use_cache: bool
+    cache_dir: Path | None
+
+
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(help="Where sessions are saved.  [default: the user's cache folder]"),
+]
 
 
 def _options(
@@ -100,6 +108,10 @@ def _options(
     temperature: Annotated[
         float, typer.Option("--temp", help="0: always the likeliest word.")
     ] = _generation.temperature,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Neither use nor save a session.")
+    ] = False,
+    cache_dir: CacheDir = None,
 ) -> VideoRequest:
     settings = config.RetakeConfig(
         config.SamplingConfig(fps, max_frames, long_side, start, end),
@@ -124,7 +136,7 @@ def _options(
         ),
         generation=config.GenerationConfig(max_tokens, temperature, seed),
     )
-    return VideoRequest(model, mmproj, settings)
+    return VideoRequest(model, mmproj, settings, not no_cache, cache_dir)
 
 
 def opens_video(command: Callable[..., None]) -> Callable[..., None]:
@@ -142,5 +154,5 @@ def opens_video(command: Callable[..., None]) -> Callable[..., None]:
 
     wrapper.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {}
-    del wrapper.__wrapped__  # type: ignore[attr-defined]
+    del wrapper.__wrapped__
     return wrapper

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 HIDDEN, DEPTH, HEADS, KV_HEADS, HEAD, FFN = 256, 4, 4, 2, 64, 512
-SECTIONS, THETA, EPS = (8, 12, 12), 1e5, 1e-6
+SECTIONS, THETA, EPS = (8, 12, 12), 1e7, 1e-6
+WORD_NORM = 8.0  # large against a layer's output, or the layers drown what was embedded
 KeysValues = list[tuple[Tensor, Tensor]]
 
 
@@ -61,7 +62,7 @@ class Layer(nn.Module):
             for linear in (self.q, self.k, self.v):
                 linear.bias.zero_()
             for linear in (self.out, self.down):
-                linear.weight.mul_(0.5)
+                linear.weight.mul_(0.2)
 
     def heads(self, x: Tensor, linear: nn.Linear, n: int) -> Tensor:
         """Project to heads [B, n, T, 64]."""
@@ -89,11 +90,14 @@ class LanguageModel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.words = nn.Parameter(torch.randn(tokens.clock_base(), HIDDEN) / HIDDEN**0.5)
-        self.minutes = nn.Parameter(torch.randn(60, HIDDEN) * 0.7 / HIDDEN**0.5)
-        self.seconds = nn.Parameter(torch.randn(60, HIDDEN) * 0.7 / HIDDEN**0.5)
+        unit = WORD_NORM / HIDDEN**0.5
+        self.words = nn.Parameter(torch.randn(tokens.clock_base(), HIDDEN) * unit)
+        self.minutes = nn.Parameter(torch.randn(60, HIDDEN) * 0.7 * unit)
+        self.seconds = nn.Parameter(torch.randn(60, HIDDEN) * 0.7 * unit)
         self.layers = nn.ModuleList(Layer() for _ in range(DEPTH))
         self.norm = Norm()
+        with torch.no_grad():  # keeps the first logits small: embeddings are tied
+            self.norm.weight.fill_(1 / WORD_NORM)
 
     def table(self) -> Tensor:
         """Return all embeddings [vocabulary, 256]; a clock time's is its minute's plus its second's."""
@@ -126,7 +130,7 @@ class LanguageModel(nn.Module):
     def read(
         self, x: Tensor, positions: Tensor, own: Tensor, kept: KeysValues, look: int = -1,
         dropped: list[Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Run question tokens [B, Q, 256] over a prefix; return final hidden states.
 
         Args:
@@ -134,10 +138,11 @@ class LanguageModel(nn.Module):
             positions: [B, Q, 3].
             own: bool [B, Q, Q], which question tokens each may see.
             kept: the prefix's keys and values.
-            look: the layer whose attention over the prefix [B, H, Q, T] is returned as well.
+            look: the layer whose attention over the prefix [B, H, Q, T], and whose input, are
+                returned as well.
             dropped: per layer, bool [B, KV heads, T], prefix tokens taken out of the cache.
         """
-        rope, seen = rope_tables(positions), None
+        rope, seen, before = rope_tables(positions), None, None
         mask = torch.zeros(own.shape).masked_fill(~own, float("-inf")).unsqueeze(1)
         for i, (layer, (past_k, past_v)) in enumerate(zip(self.layers, kept, strict=True)):
             y = layer.norm1(x)
@@ -149,6 +154,6 @@ class LanguageModel(nn.Module):
             p = torch.cat([over, q @ spread(k).transpose(-1, -2) + mask], -1).softmax(-1)
             over, p_own = p.split([past_k.shape[2], k.shape[2]], -1)
             if i == look:
-                seen = over
+                seen, before = over, x
             x = layer.finish(x, over @ spread(past_v) + p_own @ spread(v))
-        return self.norm(x), seen
+        return self.norm(x), seen, before

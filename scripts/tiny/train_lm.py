@@ -19,15 +19,15 @@ import parallel
 import tokens
 import torch
 import torch.nn.functional as F
-from lm import KeysValues, LanguageModel
+from lm import HEAD, HIDDEN, THETA, WORD_NORM, KeysValues, LanguageModel
 from muon import Optimizer, schedule
 from pairs import SLOTS
 from torch import Tensor
 from train_vit import slot_codes
-from videos import PER_PAIR, Batch, make_batch
+from videos import NAMED_WORDS, PER_PAIR, Batch, make_batch
 
 LOOK_LAYER, LOOK_HEADS = 2, 2
-FEATURE_NORM = 1.5
+FEATURE_NORM = 12.0
 
 
 def start_words(model: LanguageModel) -> None:
@@ -41,7 +41,27 @@ def start_words(model: LanguageModel) -> None:
         for name, code in known.items():
             for text in (name, tokens._LETTERS[32] + name):
                 if text in ids:
-                    model.words[ids[text]] = 0.2 * model.words[ids[text]] + code
+                    model.words[ids[text]] = 0.3 * model.words[ids[text]] + 0.8 * WORD_NORM * code
+        model.words[ids[tokens._LETTERS[10]]] *= 0.1  # where answers begin: room for the answer
+
+
+def start_clocks(model: LanguageModel) -> None:
+    """Start heads 2 and 3 of layer 0 looking one position back, at clock tokens."""
+    mark = torch.randn(HIDDEN, generator=torch.Generator().manual_seed(3))
+    for codes in slot_codes().values():
+        mark -= (mark @ codes.T) @ codes
+    mark /= mark.norm()
+    frequency = THETA ** (-torch.arange(8) * 2.0 / HEAD)
+    with torch.no_grad():
+        model.minutes += 0.7 * WORD_NORM * mark
+        layer = model.layers[0]
+        layer.k.weight[HEAD:] *= 0.1
+        layer.k.weight[HEAD : HEAD + 8] = 0.29 * mark
+        layer.k.bias[HEAD : HEAD + 8] = 0.3
+        layer.q.weight[2 * HEAD :] *= 0.1
+        for head in (2, 3):
+            layer.q.bias[head * HEAD : head * HEAD + 8] = 3 * frequency.cos()
+            layer.q.bias[head * HEAD + 32 : head * HEAD + 40] = -3 * frequency.sin()
 
 
 def prefix_embeddings(model: LanguageModel, table: Tensor, batch: Batch, scale: float) -> Tensor:
@@ -71,31 +91,42 @@ def clock_loss(model: LanguageModel, first: Tensor, batch: Batch) -> Tensor:
     return minutes + F.cross_entropy((cells @ model.seconds.T).flatten(0, 1), (seconds % 60).flatten())
 
 
+def name_loss(model: LanguageModel, before: Tensor, batch: Batch, table: Tensor) -> Tensor:
+    """Cross-entropy of the one colour, and of the one shape, that a question names."""
+    total = before.new_zeros(())
+    for words, named in zip(NAMED_WORDS, batch.named, strict=True):
+        rows = model.norm(torch.stack([before[b, q] for b, q, _ in named]))
+        total = total + F.cross_entropy(rows @ table[words].T, torch.tensor([c for *_, c in named]))
+    return total
+
+
 def forward(
     model: LanguageModel, batch: Batch, scale: float, detach: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Return the table, hidden states of question tokens, layer 0's output, and attention."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Return the table, hidden states, layer 0's output, the look layer's attention and input."""
     table = model.table()
     x = prefix_embeddings(model, table, batch, scale)
     kept: KeysValues
     kept, first = model.watch(x, batch.prefix_positions, detach)
-    hidden, seen = model.read(F.embedding(batch.ids, table), batch.positions, batch.own, kept,
-                              LOOK_LAYER)
-    return table, hidden, first, seen
+    hidden, seen, before = model.read(F.embedding(batch.ids, table), batch.positions, batch.own,
+                                      kept, LOOK_LAYER)
+    return table, hidden, first, seen, before
 
 
 def step_loss(
     model: LanguageModel, batch: Batch, scale: float, helpers: float, detach: bool
 ) -> tuple[Tensor, dict[str, list[bool]]]:
     """Return the loss of a batch and, per question kind, which answers were right."""
-    table, hidden, first, seen = forward(model, batch, scale, detach)
+    table, hidden, first, seen, before = forward(model, batch, scale, detach)
     asked, hinted = batch.targets >= 0, batch.hints >= 0
     logits = hidden[asked] @ table.T
     loss = F.cross_entropy(logits, batch.targets[asked])
     if helpers > 0:
         hint = F.cross_entropy(hidden[hinted] @ table.T, batch.hints[hinted])
         head = batch.prefix_ids.shape[1] - batch.features.shape[1]
-        loss = loss + helpers * (0.3 * hint + 0.3 * look_loss(seen, batch, head))
+        if all(batch.named):
+            loss = loss + helpers * 0.2 * name_loss(model, before, batch, table)
+        loss = loss + helpers * (0.3 * hint + 0.5 * look_loss(seen, batch, head))
         if not detach:
             loss = loss + helpers * 0.2 * clock_loss(model, first, batch)
     right = torch.zeros_like(asked)
@@ -124,6 +155,7 @@ def main() -> None:
     parser.add_argument("--init", type=Path)
     parser.add_argument("--muon-lr", type=float, default=0.01)
     parser.add_argument("--adam-lr", type=float, default=1.5e-3)
+    parser.add_argument("--flat", type=float, default=0.4)
     parser.add_argument("--helpers-until", type=float, default=0.6)
     parser.add_argument("--seed", type=int, default=1)
     parallel.add_arguments(parser)
@@ -132,6 +164,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     model = LanguageModel()
     start_words(model)
+    start_clocks(model)
     bank = banks.load(args.bank)
     scale = FEATURE_NORM / float(np.sqrt((bank.features[:50].astype(np.float32) ** 2).sum(-1).mean()))
     if args.init:
@@ -156,7 +189,7 @@ def main() -> None:
         loss.backward()
         done = (time.time() - start) / 60 / args.minutes
         done = parallel.average_gradients(optimizer.all, done)
-        optimizer.step(schedule(done, 0.02, 0.4))
+        optimizer.step(schedule(done, 0.02, args.flat))
         step += 1
         losses.append(loss.item())
         for kind, hits in found.items():

@@ -28,6 +28,8 @@ WEIGHTS = {"number": 3, "when_card": 3, "order": 3, "card_exists": 1, "number_at
            "colour": 0.7, "shape": 0.7, "when_object": 2, "object_at": 1.5, "first_card": 1,
            "last_card": 1, "first_object": 0.7, "last_object": 0.7, "background": 1.5,
            "motion": 1.5, "count": 0.5}
+NAMES = (tuple(sc.COLOURS), sc.SHAPES)
+NAMED_WORDS = tuple([tokens.encode(" " + w)[0] for w in words] for words in NAMES)
 _KINDS, _P = list(WEIGHTS), np.array(list(WEIGHTS.values())) / sum(WEIGHTS.values())
 
 
@@ -67,7 +69,7 @@ def draw_video(rng: np.random.Generator, bank: Bank, n: int) -> Video:
     ends = np.append(times[1:], times[-1] + (times[-1] - times[-2]))
     rows: list[np.ndarray] = []
     segments, cards, used, at = [], [], set(), 0
-    density = rng.choice((0.5, 1.0, 2.0)) * 3 / n
+    density = rng.choice((0.7, 1.5, 2.5)) * 3 / n
     for length in lengths:
         clip = int(rng.integers(len(bank.segments)))
         picks = rng.integers(0, N_PLAIN, length)
@@ -107,12 +109,16 @@ def prefix_positions(times_s: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def draw_questions(rng: np.random.Generator, video: Video, n: int) -> list[sq.Question]:
-    """Draw n questions; a clock time asked for is that of some pair."""
+    """Draw n questions, few alike; a clock time asked for is that of some pair."""
     found: list[sq.Question] = []
+    tries = 0
     while len(found) < n:
+        tries += 1
         kind = _KINDS[int(rng.choice(len(_KINDS), p=_P))]
         question = sq.draw_question(rng, video.scene, kind)
         if question is None:
+            continue
+        if tries < 5 * n and any((kind, question.time_s) == (q.kind, q.time_s) for q in found):
             continue
         if kind == "object_at":
             moment = float(video.times_s[int(rng.integers(len(video.times_s)))])
@@ -133,8 +139,7 @@ def evidence(question: sq.Question, video: Video) -> np.ndarray:
                          "first_card", "last_card"):
         parts = video.scene.cards
     for part in parts:
-        named = question.kind == "order" and part.colour in question.text
-        if named or part.start_s <= question.time_s < part.end_s:
+        if part.start_s <= question.time_s < part.end_s:
             held |= (video.times_s >= part.start_s) & (video.times_s < part.end_s)
     return held
 
@@ -157,6 +162,7 @@ class Batch:
     targets: Tensor  # [B, Q], -1 where nothing is asked
     hints: Tensor  # [B, Q], the answer's first token at the question mark, else -1
     looks: list[tuple[int, int, np.ndarray]]  # video, question token, evidence pairs
+    named: list[list[tuple[int, int, int]]]  # colours, shapes: video, question token, which
     kinds: list[list[tuple[str, int, int]]]  # per video: kind, first and last answer target
 
 
@@ -174,6 +180,7 @@ def make_batch(rng: np.random.Generator, bank: Bank, size: int, n: int, n_questi
     own |= torch.eye(longest, dtype=torch.bool)
     targets, hints = torch.full_like(ids, -1), torch.full_like(ids, -1)
     looks, kinds, prefix = [], [], []
+    named: list[list[tuple[int, int, int]]] = [[], []]
     for b, (video, questions) in enumerate(zip(videos, asked, strict=True)):
         where, following = prefix_positions(video.times_s)
         prefix.append(where)
@@ -192,9 +199,13 @@ def make_batch(rng: np.random.Generator, bank: Bank, size: int, n: int, n_questi
             if held.any():
                 looks.append((b, last, held))
             kinds[b].append((question.kind, last, end))
+            for words, where_named in zip(NAMES, named, strict=True):
+                spoken = [i for i, w in enumerate(words) if f" {w}" in question.text]
+                if len(spoken) == 1:
+                    where_named.append((b, last, spoken[0]))
             at = end
     clocks = [[tokens.clock_base() + int(t) for t in v.times_s] for v in videos]
     return Batch(
         torch.from_numpy(np.stack([v.features for v in videos])),
         torch.tensor([head + c for c in clocks]), torch.from_numpy(np.stack(prefix)),
-        ids, positions, own, targets, hints, looks, kinds)
+        ids, positions, own, targets, hints, looks, named, kinds)

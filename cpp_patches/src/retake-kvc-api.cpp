@@ -1,0 +1,96 @@
+// The C boundary of retake-kvc.h: statuses out, no exception through.
+
+#include "retake-kvc-impl.h"
+
+#include "llama-context.h"
+
+#include <exception>
+#include <new>
+
+namespace {
+
+thread_local std::string last_error;
+
+// Run fn; no exception crosses the C boundary.
+template <typename F>
+int64_t guarded(F fn) {
+    try {
+        last_error.clear();
+        return fn();
+    } catch (const retake_error & err) {
+        last_error = err.reason;
+        return err.status;
+    } catch (const std::bad_alloc &) {
+        last_error = "out of host memory";
+        return RETAKE_KVC_MEMORY;
+    } catch (const std::exception & err) {
+        last_error = err.what();
+        return RETAKE_KVC_INTERNAL;
+    }
+}
+
+template <typename F>
+int32_t status_of(F fn) {
+    return (int32_t) guarded([&] { fn(); return (int64_t) RETAKE_KVC_OK; });
+}
+
+} // namespace
+
+int32_t retake_abi_version(void) { return RETAKE_ABI_VERSION; }
+
+const char * retake_kvc_last_error(void) { return last_error.c_str(); }
+
+int32_t retake_kvc_supported(llama_context * ctx) {
+    return status_of([&] { retake_kvc::check_supported(ctx); });
+}
+
+int64_t retake_kvc_query(llama_context * ctx, int32_t key) {
+    return guarded([&] { return retake_kvc::get(ctx).query(key); });
+}
+
+int32_t retake_kvc_begin(llama_context * ctx, llama_seq_id seq, int32_t n_max, int32_t q_stride, uint32_t flags) {
+    return status_of([&] { retake_kvc::get(ctx).begin(seq, n_max, q_stride, flags); });
+}
+
+int32_t retake_kvc_scores(llama_context * ctx, float * out, int32_t q0, int32_t nq, int32_t k0, int32_t nk, uint32_t flags) {
+    return status_of([&] { retake_kvc::get(ctx).scores(ctx, out, q0, nq, k0, nk, flags); });
+}
+
+int32_t retake_kvc_attention(llama_context * ctx, float * out, int32_t q0, int32_t nq, int32_t c0, int32_t nc) {
+    return status_of([&] { retake_kvc::get(ctx).attention(ctx, out, q0, nq, c0, nc); });
+}
+
+int32_t retake_kvc_cells(llama_context * ctx, llama_seq_id seq, int32_t n_max, int32_t * cell, llama_pos * pos) {
+    return (int32_t) guarded([&] { return (int64_t) retake_kvc::get(ctx).cells(seq, n_max, cell, pos); });
+}
+
+int32_t retake_kvc_values(llama_context * ctx, float * out, const float * projection, int32_t dim, int32_t k0, int32_t nk) {
+    return status_of([&] { retake_kvc::get(ctx).values(ctx, out, projection, dim, k0, nk); });
+}
+
+int32_t retake_kvc_commit(llama_context * ctx, int32_t n_keep, const int32_t * keep, const int32_t * delta,
+        uint32_t section_mask, const llama_pos * pos_cell) {
+    return status_of([&] { retake_kvc::get(ctx).commit(ctx, n_keep, keep, delta, section_mask, pos_cell); });
+}
+
+int32_t retake_kvc_abort(llama_context * ctx, bool remove_chunk) {
+    return status_of([&] {
+        if (auto * kvc = retake_kvc::find(ctx)) {
+            ctx->synchronize(); // removing writes to the cache
+            kvc->abort(remove_chunk);
+        }
+    });
+}
+
+int32_t retake_kvc_free(llama_context * ctx) {
+    return status_of([&] {
+        auto * kvc = retake_kvc::find(ctx);
+        if (kvc && kvc->ph != retake_kvc::phase::idle) {
+            retake_refuse(RETAKE_KVC_STATE, "a capture is open: commit or abort it first");
+        }
+        if (kvc) {
+            ctx->synchronize();
+            kvc->free_queries();
+        }
+    });
+}

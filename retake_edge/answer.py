@@ -1,0 +1,72 @@
+"""An answer, with all that is needed to judge it and to get it again."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from retake_edge import __version__
+from retake_edge.clock import clock
+from retake_edge.evidence import Span
+from retake_edge.video_map import VideoStats
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """Where the video's cells came from.
+
+    `key`: the session's name ('' if none is saved); `is_reused`: whether it was there before;
+    `n_bytes`: its size on disk.
+    """
+
+    key: str = ""
+    is_reused: bool = False
+    n_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer, and all that is needed to make it again.
+
+    `seconds` by stage; 'first_token' is the part of 'generate' before the answer's first token.
+    `evidence`: the spans of the video that it attended to, the heaviest first.
+    """
+
+    question: str
+    text: str
+    n_tokens: int
+    evidence: list[Span]
+    video: VideoStats
+    session: SavedState
+    seconds: dict[str, float]
+    peak_memory_bytes: int
+    model: dict[str, str]
+    config: dict[str, Any]
+    versions: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return asdict(self)
+
+    def summary(self) -> str:
+        """Return one line about the video, its frames and cells."""
+        video = self.video
+        share = video.n_cells_kept / video.n_cells_before
+        return (
+            f"{clock(video.duration_s)} video, {video.n_frames} frames, "
+            f"{video.n_cells_kept} of {video.n_cells_before} KV cells kept ({share:.0%})"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    return {"retake_edge": __version__, "python": platform.python_version()}
+
+
+def peak_memory_bytes() -> int:
+    """Return the most memory this process has had resident."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

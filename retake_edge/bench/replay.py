@@ -1,0 +1,132 @@
+"""Prefill one video's features again and again, each time compressed by another policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from retake_edge.bench.contenders import Contender
+from retake_edge.config import GenerationConfig, PivotKVConfig, RetakeConfig, RuntimeConfig
+from retake_edge.coverage import evenly_spaced
+from retake_edge.dpselect import select_keyframes
+from retake_edge.engine import ChunkResult, Engine
+from retake_edge.llama import Context, Ints, Model
+from retake_edge.models import ModelManifest
+from retake_edge.planner import kept_vision
+from retake_edge.prefill import ChunkBuilder, FrameBlock, clock_tokens, frame_blocks
+from retake_edge.vision import VisionFeatures
+
+ANSWER_TOKENS = 12
+N_AFTER = 96
+
+
+@dataclass(frozen=True)
+class ReplaySettings:
+    """What all replays share: `steps_per_chunk` grid frames lie between two compressions."""
+
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    steps_per_chunk: int = 16
+    n_queries: int = 256
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A prefilled engine, and where its cells come from (grid frames of the WHOLE video).
+
+    `cell_frames` int32 [n_layer, n_kept]: -1 - frame for clock text.
+    """
+
+    engine: Engine
+    results: list[ChunkResult]
+    cell_frames: Ints
+
+    def seconds(self, stage: str) -> float:
+        """Return the time that a stage took over all chunks."""
+        return sum(result.seconds.get(stage, 0.0) for result in self.results)
+
+
+def replay(
+    context: Context,
+    manifest: ModelManifest,
+    features: VisionFeatures,
+    contender: Contender,
+    keep: float,
+    settings: ReplaySettings,
+) -> Replayed:
+    """Empty the context and prefill the video under a contender at a keep ratio.
+
+    Raises:
+        MemoryBudgetError: the context has too few cells.
+    """
+    context.clear()
+    n_text = n_clock_tokens(context.model, manifest, features)
+    frames = kept_frames(features, contender, keep, n_text, context.model.n_embd)
+    engine = Engine(context, _config(contender, settings), n_after=N_AFTER)
+    engine.prefill_text(manifest.prompt.before)
+    builder = ChunkBuilder(context.model, manifest.layout, engine.next_position)
+    ratio = 1.0 if contender.frames else keep
+    results = [
+        engine.prefill_chunk(builder.build(block, engine.next_position), ratio)
+        for block in _blocks(features, frames, context.model, settings)
+    ]
+    cells = np.concatenate([result.cell_frames for result in results], axis=1)
+    whole = np.where(
+        cells >= 0, frames[np.maximum(cells, 0)], -1 - frames[np.maximum(-1 - cells, 0)]
+    )
+    return Replayed(engine, results, whole.astype(np.int32))
+
+
+def _config(contender: Contender, settings: ReplaySettings) -> RetakeConfig:
+    return RetakeConfig(
+        pivotkv=PivotKVConfig(
+            policy=contender.policy,
+            pivot=contender.pivot,
+            n_queries=settings.n_queries,
+            seed=settings.seed,
+        ),
+        runtime=settings.runtime,
+        generation=GenerationConfig(max_tokens=ANSWER_TOKENS),
+    )
+
+
+def _blocks(
+    features: VisionFeatures, frames: Ints, model: Model, settings: ReplaySettings
+) -> Iterator[FrameBlock]:
+    chosen = VisionFeatures(
+        features.embeddings[frames],
+        features.times_s[frames],
+        features.middle_s[frames],
+        features.rows,
+        features.cols,
+    )
+    steps = settings.steps_per_chunk
+    return frame_blocks(iter([chosen]), steps, per_patch=True, n_embd=model.n_embd)
+
+
+def kept_frames(
+    features: VisionFeatures, contender: Contender, keep: float, n_text: int, n_embd: int
+) -> Ints:
+    """Return the grid frames that are prefilled, int32 ascending.
+
+    All of them, unless the contender drops frames: then as many as have together the cells that
+    eviction at this keep ratio would leave, `n_text` tokens of clock text a frame included.
+    """
+    n_frames, n_tokens = features.embeddings.shape[:2]
+    if not contender.frames or keep >= 1:
+        return np.arange(n_frames, dtype=np.int32)
+    n_cells = kept_vision(n_frames * n_tokens, keep) + n_frames * n_text
+    n_keep = max(1, min(n_frames, round(n_cells / (n_tokens + n_text))))
+    if contender.frames == "uniform":
+        return evenly_spaced(n_frames, n_keep)
+    seen = features.embeddings[..., :n_embd]
+    selected: Ints = select_keyframes(seen, n_keep, per_patch=False).selected[0]
+    return selected
+
+
+def n_clock_tokens(model: Model, manifest: ModelManifest, features: VisionFeatures) -> int:
+    """Return how many tokens of clock text a grid frame has."""
+    last, middle = float(features.times_s[-1]), float(features.middle_s[-1])
+    return len(clock_tokens(model, manifest.layout, last, middle, is_first=False))

@@ -1,0 +1,122 @@
+"""Run files: a benchmark's figures together with all that is needed to obtain them again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from retake_edge import __version__
+from retake_edge.errors import ConfigError
+
+FORMAT = 1
+
+
+def run_file(
+    what: str, settings: dict[str, Any], model: dict[str, Any], results: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the document of one run: what, when, on which machine, from which versions."""
+    return {
+        "format": FORMAT,
+        "what": what,
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "command": command_line(sys.argv),
+        "machine": machine(),
+        "versions": versions(),
+        "settings": settings,
+        "model": model,
+        **results,
+    }
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """Return the command as anyone would type it: folders of this machine are left out."""
+    words = ["retake-edge", *(Path(word).name if os.sep in word else word for word in argv[1:])]
+    return " ".join(f"'{word}'" if " " in word else word for word in words)
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures depend on: processor, cores, memory, system."""
+    return {
+        "cpu": _cpu_name(),
+        "n_cores": os.cpu_count(),
+        "memory_gib": _memory_gib(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of everything that computes, and the commit of a checkout."""
+    found = {"retake_edge": __version__, "python": platform.python_version()}
+    for package in ("llama-cpp-python", "numpy", "opencv-python-headless"):
+        found[package] = importlib.metadata.version(package)
+    commit = _commit()
+    return found | ({"commit": commit} if commit else {})
+
+
+def write_run_file(document: dict[str, Any], path: Path) -> None:
+    """Write a run file whole or not at all.
+
+    Raises:
+        ConfigError: the folder does not exist or cannot be written.
+    """
+    write_whole(path, json.dumps(document, indent=1) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file whole or not at all.
+
+    Raises:
+        ConfigError: the folder does not exist or cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ConfigError(f"Cannot write {path} ({error.strerror}); choose another file.") from None
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _memory_gib() -> float | None:
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with '+' if files differ from it; None outside a checkout."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit, changes = (
+            subprocess.run(
+                ["git", *arguments],
+                cwd=root,
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=20,
+            ).stdout.strip()
+            for arguments in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+" if changes else "")

@@ -1,0 +1,124 @@
+"""Published model shapes, to be filled with random weights: speed needs no trained ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from retake_edge.errors import ConfigError
+
+VISION_LAYERS_MIN = 3
+"""Fewer make no tower that the loader takes."""
+
+
+@dataclass(frozen=True)
+class VisionShape:
+    """A vision tower. `kind`: 'qwen2.5vl' (RMS norm, SwiGLU, windows), 'qwen3vl' (deepstack)."""
+
+    kind: str
+    n_layer: int
+    n_embd: int
+    n_ff: int
+    n_head: int
+    patch_px: int
+    full_attention_every: int = 0
+    n_positions: int = 0
+    deepstack: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """A language model with its vision tower. `tied`: the output matrix is the embedding table."""
+
+    name: str
+    arch: str
+    n_layer: int
+    n_embd: int
+    n_ff: int
+    n_head: int
+    n_head_kv: int
+    head_dim: int
+    n_vocab: int
+    rope_base: float
+    rope_sections: tuple[int, int, int, int]
+    tied: bool
+    vision: VisionShape
+
+    def cut(self, n_layer: int) -> ModelShape:
+        """Return the shape with at most `n_layer` layers in both parts: all ratios that compare
+        one layer's work with another's stay, whole-model figures do not."""
+        n_vision = min(self.vision.n_layer, max(VISION_LAYERS_MIN, n_layer))
+        deepstack = tuple(range(min(len(self.vision.deepstack), n_layer, n_vision)))
+        vision = replace(self.vision, n_layer=n_vision, deepstack=deepstack)
+        return replace(self, n_layer=min(self.n_layer, n_layer), vision=vision)
+
+
+_QWEN25_VISION = VisionShape("qwen2.5vl", 32, 1280, 3420, 16, 14, full_attention_every=8)
+_QWEN3_VISION = VisionShape(
+    "qwen3vl", 24, 1024, 4096, 16, 16, n_positions=2304, deepstack=(5, 11, 17)
+)
+
+SHAPES = {
+    shape.name: shape
+    for shape in (
+        ModelShape(
+            "qwen2.5-vl-3b",
+            "qwen2vl",
+            n_layer=36,
+            n_embd=2048,
+            n_ff=11008,
+            n_head=16,
+            n_head_kv=2,
+            head_dim=128,
+            n_vocab=151936,
+            rope_base=1e6,
+            rope_sections=(16, 24, 24, 0),
+            tied=True,
+            vision=_QWEN25_VISION,
+        ),
+        ModelShape(
+            "qwen2.5-vl-7b",
+            "qwen2vl",
+            n_layer=28,
+            n_embd=3584,
+            n_ff=18944,
+            n_head=28,
+            n_head_kv=4,
+            head_dim=128,
+            n_vocab=152064,
+            rope_base=1e6,
+            rope_sections=(16, 24, 24, 0),
+            tied=False,
+            vision=_QWEN25_VISION,
+        ),
+        ModelShape(
+            "qwen3-vl-4b",
+            "qwen3vl",
+            n_layer=36,
+            n_embd=2560,
+            n_ff=9728,
+            n_head=32,
+            n_head_kv=8,
+            head_dim=128,
+            n_vocab=151936,
+            rope_base=5e6,
+            rope_sections=(24, 20, 20, 0),
+            tied=True,
+            vision=_QWEN3_VISION,
+        ),
+    )
+}
+"""Shapes by name. Source: the models' published config.json."""
+
+
+def shape_of(name: str, n_layer: int | None) -> ModelShape:
+    """Return a shape by name, cut to `n_layer` layers if that is given.
+
+    Raises:
+        ConfigError: there is no such shape, or fewer than one layer is asked for.
+    """
+    if name not in SHAPES:
+        raise ConfigError(f"There is no shape {name!r}; there are {', '.join(SHAPES)}.")
+    if n_layer is not None and n_layer < 1:
+        raise ConfigError(f"--layers is {n_layer}, but must be at least 1.")
+    shape = SHAPES[name]
+    return shape if n_layer is None else shape.cut(n_layer)

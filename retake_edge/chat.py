@@ -1,0 +1,58 @@
+"""A conversation about a video: earlier turns stay in the KV cache, and are never decoded again."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from retake_edge.session import Answer, Session
+
+
+class Conversation:
+    """Turns that build on each other, over one session.
+
+    While there are turns, the session's own `ask` is refused; leaving the block resets.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.turns: list[Answer] = []
+        self._position = session.engine.next_position
+
+    def __enter__(self) -> Conversation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reset()
+
+    def ask(self, question: str) -> Answer:
+        """Answer the next question.
+
+        Raises:
+            MemoryBudgetError: the conversation fills the cells; `reset` makes room.
+        """
+        for _ in self.stream(question):
+            pass
+        return self.turns[-1]
+
+    def stream(self, question: str) -> Generator[str, None, None]:
+        """Yield the answer as it is generated; a turn that is not read to its end is forgotten.
+
+        Raises:
+            MemoryBudgetError: the conversation fills the cells; `reset` makes room.
+        """
+        session, engine = self._session, self._session.engine
+        prompt = session.manifest.prompt
+        text = prompt.next_question(question) if self.turns else prompt.question(question)
+        attention = session.video_attention()
+        tokens = engine.reply(text, self._position, attention)
+        yield from session.told(question, tokens, attention)
+        answer = session.last_answer()
+        self.turns.append(answer)
+        self._position += len(engine.model.tokenize(text)) + answer.n_tokens
+
+    def reset(self) -> None:
+        """Forget all turns."""
+        engine = self._session.engine
+        engine.context.remove(engine.next_position)
+        self._position = engine.next_position
+        self.turns.clear()

@@ -1,0 +1,227 @@
+"""What a session's files hold: a video's cells chunk by chunk, and where to go on after a stop.
+
+`KEY.part` is a journal that grows by one chunk at a time: the chunk's cells as llama.cpp's own
+blob, then arrays about it. `KEY.resume` is small and replaced after each chunk: it holds what the
+rest of the work depends on, and how much of the journal was safe by then. A finished journal gets
+a last record and its final name; it needs no resume file any more.
+
+The newest cells wait in the resume file: the next chunk may begin at their position, and cells
+can only be told apart by position.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retake_edge.engine import ChunkResult, Engine, EngineState
+from retake_edge.errors import NativeError
+from retake_edge.journal import (
+    ARRAYS,
+    CELLS,
+    Journal,
+    JournalWriter,
+    read_arrays,
+    write_atomically,
+)
+from retake_edge.kvc import cells_used
+from retake_edge.llama import Context
+from retake_edge.prefill import StreamState
+from retake_edge.reader import Thumbnail, VideoReader
+
+FORMAT = 1
+
+
+@dataclass
+class Chunks:
+    """What is known of the finished chunks besides their cells."""
+
+    frame_times_s: list[float] = field(default_factory=list)
+    results: list[ChunkResult] = field(default_factory=list)
+    thumbnails: list[Thumbnail] = field(default_factory=list)
+
+    def add(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Add a chunk from its arrays."""
+        self.frame_times_s.extend(arrays["frame_times_s"].tolist())
+        self.results.append(
+            ChunkResult(int(arrays["n_cells"]), arrays["cell_frames"], arrays["pivot_share"])
+        )
+        at = 0
+        for time_s, size in zip(arrays["jpeg_times_s"], arrays["jpeg_sizes"], strict=True):
+            self.thumbnails.append((float(time_s), arrays["jpegs"][at : at + size].tobytes()))
+            at += int(size)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Where an interrupted run stopped: after the first `n_bytes` of its journal.
+
+    `next_cell`: the lowest position of the cells that the journal does not hold yet.
+    """
+
+    n_bytes: int
+    next_cell: int
+    engine: EngineState
+    stream: StreamState
+    seconds: dict[str, float]
+
+
+class Recorder:
+    """Writes a session while it is made."""
+
+    def __init__(self, context: Context, part: Path, resume: Path) -> None:
+        self._context, self._part, self._resume = context, part, resume
+        self._journal: JournalWriter | None = None
+        self._next_cell = self._n_frames = self._n_thumbnails = 0
+
+    def begin(self, head: Mapping[str, Any]) -> None:
+        """Start anew."""
+        self._resume.unlink(missing_ok=True)
+        self._part.parent.mkdir(parents=True, exist_ok=True)
+        self._journal = JournalWriter(self._part)
+        self._journal.append_json({"format": FORMAT, **head})
+        self._journal.sync()
+
+    def go_on(self, resume: Resume, chunks: Chunks) -> None:
+        """Go on after what is safe."""
+        self._journal = JournalWriter(self._part, resume.n_bytes)
+        self._next_cell = resume.next_cell
+        self._n_frames = len(chunks.frame_times_s)
+
+    def close(self) -> None:
+        """Close the file; what is in it can be gone on with."""
+        if self._journal is not None:
+            self._journal.__exit__()
+            self._journal = None
+
+    def add(
+        self,
+        engine: Engine,
+        stream: StreamState,
+        reader: VideoReader,
+        result: ChunkResult,
+        seconds: Mapping[str, float],
+    ) -> None:
+        """Save a chunk that has just been compressed."""
+        assert self._journal is not None
+        newest = self._context.position_max()
+        self._journal.append(CELLS, self._context.save_cells(self._next_cell, newest))
+        n_frames = min(stream.n_frames * reader.frames_per_step, reader.n_frames)
+        self._journal.append_arrays(self._arrays(reader, result, n_frames))
+        self._next_cell, self._n_frames = newest, n_frames
+        n_bytes = self._journal.sync()
+        state = Resume(n_bytes, newest, engine.state(), stream, dict(seconds))
+        write_atomically(self._resume, _packed(state, self._context.save_cells(newest)))
+
+    def finish(
+        self, engine: Engine, video: Mapping[str, Any], seconds: Mapping[str, float]
+    ) -> None:
+        """Save the newest cells and the figures of the whole."""
+        assert self._journal is not None
+        self._journal.append(CELLS, self._context.save_cells(self._next_cell))
+        state = engine.state()
+        self._journal.append_json(
+            {
+                "video": dict(video),
+                "seconds": dict(seconds),
+                "next_position": state.next_position,
+                "next_time": state.next_time,
+                "n_cells": cells_used(self._context),
+            }
+        )
+        self._journal.sync()
+        self.close()
+
+    def _arrays(
+        self, reader: VideoReader, result: ChunkResult, n_frames: int
+    ) -> dict[str, npt.NDArray[Any]]:
+        until_s = reader.frame_times_s[n_frames - 1]
+        pictures = [t for t in reader.thumbnails[self._n_thumbnails :] if t[0] <= until_s]
+        self._n_thumbnails += len(pictures)
+        jpegs = [np.frombuffer(jpeg, np.uint8) for _, jpeg in pictures]
+        return {
+            "frame_times_s": np.array(reader.frame_times_s[self._n_frames : n_frames]),
+            "n_cells": np.array(result.n_cells),
+            "cell_frames": result.cell_frames,
+            "pivot_share": result.pivot_share,
+            "jpeg_times_s": np.array([time_s for time_s, _ in pictures]),
+            "jpeg_sizes": np.array([len(jpeg) for jpeg in jpegs], np.int64),
+            "jpegs": np.concatenate([np.zeros(0, np.uint8), *jpegs]),
+        }
+
+
+def _packed(state: Resume, cells: npt.NDArray[np.uint8]) -> bytes:
+    values = asdict(state)
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "cells": cells,
+        "last_frame": values["stream"].pop("last_frame"),
+        "distances": values["stream"].pop("distances"),
+    }
+    memory = values["engine"].pop("memory")
+    if memory is not None:
+        arrays["memory"] = memory
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, values=np.array(json.dumps(values)), **arrays)
+    return buffer.getvalue()
+
+
+def read_resume(path: Path) -> tuple[Resume, npt.NDArray[np.uint8]] | None:
+    """Return where an interrupted run stopped, and its newest cells; None if there is nothing.
+
+    A damaged file counts as none (a zip archive has checksums): the work then starts anew.
+    """
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            arrays = dict(file)
+        values = json.loads(str(arrays["values"]))
+        stream = StreamState(
+            last_frame=arrays["last_frame"], distances=arrays["distances"], **values.pop("stream")
+        )
+        engine = EngineState(memory=arrays.get("memory"), **values.pop("engine"))
+        return Resume(engine=engine, stream=stream, **values), arrays["cells"]
+    except FileNotFoundError:
+        return None
+    except Exception:
+        # Whatever a damaged file makes NumPy, zipfile or json raise.
+        return None
+
+
+def open_journal(path: Path, key: str, n_bytes: int | None = None) -> Journal:
+    """Open a session's journal and check that it is what its name says.
+
+    Raises:
+        SessionError: it is damaged, another session's, or of another version.
+    """
+    journal = Journal(path, n_bytes)
+    head = journal.head()
+    if head.get("format") != FORMAT:
+        newer = " (made by a newer retake-edge)" if head.get("format", 0) > FORMAT else ""
+        raise journal.error(f"its format is {head.get('format')}, not {FORMAT}{newer}")
+    if head.get("key") != key:
+        raise journal.error("it belongs to another video, model or setting")
+    return journal
+
+
+def load_chunks(journal: Journal, context: Context) -> Chunks:
+    """Load all cells of a journal into a context, and return what is known of its chunks.
+
+    Raises:
+        SessionError: a record is damaged, or does not fit the context.
+    """
+    chunks = Chunks()
+    try:
+        for record in journal.checked():
+            if record.tag == CELLS:
+                context.load_cells(record.content)
+            elif record.tag == ARRAYS:
+                chunks.add(read_arrays(record))
+    except (NativeError, KeyError, ValueError) as error:
+        raise journal.error(f"its records do not fit ({error})") from None
+    return chunks

@@ -1,0 +1,291 @@
+"""retake-edge bench: which policy keeps the answers, and what compression costs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from retake_edge import config
+from retake_edge.errors import ConfigError
+
+app = typer.Typer(no_args_is_help=True, help="Measure quality and speed on this machine.")
+
+QUALITY_POLICIES = (
+    "none,pivotkv,pivotkv-reference,pivotkv-nopivot,coverage,hybrid,random,random-stratified,"
+    "uniform,recent,uniform-frames,dpselect-frames"
+)
+TEXT_POLICIES = "none,pivotkv,coverage,hybrid,random,uniform"
+
+_Json = Annotated[bool, typer.Option("--json", help="Print the run file instead of tables.")]
+_Out = Annotated[Path | None, typer.Option(help="Write the run file here.")]
+_Seed = Annotated[int, typer.Option("-s", "--seed", help="Everything follows from it.")]
+_Keep = Annotated[str, typer.Option(help="Shares of the tokens kept.")]
+_Policies = Annotated[str, typer.Option(help="What is measured, by name.")]
+_Threads = Annotated[
+    int | None, typer.Option("-t", "--threads", help="CPU threads.  [default: llama.cpp's]")
+]
+_Layers = Annotated[int, typer.Option("-ngl", "--n-gpu-layers", help="Layers on the GPU; -1: all.")]
+_Queries = Annotated[int, typer.Option(help="Queries that score a chunk; 0: all.")]
+
+
+@app.command()
+def quality(
+    model: Annotated[
+        str, typer.Option("-m", "--model", help="A model that understands the scenes.")
+    ] = "tiny",
+    mmproj: Annotated[Path | None, typer.Option("-mm", "--mmproj", help="Its projector.")] = None,
+    seed: _Seed = 0,
+    frames: Annotated[
+        str, typer.Option(help="Lengths of the videos in frames.")
+    ] = "64,128,256,512",
+    keep: _Keep = "1,0.5,0.25,0.125",
+    policies: _Policies = QUALITY_POLICIES,
+    questions: Annotated[int, typer.Option(help="Questions for each length.")] = 168,
+    prefill_chunk_frames: Annotated[
+        int, typer.Option(help="Frames prefilled between two compressions.")
+    ] = 32,
+    n_queries: _Queries = 256,
+    threads: _Threads = None,
+    n_gpu_layers: _Layers = -1,
+    as_json: _Json = False,
+    out: _Out = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write SVG plots: FILE, and FILE-depth beside it.")
+    ] = None,
+) -> None:
+    """Ask about long synthetic videos under every policy and keep ratio.
+
+    All policies see the same frames and questions. Tables give right answers in % with the 95 %
+    interval; --policies takes the names of `retake-edge ask --policy`, and pivotkv-reference,
+    pivotkv-nopivot, uniform-frames, dpselect-frames.
+    """
+    from retake_edge.bench.contenders import parse_contenders, parse_numbers
+    from retake_edge.bench.quality import QualitySettings, run_quality
+    from retake_edge.bench.quality_report import quality_results
+    from retake_edge.bench.run_file import run_file
+    from retake_edge.llama import Model
+    from retake_edge.models import ModelManifest, infer_manifest, resolve_model
+    from retake_edge.progress import progress_bars
+    from retake_edge.vision import VisionEncoder
+
+    settings = QualitySettings(
+        seed=seed,
+        n_frames=tuple(int(n) for n in parse_numbers(frames, "--frames", int)),
+        keeps=tuple(parse_numbers(keep, "--keep", float)),
+        n_questions=questions,
+        chunk_frames=prefill_chunk_frames,
+        n_queries=n_queries,
+    )
+    contenders = parse_contenders(policies)
+    runtime = config.RuntimeConfig(n_gpu_layers=n_gpu_layers, n_threads=threads)
+    source = resolve_model(model, mmproj)
+    with (
+        Model(source.model, n_gpu_layers=n_gpu_layers) as llm,
+        VisionEncoder(llm, source.mmproj, n_threads=threads) as encoder,
+    ):
+        manifest = (
+            source if isinstance(source, ModelManifest) else infer_manifest(llm, source.mmproj)
+        )
+        with progress_bars() as progress:
+            result = run_quality(llm, encoder, manifest, contenders, settings, runtime, progress)
+    files = {"model": source.model, "mmproj": source.mmproj}
+    document = run_file(
+        "quality", _plain(settings, runtime), _hashes(files), quality_results(result)
+    )
+    _finish(document, out, as_json)
+    if plot is not None:
+        write_plots(document, plot)
+
+
+@app.command("text-needle")
+def text_needle(
+    model: Annotated[Path, typer.Option("-m", "--model", help="GGUF of a chat model.")],
+    seed: _Seed = 0,
+    documents: Annotated[int, typer.Option(help="Documents made.")] = 16,
+    sentences: Annotated[int, typer.Option(help="Filler sentences in each.")] = 64,
+    facts: Annotated[int, typer.Option(help="Facts hidden in each, and asked for.")] = 2,
+    keep: _Keep = "0.5,0.35,0.25,0.125",
+    policies: _Policies = TEXT_POLICIES,
+    chunk_tokens: Annotated[int, typer.Option(help="Tokens between two compressions.")] = 256,
+    n_queries: _Queries = 0,
+    threads: _Threads = None,
+    n_gpu_layers: _Layers = -1,
+    as_json: _Json = False,
+    out: _Out = None,
+) -> None:
+    """Hide facts in long text, compress it under every policy, and ask for them afterwards.
+
+    No vision and no keyframes here: `pivotkv` is attention alone, `coverage` has no seeds.
+    """
+    from retake_edge.bench.contenders import parse_contenders, parse_numbers
+    from retake_edge.bench.run_file import run_file
+    from retake_edge.bench.text_needle import TextNeedleSettings, run_text_needle
+    from retake_edge.bench.text_report import text_results
+    from retake_edge.llama import Model
+    from retake_edge.progress import progress_bars
+
+    settings = TextNeedleSettings(
+        seed=seed,
+        n_documents=documents,
+        n_sentences=sentences,
+        n_facts=facts,
+        chunk_tokens=chunk_tokens,
+        n_queries=n_queries,
+        keeps=tuple(parse_numbers(keep, "--keep", float)),
+    )
+    contenders = parse_contenders(policies)
+    runtime = config.RuntimeConfig(n_gpu_layers=n_gpu_layers, n_threads=threads)
+    with Model(model, n_gpu_layers=n_gpu_layers) as llm, progress_bars() as progress:
+        result = run_text_needle(
+            llm,
+            contenders,
+            settings,
+            runtime,
+            lambda done, total: progress("documents", done, total),
+        )
+    document = run_file(
+        "text-needle", _plain(settings, runtime), _hashes({"model": model}), text_results(result)
+    )
+    _finish(document, out, as_json)
+
+
+@app.command()
+def speed(
+    model: Annotated[
+        str, typer.Option("-m", "--model", help="A model's name, or the path of its GGUF.")
+    ] = "tiny",
+    mmproj: Annotated[Path | None, typer.Option("-mm", "--mmproj", help="Its projector.")] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(help="Random weights instead: qwen2.5-vl-3b, qwen2.5-vl-7b or qwen3-vl-4b."),
+    ] = None,
+    layers: Annotated[
+        int | None,
+        typer.Option(help="Cut the shape to this many layers: then only ratios count."),
+    ] = None,
+    quant: Annotated[str, typer.Option(help="Weights of the shape: q8_0, q4_0 or f16.")] = "q8_0",
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Where shapes are kept.  [default: the user's cache]")
+    ] = None,
+    frames: Annotated[str, typer.Option(help="Lengths of the video in frames.")] = "128",
+    keep: Annotated[float, typer.Option(help="Share of the vision tokens kept.")] = 0.25,
+    policy: Annotated[str, typer.Option(help="Which cells stay.")] = config.PivotKVConfig().policy,
+    prefill_chunk_frames: Annotated[
+        int, typer.Option(help="Frames prefilled between two compressions.")
+    ] = 32,
+    n_queries: _Queries = 256,
+    long_side: Annotated[
+        int | None, typer.Option(help="Longer side of a frame in px.  [default: the model's]")
+    ] = None,
+    encode_frames: Annotated[
+        int | None, typer.Option(help="Frames really encoded; further ones repeat their features.")
+    ] = None,
+    n_decode: Annotated[int, typer.Option("-n", "--predict", help="Tokens generated.")] = 32,
+    repeats: Annotated[int, typer.Option(help="Runs of each setting; the fastest counts.")] = 1,
+    cache_types: Annotated[str, typer.Option(help="K/V types of our runs.")] = "f16,q8_0",
+    n_batch: Annotated[
+        int, typer.Option("-b", "--batch-size", help="Most tokens of a batch.")
+    ] = config.RuntimeConfig().n_batch,
+    n_ubatch: Annotated[
+        int, typer.Option("-ub", "--ubatch-size", help="Most tokens computed at once.")
+    ] = config.RuntimeConfig().n_ubatch,
+    threads: _Threads = None,
+    n_gpu_layers: _Layers = -1,
+    as_json: _Json = False,
+    out: _Out = None,
+) -> None:
+    """Time the same frames with llama.cpp's full cache and with ours.
+
+    Every setting runs in a process of its own, so that peak memory is its own.
+    """
+    from dataclasses import replace
+
+    from platformdirs import user_cache_path
+
+    from retake_edge.bench.contenders import parse_numbers
+    from retake_edge.bench.random_gguf import random_pair
+    from retake_edge.bench.run_file import run_file
+    from retake_edge.bench.shapes import shape_of
+    from retake_edge.bench.speed import SpeedSettings, run_speed
+    from retake_edge.progress import progress_bars
+
+    settings = SpeedSettings(
+        keep=keep,
+        policy=policy,
+        chunk_frames=prefill_chunk_frames,
+        n_queries=n_queries,
+        long_side_px=long_side,
+        n_decode=n_decode,
+        encode_frames=encode_frames,
+        repeats=repeats,
+        runtime=config.RuntimeConfig(
+            n_gpu_layers=n_gpu_layers, n_threads=threads, n_batch=n_batch, n_ubatch=n_ubatch
+        ),
+        kv_types=tuple(cache_types.split(",")),
+    )
+    lengths = [int(n) for n in parse_numbers(frames, "--frames", int)]
+    described: dict[str, Any] = {"name": model}
+    if shape is not None:
+        made = shape_of(shape, layers)
+        folder = cache_dir or user_cache_path("retake-edge") / "shapes"
+        pair = random_pair(made, quant, folder)
+        model, mmproj = str(pair[0]), pair[1]
+        described = {
+            "name": f"{shape}, random {quant} weights",
+            "layers": made.n_layer,
+            "vision_layers": made.vision.n_layer,
+            "is_cut": layers is not None,
+            "model_bytes": pair[0].stat().st_size,
+        }
+    results = []
+    with progress_bars() as progress:
+        for n in lengths:
+            at_length = replace(settings, n_frames=n)
+            results.append(run_speed(model, mmproj, at_length, progress))
+    document = run_file("speed", asdict(settings), described, {"lengths": results})
+    _finish(document, out, as_json)
+
+
+def _plain(settings: Any, runtime: config.RuntimeConfig) -> dict[str, Any]:
+    return asdict(settings) | {"runtime": asdict(runtime)}
+
+
+def _hashes(files: dict[str, Path]) -> dict[str, Any]:
+    from retake_edge.models import file_sha256
+
+    return {
+        role: {"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        for role, path in files.items()
+    }
+
+
+def _finish(document: dict[str, Any], out: Path | None, as_json: bool) -> None:
+    """Write the run file, and print it or its tables."""
+    from retake_edge.bench.run_file import write_run_file
+    from retake_edge.bench.tables import run_tables
+
+    if out is not None:
+        write_run_file(document, out)
+    typer.echo(json.dumps(document, indent=1) if as_json else run_tables(document))
+
+
+def write_plots(document: dict[str, Any], path: Path) -> None:
+    """Write FILE.svg (all questions), FILE-needle.svg, FILE-when.svg and FILE-depth.svg.
+
+    Raises:
+        ConfigError: the name does not end in .svg, or the folder cannot be written.
+    """
+    from retake_edge.bench.quality_plot import accuracy_plot, depth_plot
+    from retake_edge.bench.run_file import write_whole
+
+    if path.suffix.lower() != ".svg":
+        raise ConfigError(f"--plot is {path}, but its name must end in .svg.")
+    write_whole(path, accuracy_plot(document, "all"))
+    for name in ("needle", "when"):
+        write_whole(path.with_name(f"{path.stem}-{name}.svg"), accuracy_plot(document, name))
+    lowest = min(cell["keep"] for cell in document["cells"])
+    write_whole(path.with_name(f"{path.stem}-depth.svg"), depth_plot(document, lowest))

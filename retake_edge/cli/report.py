@@ -1,0 +1,72 @@
+"""retake-edge report: a page about a video, its cells and the answers to questions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from retake_edge.cli.opening import open_session
+from retake_edge.cli.options import VideoRequest, opens_video
+from retake_edge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from retake_edge.report import Report
+    from retake_edge.store import SessionStore
+
+
+@opens_video
+def report(
+    source: Annotated[
+        str, typer.Argument(metavar="VIDEO|SESSION", help="A video file, or a saved session's key.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.")] = Path(
+        "report.html"
+    ),
+    questions: Annotated[
+        list[str] | None, typer.Option("-q", "--question", help="What to ask; can be repeated.")
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option("--contact-sheet", help="Also write the keyframes as a PNG.")
+    ] = None,
+    *,
+    request: VideoRequest,
+) -> None:
+    """Write one self-contained page about a video: timeline, cells kept, answers, figures."""
+    from retake_edge.contact_sheet import contact_sheet
+    from retake_edge.pictures import write_file
+    from retake_edge.report import keyframe_thumbnails, render_report
+
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"The output is {output}, but its name must end in .html.")
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise ConfigError(f"The contact sheet is {sheet}, but its name must end in .png.")
+    made = _report(source, questions or [], request)
+    write_file(output, render_report(made).encode())
+    typer.echo(output)
+    if sheet is not None:
+        spans = [span for answer in made.answers for span in answer.spans]
+        name = Path(made.video.path).name
+        write_file(sheet, contact_sheet(name, keyframe_thumbnails(made), spans))
+        typer.echo(sheet)
+
+
+def _is_key(source: str, store: SessionStore) -> bool:
+    keys = store.keys()
+    return any(key.startswith(source) for key in keys)
+
+
+def _report(source: str, questions: list[str], request: VideoRequest) -> Report:
+    from retake_edge.report_source import answered, report_of, saved_report
+    from retake_edge.store import SessionStore
+
+    store = SessionStore(request.cache_dir)
+    if not Path(source).exists() and _is_key(source, store):
+        if questions:
+            raise ConfigError(
+                f"Questions need the video itself, but {source} is a saved session; give the video."
+            )
+        return saved_report(store, source)
+    with open_session(Path(source), request) as session:
+        return report_of(session, answered(session, questions))

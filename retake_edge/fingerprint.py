@@ -1,0 +1,168 @@
+"""What a saved session depends on: the content of files, the settings, the engine.
+
+Files count by the SHA-256 of their whole content. Samples of a file would miss an edit between
+them, and reading it once is little beside decoding or loading it; the hash is then remembered by
+the file's identity (device, inode, size, times of change), so the next question does not read it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from retake_edge import __version__, native
+from retake_edge.config import RetakeConfig
+from retake_edge.journal import write_atomically
+from retake_edge.models import ModelFiles, ModelManifest, file_sha256
+
+_MAX_REMEMBERED = 1000
+# A file changed this shortly before it was read may change again within the same time stamp.
+_SETTLED_S = 2.0
+# What `retake_edge.indexing` imports: the code that makes a video's cells, and saves them.
+SOURCES = (
+    "attention",
+    "checkpoint",
+    "config",
+    "coverage",
+    "dpselect",
+    "engine",
+    "errors",
+    "indexing",
+    "journal",
+    "kvc",
+    "llama",
+    "models",
+    "native",
+    "pivotkv",
+    "planner",
+    "positions",
+    "prefill",
+    "prefilled",
+    "progress",
+    "reader",
+    "timing",
+    "video",
+    "video_index",
+    "video_map",
+    "video_process",
+    "video_worker",
+    "vision",
+)
+# Where and how fast, not what: these do not make another session.
+_MACHINE_SETTINGS = ("n_threads", "n_gpu_layers", "mmproj_offload", "encode_batch_frames")
+
+
+class HashCache:
+    """SHA-256 of files, remembered in a JSON file while a file stays as it is.
+
+    A memory that cannot be read or written is done without.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def sha256(self, file: Path) -> str:
+        """Return a file's SHA-256 as 64 hex digits."""
+        known = self._read()
+        name, identity = str(file.resolve()), file_identity(file)
+        found = known.get(name)
+        if isinstance(found, list) and len(found) == 2 and found[0] == identity:
+            return str(found[1])
+        started = time.time()
+        digest = file_sha256(file)
+        if identity == file_identity(file) and max(identity[3:]) / 1e9 < started - _SETTLED_S:
+            known.pop(name, None)
+            known[name] = [identity, digest]
+            self._write(dict(list(known.items())[-_MAX_REMEMBERED:]))
+        return digest
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            known = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return known if isinstance(known, dict) else {}
+
+    def _write(self, known: Mapping[str, Any]) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._path, json.dumps(known).encode())
+        except OSError:
+            pass
+
+
+def file_identity(file: Path) -> list[int]:
+    """Return what tells a file from what it was before: device, inode, size, times of change."""
+    stat = file.stat()
+    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def session_facts(
+    video_sha256: str,
+    source: ModelManifest | ModelFiles,
+    model_sha256: Mapping[str, str],
+    settings: RetakeConfig,
+    n_after: int,
+) -> dict[str, Any]:
+    """Return everything that decides what a video's cells hold, as plain values.
+
+    How answers are drawn is not part of it, nor is the machine's side (threads, GPU layers): two
+    machines differ in rounding. `n_after`: cells reserved for text; it matters where -c sets what
+    is left for the video.
+    """
+    config = settings.to_dict()
+    del config["generation"]
+    for name in _MACHINE_SETTINGS:
+        del config["runtime"][name]
+    if settings.runtime.n_ctx is not None:
+        config["n_after"] = n_after
+    return {
+        "video": video_sha256,
+        "model": dict(model_sha256),
+        "use": _use(source),
+        "config": config,
+        "engine": dict(engine_facts()),
+        "attention_rotation_disabled": os.environ.get("LLAMA_ATTN_ROT_DISABLE", ""),
+    }
+
+
+def session_key(facts: Mapping[str, Any]) -> str:
+    """Return the name of the session with these facts: 32 hex digits."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _use(source: ModelManifest | ModelFiles) -> dict[str, Any]:
+    """How the model wants its video; for a plain GGUF pair that follows from its content."""
+    if isinstance(source, ModelFiles):
+        return {}
+    return {
+        "frames": asdict(source.frames),
+        "layout": asdict(source.layout),
+        "before": source.prompt.before,
+        "fps": source.fps,
+    }
+
+
+@lru_cache(maxsize=1)
+def engine_facts() -> Mapping[str, str]:
+    """Return what identifies the code that makes the cells.
+
+    The sources themselves count, so that a session never outlives a change that a version number
+    was not raised for; so does the native library.
+    """
+    sources = hashlib.sha256()
+    for name in SOURCES:
+        sources.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    library = next(iter(sorted(native.library_dir().glob("*llama.*"))))
+    return {
+        "version": __version__,
+        "sources": sources.hexdigest(),
+        "library": file_sha256(library),
+    }

@@ -1,0 +1,282 @@
+"""Fill a KV cache with a video: read it from its beginning, or go on where a run stopped."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retake_edge.checkpoint import (
+    Chunks,
+    Recorder,
+    Resume,
+    load_chunks,
+    open_journal,
+    read_resume,
+)
+from retake_edge.engine import ChunkResult, Engine
+from retake_edge.errors import NativeError
+from retake_edge.journal import SessionError
+from retake_edge.kvc import is_compressible
+from retake_edge.planner import (
+    MemoryPlan,
+    VideoShape,
+    available_memory_bytes,
+    kv_bytes_per_cell,
+    plan_memory,
+)
+from retake_edge.prefill import ChunkBuilder, StreamState, clock_tokens, frame_blocks
+from retake_edge.prefilled import (
+    PrefilledVideo,
+    Request,
+    SessionWarning,
+    load_model,
+    make_context,
+    video_map_of,
+)
+from retake_edge.reader import VideoReader
+from retake_edge.timing import StageTimes
+from retake_edge.video_map import VideoMap, VideoStats
+from retake_edge.vision import VisionEncoder, VisionFeatures
+
+
+def read_video(
+    request: Request, *, part: Path | None = None, resume: Path | None = None, key: str = ""
+) -> PrefilledVideo:
+    """Read a video into a cache; with `part` and `resume` save it there as session `key`.
+
+    If an interrupted run left those two files, the work goes on where it stopped, with the same
+    result as without the interruption.
+
+    Raises:
+        VideoError, ModelError, MemoryBudgetError, NativeError: the video cannot be read, the model
+        not loaded, the cells do not fit. OSError: the session cannot be written.
+    """
+    with ExitStack() as resources:
+        run = _Run(request, resources)
+        started = run.resumed(part, resume, key) if part and resume else None
+        if started is None:
+            started = run.begun()
+            if part and resume and is_compressible(started.context):
+                started.record(Recorder(started.context, part, resume), key)
+        started.prefill()
+        return started.finished(resources)
+    raise AssertionError("unreachable")
+
+
+class _Run:
+    """One reading of a video, from its model to its last chunk."""
+
+    def __init__(self, request: Request, resources: ExitStack) -> None:
+        self.request, self.resources = request, resources
+        self.times = StageTimes()
+        with self.times.measure("load"):
+            self.llm, self.manifest = load_model(resources, request)
+            runtime = request.settings.runtime
+            self.encoder = resources.enter_context(
+                VisionEncoder(
+                    self.llm,
+                    self.manifest.mmproj,
+                    offload=runtime.mmproj_offload,
+                    n_threads=runtime.n_threads,
+                )
+            )
+        self.chunks = Chunks()
+        self.stream: StreamState | None = None
+        self.recorder: Recorder | None = None
+
+    def begun(self) -> _Run:
+        """Plan the memory from the video's first frames, and make the context."""
+        self.reader = self._new_reader()
+        first = next(self.reader.features)
+        self.features: Iterator[VisionFeatures] = chain([first], self.reader.features)
+        self.plan = self._plan(first)
+        self._make_engine(self.resources)
+        self.engine.prefill_text(self.manifest.prompt.before)
+        self.builder = self._new_builder(self.engine.next_position)
+        return self
+
+    def record(self, recorder: Recorder, key: str) -> None:
+        """Save what is done from now on."""
+        self.recorder = recorder
+        self.resources.callback(recorder.close)
+        head = {
+            "key": key,
+            "video": Path(self.request.path).name,
+            "model": self.manifest.name,
+            "config": self.request.settings.to_dict(),
+            "frames_per_step": self.encoder.frames_per_step,
+            "n_before": self.engine.next_position,
+            "plan": asdict(self.plan),
+        }
+        self._save(lambda: recorder.begin(head))
+
+    def _save(self, write: Callable[[], None]) -> None:
+        """Write to the session; where that fails, go on without one."""
+        try:
+            with self.times.measure("save"):
+                write()
+        except OSError as error:
+            assert self.recorder is not None
+            self.recorder.close()
+            self.recorder = None
+            warnings.warn(
+                f"The session cannot be saved ({error.strerror}), so the next question will read "
+                "the video again; choose another --cache-dir.",
+                SessionWarning,
+                stacklevel=2,
+            )
+
+    def resumed(self, part: Path, resume: Path, key: str) -> _Run | None:
+        """Go on with what an interrupted run left; None if nothing usable is there."""
+        found = read_resume(resume)
+        if found is None or not part.is_file():
+            return None
+        state, newest_cells = found
+        try:
+            with ExitStack() as attempt:
+                journal = open_journal(part, key, state.n_bytes)
+                head = journal.head()
+                plan = head["plan"]
+                self.plan = MemoryPlan(**{**plan, "shape": VideoShape(**plan["shape"])})
+                self._make_engine(attempt)
+                with self.times.measure("load"):
+                    self.chunks = load_chunks(journal, self.context)
+                    self.context.load_cells(newest_cells)
+                self.resources.enter_context(attempt.pop_all())
+        except (SessionError, NativeError, KeyError, TypeError):
+            # A damaged start is worth nothing: the video is read from its beginning.
+            self.chunks = Chunks()
+            return None
+        self._restore(state, head["n_before"])
+        recorder = self.recorder = Recorder(self.context, part, resume)
+        self.resources.callback(recorder.close)
+        self._save(lambda: recorder.go_on(state, self.chunks))
+        return self
+
+    def _restore(self, state: Resume, n_before: int) -> None:
+        self.engine.restore(state.engine)
+        self.stream = state.stream
+        for stage, seconds in state.seconds.items():
+            self.times.add(stage, seconds)
+        done_times_s = np.array(self.chunks.frame_times_s)
+        self.reader = self._new_reader(done_times_s)
+        self.features = self.reader.features
+        self.builder = self._new_builder(n_before, float(done_times_s[0]))
+
+    def _new_reader(self, done_times_s: Any = None) -> VideoReader:
+        request = self.request
+        return VideoReader(
+            request.path,
+            self.encoder,
+            self.manifest,
+            request.settings,
+            self.times,
+            request.progress,
+            done_times_s,
+        )
+
+    def _new_builder(self, base: int, origin_s: float | None = None) -> ChunkBuilder:
+        return ChunkBuilder(self.llm, self.manifest.layout, base, origin_s)
+
+    def _make_engine(self, resources: ExitStack) -> None:
+        with self.times.measure("load"):
+            self.context = make_context(resources, self.llm, self.request, self.plan.n_ctx)
+        self.engine = Engine(self.context, self.request.settings, n_after=self.request.n_after)
+
+    def _plan(self, first: VisionFeatures) -> MemoryPlan:
+        settings, step = self.request.settings, self.reader.frames_per_step
+        clock_text = clock_tokens(
+            self.llm, self.manifest.layout, first.times_s[-1], first.middle_s[-1], is_first=False
+        )
+        shape = VideoShape(
+            n_steps=-(-self.reader.n_planned() // step),
+            vision_per_step=first.rows * first.cols,
+            text_per_step=len(clock_text),
+            n_before=len(self.llm.tokenize(self.manifest.prompt.before)),
+            n_after=self.request.n_after,
+            steps_per_chunk=max(1, settings.pivotkv.prefill_chunk_frames // step),
+        )
+        return plan_memory(
+            shape,
+            settings.pivotkv,
+            settings.runtime,
+            kv_bytes_per_cell(self.llm, settings.runtime),
+            available_memory_bytes(),
+        )
+
+    def prefill(self) -> None:
+        """Prefill and compress chunk by chunk to the video's end."""
+        settings = self.request.settings
+        n_embd = self.llm.n_embd
+        blocks = frame_blocks(
+            self.features,
+            self.plan.shape.steps_per_chunk,
+            per_patch=settings.dpselect.per_patch,
+            n_embd=n_embd,
+            after=self.stream,
+        )
+        reforges = settings.pivotkv.positions == "reforge"
+        n_kept = sum(result.n_kept for result in self.chunks.results)
+        for block in blocks:
+            time_start = self.engine.next_time if reforges else None
+            chunk = self.builder.build(block, self.engine.next_position, time_start=time_start)
+            result = self.engine.prefill_chunk(chunk, self.plan.keep_ratio)
+            self.chunks.results.append(result)
+            for stage, seconds in result.seconds.items():
+                self.times.add(stage, seconds)
+            stream = self.stream = StreamState.after(block, n_embd, self.stream)
+            if self.recorder is not None:
+                self._save(partial(self._record_chunk, self.recorder, stream, result))
+            n_kept += result.n_kept
+            reader = self.reader
+            self.request.progress(
+                f"prefill: {n_kept} cells kept", reader.n_frames, reader.n_planned()
+            )
+
+    def _record_chunk(self, recorder: Recorder, stream: StreamState, result: ChunkResult) -> None:
+        recorder.add(self.engine, stream, self.reader, result, self.times.seconds)
+
+    def finished(self, resources: ExitStack) -> PrefilledVideo:
+        """Free the vision tower, and return the video."""
+        self.encoder.close()
+        video_map = video_map_of(self.reader.times_s, self.chunks)
+        stats = self._stats(video_map)
+        if self.recorder is not None:
+            recorder = self.recorder
+            self._save(lambda: recorder.finish(self.engine, asdict(stats), self.times.seconds))
+        thumbnails = self.chunks.thumbnails + self.reader.thumbnails
+        return PrefilledVideo(
+            self.engine,
+            self.manifest,
+            stats,
+            video_map,
+            thumbnails,
+            self.times,
+            dict(self.times.seconds),
+            resources.pop_all(),
+            is_saved=self.recorder is not None,
+        )
+
+    def _stats(self, video_map: VideoMap) -> VideoStats:
+        assert self.reader.info is not None
+        return VideoStats(
+            path=str(self.request.path),
+            duration_s=self.reader.info.duration_s,
+            n_frames=self.reader.n_frames,
+            n_grid_frames=len(video_map.frame_times_s),
+            n_keyframes=int((video_map.pivot_share > 0).sum()),
+            n_frames_kept=len(np.unique(video_map.cell_frames[video_map.cell_frames >= 0])),
+            n_cells_before=sum(result.n_cells for result in self.chunks.results),
+            n_cells_kept=video_map.cell_frames.shape[1],
+            keep_ratio=self.plan.keep_ratio,
+            n_ctx=self.plan.n_ctx,
+            kv_bytes=self.plan.kv_bytes,
+        )

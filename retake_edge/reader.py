@@ -1,0 +1,113 @@
+"""Decode and encode a video, batch by batch, as its features are consumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retake_edge.config import RetakeConfig
+from retake_edge.models import ModelManifest
+from retake_edge.progress import ProgressCallback
+from retake_edge.timing import StageTimes
+from retake_edge.video import FrameBatch, VideoInfo, sample_frames, time_grid
+from retake_edge.vision import Doubles, VisionEncoder, VisionFeatures
+
+MAX_THUMBNAILS = 240
+THUMBNAIL_PX = 160
+_THUMBNAIL_QUALITY = 75
+
+Thumbnail = tuple[float, bytes]
+"""A grid frame's time in seconds, and its picture as a small JPEG."""
+
+
+class VideoReader:
+    """A video being read: `features` yields its grid frames.
+
+    `frame_times_s`: of every frame delivered so far; `times_s`: of every grid frame; `thumbnails`:
+    of evenly spaced grid frames, MAX_THUMBNAILS at most. A video that an earlier run
+    has read in part goes on after `done_times_s`, the times of the frames it used.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        encoder: VisionEncoder,
+        manifest: ModelManifest,
+        settings: RetakeConfig,
+        times: StageTimes,
+        progress: ProgressCallback,
+        done_times_s: Doubles | None = None,
+    ) -> None:
+        sampling = settings.sampling
+        self.frames_per_step = step = encoder.frames_per_step
+        self.info: VideoInfo | None = None
+        self.frame_times_s: list[float] = [] if done_times_s is None else done_times_s.tolist()
+        self.times_s: list[float] = self.frame_times_s[::step]
+        self.thumbnails: list[Thumbnail] = []
+        self._encoder, self._times, self._progress = encoder, times, progress
+        self._window = {
+            "fps": sampling.fps or manifest.fps,
+            "max_frames": sampling.max_frames,
+            "start_s": sampling.start_s,
+            "end_s": sampling.end_s,
+        }
+        self.features = self._encode(
+            sample_frames(
+                path,
+                **self._window,  # type: ignore[arg-type]
+                target_size=manifest.frames.size_rule(sampling.long_side_px),
+                fit=manifest.frames.fit,
+                batch_frames=-(-settings.runtime.encode_batch_frames // step) * step,
+                after_s=self.frame_times_s[-1] if self.frame_times_s else None,
+                on_info=self._keep_info,
+            )
+        )
+
+    def _keep_info(self, info: VideoInfo) -> None:
+        self.info = info
+
+    @property
+    def n_frames(self) -> int:
+        """Frames delivered so far."""
+        return len(self.frame_times_s)
+
+    def n_planned(self) -> int:
+        """Return how many frames will come (at most)."""
+        assert self.info is not None
+        return time_grid(self.info.duration_s, **self._window)[2]  # type: ignore[arg-type]
+
+    def _encode(self, batches: Iterator[FrameBatch]) -> Iterator[VisionFeatures]:
+        for batch in self._times.each("decode", batches):
+            first = len(self.times_s)
+            self.frame_times_s.extend(batch.times_s.tolist())
+            self._progress("decode", self.n_frames, self.n_planned())
+            with self._times.measure("encode"):
+                features = self._encoder.encode(batch.frames, batch.times_s)
+            self._progress("encode", self.n_frames, self.n_planned())
+            self.times_s.extend(features.times_s.tolist())
+            self._keep_thumbnails(batch, first)
+            yield features
+
+    def _keep_thumbnails(self, batch: FrameBatch, first_step: int) -> None:
+        n_steps = -(-self.n_planned() // self.frames_per_step)
+        every = max(1, -(-n_steps // MAX_THUMBNAILS))
+        for i, at in enumerate(range(0, len(batch.frames), self.frames_per_step)):
+            if (first_step + i) % every == 0:
+                self.thumbnails.append((float(batch.times_s[at]), small_jpeg(batch.frames[at])))
+
+
+def small_jpeg(frame: npt.NDArray[np.uint8]) -> bytes:
+    """Return a small JPEG of a frame uint8 [H, W, 3], RGB."""
+    import cv2
+
+    height, width = frame.shape[:2]
+    scale = min(1.0, THUMBNAIL_PX / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    picture: Any = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    options = [cv2.IMWRITE_JPEG_QUALITY, _THUMBNAIL_QUALITY]
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+    return bytes(encoded)

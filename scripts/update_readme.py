@@ -1,0 +1,86 @@
+"""Fill README.md's generated parts: the file tree and the demo's transcript.
+
+    python scripts/update_readme.py            rewrite README.md (runs the demo)
+    python scripts/update_readme.py --check    exit 1 if the file tree is out of date
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+DEMO = ROOT / "models" / "tiny" / "demo.mp4"
+DEMO_QUESTIONS = ("What number is on the red card?", "When does the red card appear?")
+FOLDERS = {
+    "retake_edge": None,
+    "cpp_patches": "the patch series over llama.cpp, and our C++ beside it",
+    "models": "manifests, and the bundled model",
+    "scripts": "fetching and patching llama.cpp, training the bundled model, fixtures",
+    "benchmarks": "run files behind every figure",
+    "docs": "the Python API, the policies and their evidence",
+    "tests": "the tests and their data",
+}
+
+
+def file_tree() -> str:
+    """Return one line a folder, and one a module with the first line of its docstring."""
+    lines = []
+    for folder, text in FOLDERS.items():
+        if not (ROOT / folder).is_dir():
+            continue
+        lines.append(f"{folder + '/':<32}{text or ''}".rstrip())
+        if text is None:
+            lines += [_module_line(path) for path in sorted((ROOT / folder).rglob("*.py"))]
+    return "```\n" + "\n".join(lines) + "\n```"
+
+
+def _module_line(path: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    first = docstring.split("\n\n")[0].replace("\n", " ")
+    sentence = re.split(r"(?<=[a-z0-9\")])[.;] ", first.rstrip("."))[0]
+    depth = len(path.relative_to(ROOT).parts) - 1
+    name = path.name if depth == 1 else "/".join(path.relative_to(ROOT).parts[1:])
+    return f"  {name:<30}{sentence}"
+
+
+def transcript() -> str:
+    """Run the demo's questions and return what a terminal shows."""
+    lines = []
+    for question in DEMO_QUESTIONS:
+        command = [sys.executable, "-m", "retake_edge", "ask", str(DEMO), question]
+        run = subprocess.run(
+            [*command, "--keep-ratio", "0.25"], capture_output=True, text=True, check=True
+        )
+        shown = DEMO.relative_to(ROOT)
+        lines.append(f'$ retake-edge ask {shown} "{question}" --keep-ratio 0.25')
+        lines.append((run.stdout + run.stderr).rstrip())
+    return "```\n" + "\n".join(lines) + "\n```"
+
+
+def fill(text: str, section: str, content: str) -> str:
+    """Return the text with what stands between a section's markers replaced."""
+    pattern = rf"(<!-- {section} -->\n).*?(<!-- /{section} -->)"
+    filled, n = re.subn(
+        pattern, lambda m: f"{m[1]}{content}\n{m[2]}", text, count=1, flags=re.DOTALL
+    )
+    if n != 1:
+        raise SystemExit(f"{README} has no markers for {section!r}.")
+    return filled
+
+
+def main() -> None:
+    """Rewrite README.md, or check it."""
+    text = README.read_text(encoding="utf-8")
+    with_tree = fill(text, "tree", file_tree())
+    if "--check" in sys.argv[1:]:
+        raise SystemExit(0 if with_tree == text else "README.md: the file tree is out of date.")
+    README.write_text(fill(with_tree, "transcript", transcript()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Small GGUF language models with random weights, one for each kind of attention the cache meets.
+
+They have no vocabulary and answer nothing; their attention is far from uniform, which is what the
+native tests need. The golden Qwen2-VL model covers M-RoPE.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from gguf import GGUFWriter, RopeScalingType
+
+N_LAYER, N_HEAD, N_HEAD_KV, HEAD_DIM, N_FF, N_VOCAB = 3, 4, 2, 64, 128, 64
+N_EMBD = N_HEAD * HEAD_DIM
+
+# kind -> architecture: one position with either pairing, YaRN on top, three axes; then two
+# attentions that cannot be compressed
+ARCHITECTURES = {
+    "norm": "llama",
+    "neox": "qwen2",
+    "yarn": "qwen2",
+    "imrope": "qwen3vl",
+    "alibi": "bloom",
+    "sliding": "gemma3",
+}
+
+
+def write_model(path: Path, kind: str, *, seed: int = 0, n_layer: int = N_LAYER) -> Path:
+    """Write the model of `kind` to `path`; equal seeds give equal weights within one kind.
+
+    'yarn' has the weights of 'neox'.
+    """
+    arch = ARCHITECTURES[kind]
+    writer = GGUFWriter(str(path), arch)
+    _add_metadata(writer, arch, kind, n_layer)
+    rng = np.random.default_rng(seed)
+    for name, shape in _tensor_shapes(arch, n_layer).items():
+        writer.add_tensor(name, _weights(rng, name, shape))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _add_metadata(writer: GGUFWriter, arch: str, kind: str, n_layer: int) -> None:
+    writer.add_context_length(4096)
+    writer.add_embedding_length(N_EMBD)
+    writer.add_block_count(n_layer)
+    writer.add_feed_forward_length(4 * N_EMBD if arch == "bloom" else N_FF)
+    writer.add_head_count(N_HEAD)
+    writer.add_head_count_kv(N_HEAD if arch == "bloom" else N_HEAD_KV)
+    writer.add_key_length(HEAD_DIM)
+    writer.add_value_length(HEAD_DIM)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_layer_norm_eps(1e-6)
+    writer.add_rope_dimension_count(HEAD_DIM)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_tokenizer_model("no_vocab")
+    writer.add_vocab_size(N_VOCAB)
+    if kind == "imrope":
+        writer.add_rope_dimension_sections([12, 10, 10, 0])
+    if kind == "sliding":
+        writer.add_sliding_window(16)
+    if kind == "yarn":
+        writer.add_rope_scaling_type(RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(4.0)
+        writer.add_rope_scaling_orig_ctx_len(1024)
+
+
+def _tensor_shapes(arch: str, n_layer: int) -> dict[str, tuple[int, ...]]:
+    d_kv = N_HEAD_KV * HEAD_DIM
+    shapes: dict[str, tuple[int, ...]] = {
+        "token_embd.weight": (N_VOCAB, N_EMBD),
+        "output_norm.weight": (N_EMBD,),
+    }
+    if arch == "bloom":
+        return shapes | _bloom_shapes(n_layer)
+    if arch != "gemma3":
+        shapes["output.weight"] = (N_VOCAB, N_EMBD)
+    for layer in range(n_layer):
+        block: dict[str, tuple[int, ...]] = {
+            "attn_norm.weight": (N_EMBD,),
+            "attn_q.weight": (N_EMBD, N_EMBD),
+            "attn_k.weight": (d_kv, N_EMBD),
+            "attn_v.weight": (d_kv, N_EMBD),
+            "attn_output.weight": (N_EMBD, N_EMBD),
+            "ffn_norm.weight": (N_EMBD,),
+            "ffn_gate.weight": (N_FF, N_EMBD),
+            "ffn_up.weight": (N_FF, N_EMBD),
+            "ffn_down.weight": (N_EMBD, N_FF),
+        }
+        if arch == "qwen2":
+            block |= {"attn_q.bias": (N_EMBD,), "attn_k.bias": (d_kv,), "attn_v.bias": (d_kv,)}
+        if arch in ("qwen3vl", "gemma3"):
+            block |= {"attn_q_norm.weight": (HEAD_DIM,), "attn_k_norm.weight": (HEAD_DIM,)}
+        if arch == "gemma3":
+            block |= {
+                "post_attention_norm.weight": (N_EMBD,),
+                "post_ffw_norm.weight": (N_EMBD,),
+            }
+        shapes |= {f"blk.{layer}.{name}": shape for name, shape in block.items()}
+    return shapes
+
+
+def _bloom_shapes(n_layer: int) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {"output_norm.bias": (N_EMBD,)}
+    both = {"weight": (N_EMBD,), "bias": (N_EMBD,)}
+    shapes |= {f"token_embd_norm.{part}": shape for part, shape in both.items()}
+    matrices = {
+        "attn_qkv": (3 * N_EMBD, N_EMBD),
+        "attn_output": (N_EMBD, N_EMBD),
+        "ffn_up": (4 * N_EMBD, N_EMBD),
+        "ffn_down": (N_EMBD, 4 * N_EMBD),
+    }
+    for layer in range(n_layer):
+        for norm in ("attn_norm", "ffn_norm"):
+            shapes |= {f"blk.{layer}.{norm}.{part}": shape for part, shape in both.items()}
+        for name, shape in matrices.items():
+            shapes[f"blk.{layer}.{name}.weight"] = shape
+            shapes[f"blk.{layer}.{name}.bias"] = shape[:1]
+    return shapes
+
+
+def _weights(
+    rng: np.random.Generator, name: str, shape: tuple[int, ...]
+) -> npt.NDArray[np.float32]:
+    if "norm" in name:
+        return np.full(shape, 1 if name.endswith("weight") else 0, np.float32)
+    # queries and keys large enough for attention that differs clearly between tokens
+    gain = 1.3 if "attn_q" in name or "attn_k" in name else 1.0
+    fan_in = shape[-1] if len(shape) > 1 else 100 * shape[0]
+    return np.asarray(rng.standard_normal(shape) * gain / np.sqrt(fan_in), np.float32)

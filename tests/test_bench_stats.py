@@ -1,0 +1,44 @@
+"""Shares and intervals of the benchmarks."""
+
+import math
+
+import pytest
+
+from retake_edge.bench.stats import Share, paired_difference, share
+
+
+def test_the_interval_of_half_of_ten_is_wilsons():
+    low, high = Share(5, 10).interval()
+    assert (low, high) == (pytest.approx(0.2366, abs=1e-4), pytest.approx(0.7634, abs=1e-4))
+
+
+def test_all_right_does_not_mean_certain():
+    low, high = Share(20, 20).interval()
+    assert low == pytest.approx(0.8389, abs=1e-4) and high == 1.0
+
+
+def test_nothing_asked_leaves_everything_possible():
+    assert Share(0, 0).interval() == (0.0, 1.0)
+    assert math.isnan(Share(0, 0).value)
+
+
+def test_shares_count_the_right_ones():
+    assert share([True, False, True]) == Share(2, 3)
+
+
+def test_the_same_answers_differ_by_exactly_nothing():
+    assert paired_difference([True, False] * 8, [True, False] * 8) == (0.0, 0.0, 0.0)
+
+
+def test_pairing_makes_a_difference_surer_than_the_shares_are():
+    ours, theirs = [True] * 50 + [False] * 50, [True] * 40 + [False] * 60
+    mean, low, high = paired_difference(ours, theirs)
+    assert mean == pytest.approx(0.1)
+    assert 0 < low < 0.1 < high < 0.2
+    shares_overlap = share(theirs).interval()[1] > share(ours).interval()[0]
+    assert shares_overlap
+
+
+def test_answers_to_different_questions_cannot_be_paired():
+    with pytest.raises(ValueError):
+        paired_difference([True], [True, False])

@@ -1,0 +1,192 @@
+"""The command line as a user meets it: exit codes, what goes where, and the shape of --json."""
+
+import json
+import signal
+import time
+
+import pytest
+from session_support import ARGUMENTS, GOLDEN, LONG_VIDEO, QUESTION, VIDEO, command, run
+from typer.testing import CliRunner
+
+from retake_edge.cli import app
+
+ANSWER_SHAPE = {
+    "question": str,
+    "text": str,
+    "n_tokens": int,
+    "evidence": list,
+    "video": {
+        "path": str,
+        "duration_s": float,
+        "n_frames": int,
+        "n_grid_frames": int,
+        "n_keyframes": int,
+        "n_frames_kept": int,
+        "n_cells_before": int,
+        "n_cells_kept": int,
+        "keep_ratio": float,
+        "n_ctx": int,
+        "kv_bytes": int,
+    },
+    "session": {"key": str, "is_reused": bool, "n_bytes": int},
+    "seconds": dict,
+    "peak_memory_bytes": int,
+    "model": {"name": str, "description": str, "model_sha256": str, "mmproj_sha256": str},
+    "config": {
+        "sampling": dict,
+        "dpselect": dict,
+        "pivotkv": dict,
+        "runtime": dict,
+        "generation": dict,
+    },
+    "versions": {"retake_edge": str, "python": str},
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache folder that holds the standard video's session."""
+    folder = tmp_path_factory.mktemp("cache")
+    code, _, err = run("index", str(VIDEO), *ARGUMENTS, "--cache-dir", str(folder))
+    assert code == 0, err
+    return ["--cache-dir", str(folder)]
+
+
+def shape_of(value, shape):
+    """`value` with everything that `shape` has no word on replaced by its type."""
+    if isinstance(shape, dict):
+        return {key: shape_of(item, shape.get(key)) for key, item in value.items()}
+    return type(value)
+
+
+def test_stdout_is_the_answer_and_nothing_else(cache):
+    code, out, err = run("ask", str(VIDEO), QUESTION, *ARGUMENTS, *cache)
+    assert code == 0
+    _, document, _ = run("ask", str(VIDEO), QUESTION, *ARGUMENTS, *cache, "--json")
+    assert out.strip() == json.loads(document)["text"]
+    assert "KV cells kept" in err and "KV cells" not in out
+
+
+def test_the_json_of_an_answer_has_its_documented_shape(cache):
+    code, out, err = run("ask", str(VIDEO), QUESTION, *ARGUMENTS, *cache, "--json")
+    assert (code, err) == (0, "")
+    document = json.loads(out)
+    assert shape_of(document, ANSWER_SHAPE) == ANSWER_SHAPE
+    assert document["session"]["is_reused"]
+    assert len(document["model"]["model_sha256"]) == 64
+    for span in document["evidence"]:
+        assert 0 <= span["start_s"] < span["end_s"] <= document["video"]["duration_s"]
+
+
+def test_many_questions_get_the_answers_they_would_get_alone(cache, tmp_path):
+    file = tmp_path / "questions.txt"
+    file.write_text("Who is there?\n\n  What is it?  \n", encoding="utf-8")
+    options = [*ARGUMENTS, *cache, "--json"]
+    code, out, err = run(
+        "ask", str(VIDEO), "-q", QUESTION, "-q", "Why?", "--questions", str(file), *options
+    )
+    assert code == 0, err
+    answers = json.loads(out)
+    assert [a["question"] for a in answers] == [QUESTION, "Why?", "Who is there?", QUESTION]
+    assert answers[0]["text"] == answers[3]["text"]
+    _, alone, _ = run("ask", str(VIDEO), "Who is there?", *options)
+    assert json.loads(alone)["text"] == answers[2]["text"]
+
+
+def test_chat_works_through_a_pipe(cache):
+    lines = f"{QUESTION}\nWhy?\n/frames\n/when\n/nothing\n/reset\n{QUESTION}\n/quit\nnever asked\n"
+    with command("chat", str(VIDEO), *ARGUMENTS, *cache, stdin=-1) as process:
+        out, err = process.communicate(lines, timeout=300)
+    assert process.returncode == 0, err
+    shown = out.splitlines()
+    assert shown[0] == shown[-1], "a reset conversation begins as the first did"
+    assert any(line.startswith("24 frames from 0:00 to 0:02") for line in shown)
+    assert "no such command" in err
+    _, alone, _ = run("ask", str(VIDEO), QUESTION, *ARGUMENTS, *cache)
+    assert shown[0].strip() == alone.strip()
+
+
+def test_index_prints_the_key_and_sessions_knows_it(cache):
+    code, key, err = run("index", str(VIDEO), *ARGUMENTS, *cache)
+    assert code == 0 and "was there already" in err
+    runner = CliRunner()
+    (listed,) = json.loads(runner.invoke(app, ["sessions", "list", "--json", *cache]).stdout)
+    assert listed["key"] == key.strip() and listed["is_complete"]
+    shown = json.loads(runner.invoke(app, ["sessions", "show", key[:6], *cache]).stdout)
+    assert shown["head"]["video"] == VIDEO.name
+    assert shown["end"]["video"]["n_frames"] == 24
+    line = runner.invoke(app, ["sessions", "list", *cache]).stdout
+    assert key[:12] in line and VIDEO.name in line
+
+
+def test_sessions_are_removed_by_key_and_by_size(tmp_path):
+    where = ["--cache-dir", str(tmp_path)]
+    _, key, _ = run("index", str(VIDEO), *ARGUMENTS, *where)
+    runner = CliRunner()
+    assert runner.invoke(app, ["sessions", "prune", "--max-bytes", "1G", *where]).exit_code == 0
+    assert list((tmp_path / "sessions").iterdir())
+    assert runner.invoke(app, ["sessions", "rm", key[:8], *where]).exit_code == 0
+    assert list((tmp_path / "sessions").iterdir()) == []
+
+
+# --- exit codes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["ask", str(VIDEO), "-q", "x", "--policy", "best"], 2, "--policy is 'best'"),
+        (["ask", str(VIDEO)], 2, "no question"),
+        (["ask", str(VIDEO), "--questions", "/nowhere"], 2, "Cannot read the questions"),
+        (["index", str(VIDEO), "--no-cache"], 2, "--no-cache"),
+        (["sessions", "show", "abc"], 2, "No saved sessions"),
+        (["sessions", "rm"], 2, "which sessions"),
+        (["sessions", "prune", "--max-bytes", "much"], 2, "no number of bytes"),
+        (["ask", "/nowhere.mp4", "x"], 3, "/nowhere.mp4"),
+        (["ask", str(GOLDEN), "x"], 3, "directory"),
+        (["ask", "https://example.org/a.mp4", "x"], 3, "URL"),
+        (["index", __file__], 3, "test_cli.py"),
+        (["ask", str(VIDEO), "x", "-m", "/nowhere.gguf"], 4, "/nowhere.gguf"),
+        (["ask", str(VIDEO), "x", "-m", "huge"], 4, "no model named 'huge'"),
+        (["ask", str(VIDEO), "x", "-c", "64"], 5, "-c gives 64"),
+        (["ask", str(VIDEO), "why " * 600], 5, "KV cells reserved"),
+    ],
+)
+def test_every_mistake_has_its_exit_code_and_one_sentence(arguments, code, words, tmp_path):
+    command_options = [] if arguments[0] == "sessions" else ARGUMENTS
+    chosen = [o for o in command_options if "-m" not in arguments] or []
+    where = ["--cache-dir", str(tmp_path)]
+    found, out, err = run(*arguments[:2], *chosen, *arguments[2:], *where)
+    assert found == code, err
+    assert out == ""
+    assert words in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_libraries_without_pivotkv_are_a_native_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("RETAKE_LIBRARY_DIR", str(tmp_path))
+    code, out, err = run("ask", str(VIDEO), "x", *ARGUMENTS, "--cache-dir", str(tmp_path))
+    assert (code, out) == (6, "")
+    assert "There is no libllama" in err
+
+
+def test_ctrl_c_ends_with_130_and_the_work_goes_on_the_next_time(tmp_path):
+    options = ["index", str(LONG_VIDEO), *ARGUMENTS, "--cache-dir", str(tmp_path)]
+    with command(*options) as process:
+        while process.poll() is None and not list(tmp_path.glob("sessions/*.resume")):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out == "" and "Traceback" not in err
+    assert not list(tmp_path.glob("sessions/*.session"))
+    code, out, err = run(*options)
+    assert code == 0, err
+    assert [file.suffix for file in (tmp_path / "sessions").iterdir()] == [".session"]
+
+
+def test_the_help_of_every_command_says_what_it_does():
+    runner = CliRunner()
+    for name in ("ask", "chat", "index", "sessions"):
+        result = runner.invoke(app, [name, "--help"])
+        assert result.exit_code == 0
+        assert name in result.stdout and "Options" in result.stdout

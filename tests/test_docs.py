@@ -1,0 +1,34 @@
+"""README is what the code says: its file tree, its commands, its transcript."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from retake_edge.config import POLICIES
+from retake_edge.pivotkv import POLICIES as RULES
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_file_tree_in_the_readme_is_up_to_date():
+    check = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "update_readme.py"), "--check"],
+        capture_output=True,
+        text=True,
+    )
+    assert check.returncode == 0, check.stderr
+
+
+def test_the_transcript_in_the_readme_is_what_the_program_says():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r'^\$ retake-edge ask (\S+) "(.+?)" (.+)\n(.+)\n(.+)$', readme, re.MULTILINE)
+    assert len(shown) == 2
+    for video, question, options, answer, summary in shown:
+        command = [sys.executable, "-m", "retake_edge", "ask", str(ROOT / video), question]
+        run = subprocess.run([*command, *options.split()], capture_output=True, text=True)
+        assert (run.stdout.strip(), run.stderr.strip()) == (answer, summary)
+
+
+def test_every_policy_of_the_command_line_has_a_rule():
+    assert set(POLICIES) == set(RULES)

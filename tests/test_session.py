@@ -1,0 +1,367 @@
+"""Sessions on a real (random) model and real videos: found again, gone on with, never stale."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from session_support import (
+    ARGUMENTS,
+    LONG_VIDEO,
+    MODEL,
+    QUESTION,
+    VIDEO,
+    command,
+    opened,
+    question_logits,
+    run,
+    settings,
+)
+
+from retake_edge import fingerprint
+from retake_edge.journal import ARRAYS, CELLS, JSON, Journal, JournalWriter
+from retake_edge.models import ModelFiles
+from retake_edge.session import SessionWarning
+from retake_edge.store import SessionStore
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A cache folder with the session of the standard video, its key, logits and answer."""
+    folder = tmp_path_factory.mktemp("made")
+    with opened(folder) as session:
+        answer = session.ask(QUESTION)
+        return folder, session.saved.key, question_logits(session), answer
+
+
+@pytest.fixture
+def cache(made, tmp_path):
+    """A copy of that folder, to be damaged at will."""
+    shutil.copytree(made[0], tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def session_file(folder, key):
+    return SessionStore(folder).complete(key)
+
+
+@pytest.mark.parametrize("type_kv", ["f32", "f16", "q8_0", "q4_0"])
+def test_a_saved_session_answers_bit_for_bit_as_the_run_that_made_it(tmp_path, type_kv):
+    config = settings(type_kv=type_kv)
+    with opened(tmp_path, config) as first:
+        assert not first.saved.is_reused
+        expected, answer = question_logits(first), first.ask(QUESTION)
+    with opened(tmp_path, config) as again:
+        assert again.saved.is_reused and again.saved.key == first.saved.key
+        assert np.array_equal(question_logits(again), expected)
+        second = again.ask(QUESTION)
+    assert (second.text, second.n_tokens) == (answer.text, answer.n_tokens)
+    assert second.evidence == answer.evidence
+    for name in ("frame_times_s", "pivot_share", "cell_frames"):
+        assert np.array_equal(getattr(again.map, name), getattr(first.map, name)), name
+    assert again.thumbnails == first.thumbnails and len(first.thumbnails) == 12
+    assert again.index_seconds["encode"] == first.index_seconds["encode"]
+
+
+def test_a_saved_session_is_the_same_as_none(made, tmp_path):
+    with opened(tmp_path, use_cache=False) as session:
+        assert session.saved.key == ""
+        assert np.array_equal(question_logits(session), made[2])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_follow_up_loads_neither_the_video_nor_the_vision_tower(cache, caplog, tmp_path):
+    caplog.set_level(logging.DEBUG, "retake_edge.llama")
+    with opened(cache) as session:
+        assert session.saved.is_reused
+        seconds = session.ask(QUESTION).seconds
+    assert set(seconds) == {"load", "generate", "first_token"}
+    assert "clip" not in caplog.text
+    with opened(tmp_path / "other"):
+        assert "clip" in caplog.text
+
+
+def test_q8_0_sessions_are_about_half_as_large_as_f16_ones(tmp_path):
+    sizes = {}
+    for type_kv in ("f16", "q8_0"):
+        # Everything is kept, so that cells outweigh the pictures, as they do with real models.
+        with opened(tmp_path, settings(type_kv=type_kv, keep_ratio=1.0)) as session:
+            file = session_file(tmp_path, session.saved.key)
+        sizes[type_kv] = sum(len(r.content) for r in Journal(file).checked() if r.tag == CELLS)
+    assert 0.5 < sizes["q8_0"] / sizes["f16"] < 0.56
+
+
+# --- what makes another session ----------------------------------------------------------------
+
+
+def test_only_what_changes_the_cells_makes_another_session():
+    facts = {"video_sha256": "v", "source": MODEL, "model_sha256": {"model": "m"}, "n_after": 700}
+
+    def key(config, **changed):
+        values = {**facts, "settings": config, **changed}
+        return fingerprint.session_key(fingerprint.session_facts(**values))
+
+    same = key(settings())
+    assert key(settings(max_tokens=99)) == same
+    assert key(settings(), n_after=9) == same
+    assert key(settings(batch=4)) == same
+    assert key(settings(n_ctx=900)) != key(settings(n_ctx=900), n_after=9)
+    others = [
+        key(settings(fps=4.0)),
+        key(settings(type_kv="q8_0")),
+        key(settings(keep_ratio=0.5)),
+        key(settings(policy="random")),
+        key(settings(seed=1)),
+        key(settings(positions="reforge")),
+        key(settings(n_batch=512)),
+        key(settings(n_ctx=900)),
+        key(settings(), video_sha256="w"),
+        key(settings(), model_sha256={"model": "n"}),
+    ]
+    assert len({same, *others}) == len(others) + 1
+
+
+def test_the_attention_rotation_switch_makes_another_session(monkeypatch):
+    before = fingerprint.session_facts("v", MODEL, {}, settings(), 1)
+    monkeypatch.setenv("LLAMA_ATTN_ROT_DISABLE", "1")
+    assert fingerprint.session_facts("v", MODEL, {}, settings(), 1) != before
+
+
+def test_all_code_that_makes_cells_is_part_of_the_key():
+    code = "import sys, retake_edge.indexing; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name for name in out.stdout.split() if name.startswith("retake_edge.")}
+    assert {f"retake_edge.{name}" for name in fingerprint.SOURCES} == loaded
+
+
+def test_a_copy_of_the_video_finds_the_session_and_a_changed_one_does_not(cache, tmp_path):
+    copy = tmp_path / "renamed.mp4"
+    shutil.copy(VIDEO, copy)
+    with opened(cache, video=copy) as session:
+        assert session.saved.is_reused
+        assert session.video.path == str(copy)
+    with copy.open("ab") as file:
+        file.write(b"\0")
+    with opened(cache, video=copy) as session:
+        assert not session.saved.is_reused
+
+
+def test_another_model_of_the_same_name_does_not_get_the_session(cache, tmp_path):
+    model = ModelFiles(tmp_path / "tiny-f32.gguf", MODEL.mmproj)
+    shutil.copy(MODEL.model, model.model)
+    with opened(cache, model=model) as session:
+        assert session.saved.is_reused
+    with model.model.open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+    with opened(cache, model=model) as session:
+        assert not session.saved.is_reused
+
+
+def test_a_video_that_changes_while_it_is_read_is_not_saved(tmp_path):
+    video = tmp_path / "growing.mp4"
+    shutil.copy(VIDEO, video)
+
+    def touch(stage, _done, _total):
+        if stage.startswith("prefill"):
+            os.utime(video)
+
+    with (
+        pytest.warns(SessionWarning, match="changed while it was read"),
+        opened(tmp_path / "cache", video=video, progress=touch) as session,
+    ):
+        assert session.saved.key == ""
+        assert session.ask(QUESTION).n_tokens > 0
+    assert SessionStore(tmp_path / "cache").keys() == []
+
+
+# --- damage ------------------------------------------------------------------------------------
+
+
+def flip(file, at):
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.6, 0.999])
+def test_a_damaged_session_is_refused_and_made_again(cache, made, share):
+    file = session_file(cache, made[1])
+    flip(file, int(share * file.stat().st_size))
+    with pytest.warns(SessionWarning, match="cannot be used.*made again"), opened(cache) as session:
+        assert not session.saved.is_reused
+        assert np.array_equal(question_logits(session), made[2])
+    with opened(cache) as session:
+        assert session.saved.is_reused
+
+
+@pytest.mark.parametrize("n_bytes", [0, 5, 100, -1])
+def test_a_session_cut_short_is_refused_and_made_again(cache, made, n_bytes):
+    file = session_file(cache, made[1])
+    file.write_bytes(file.read_bytes()[:n_bytes])
+    with pytest.warns(SessionWarning, match="cut short"), opened(cache) as session:
+        assert np.array_equal(question_logits(session), made[2])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [({"format": 99}, "newer retake-edge"), ({"key": "0" * 32}, "belongs to another video")],
+)
+def test_a_newer_or_foreign_session_is_refused_and_made_again(cache, made, change, reason):
+    file = session_file(cache, made[1])
+    records = list(Journal(file).checked())
+    with JournalWriter(file.with_suffix(".new")) as journal:
+        journal.append_json({**json.loads(records[0].content.tobytes()), **change})
+        for record in records[1:]:
+            journal.append(record.tag, record.content)
+    file.with_suffix(".new").replace(file)
+    with pytest.warns(SessionWarning, match=reason), opened(cache) as session:
+        assert not session.saved.is_reused
+
+
+def test_without_a_place_to_save_the_question_is_answered_all_the_same(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    with pytest.warns(SessionWarning, match="cannot be saved"), opened(blocked) as session:
+        assert session.saved.key == ""
+        assert session.ask(QUESTION).n_tokens > 0
+
+
+def test_a_full_disk_costs_the_session_and_not_the_answer(tmp_path):
+    code = (
+        "import resource, sys; from retake_edge.cli import main; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); sys.argv[0] = 'x'; main()"
+    )
+    call = [sys.executable, "-c", code]
+    options = [str(VIDEO), *ARGUMENTS, "--cache-dir", str(tmp_path)]
+    ask = subprocess.run(
+        [*call, "ask", *options, "-q", QUESTION], capture_output=True, text=True, check=False
+    )
+    assert ask.returncode == 0, ask.stderr
+    assert "cannot be saved (File too large)" in ask.stderr
+    assert ask.stdout.strip()
+    index = subprocess.run([*call, "index", *options], capture_output=True, text=True, check=False)
+    assert index.returncode == 2
+    assert "was not saved" in index.stderr
+
+
+# --- interruptions -----------------------------------------------------------------------------
+
+
+def interrupted(cache_dir, config, n_chunks, video=VIDEO):
+    """Read a video and stop after its first chunks."""
+    seen = []
+
+    def stop(stage, _done, _total):
+        seen.extend([stage] * stage.startswith("prefill"))
+        if len(seen) == n_chunks:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        opened(cache_dir, config, video=video, progress=stop)
+
+
+def contents(file):
+    """All records of a session but the times it took."""
+    return [(r.tag, r.content.tobytes()) for r in Journal(file).checked() if r.tag != JSON]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        settings(),
+        settings(policy="hybrid", positions="reforge"),
+        settings(policy="coverage", type_kv="q8_0"),
+        settings(policy="random", prefill_chunk_frames=6, batch=4),
+        settings(policy="none", keep_ratio=None, type_kv="f32"),
+    ],
+    ids=["pivotkv", "hybrid-reforge", "coverage-q8_0", "random-unaligned", "none"],
+)
+def test_an_interrupted_run_goes_on_with_the_same_result_bit_for_bit(tmp_path, config):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    with opened(whole, config) as session:
+        expected, key = question_logits(session), session.saved.key
+    for n_chunks in (1, 2):  # stopped twice: after the first chunk, and after two more
+        interrupted(parts, config, n_chunks)
+        assert not session_file(parts, key).exists()
+    frames = []
+    with opened(parts, config, progress=lambda s, d, _: frames.extend([d] * (s == "decode"))) as s:
+        assert s.saved.key == key and not s.saved.is_reused
+        assert frames[0] > 3 * 4, "the finished chunks were decoded again"
+        assert np.array_equal(question_logits(s), expected)
+        assert len(s.thumbnails) == len(session.thumbnails)
+        assert s.video.n_keyframes == session.video.n_keyframes
+    assert contents(session_file(parts, key)) == contents(session_file(whole, key))
+
+
+def test_stopped_after_the_last_chunk_only_the_end_is_missing(tmp_path, made):
+    config = settings()
+    interrupted(tmp_path, config, n_chunks=6)
+    with opened(tmp_path, config) as session:
+        assert np.array_equal(question_logits(session), made[2])
+
+
+@pytest.mark.parametrize("name", ["part", "resume"])
+def test_an_unfinished_session_that_is_damaged_starts_anew(tmp_path, made, name):
+    interrupted(tmp_path, settings(), n_chunks=2)
+    store = SessionStore(tmp_path)
+    file = getattr(store, name)(made[1])
+    flip(file, file.stat().st_size // 2)
+    with opened(tmp_path) as session:
+        assert np.array_equal(question_logits(session), made[2])
+    assert contents(store.complete(made[1])) == contents(session_file(made[0], made[1]))
+
+
+def test_kill_9_at_any_moment_loses_nothing_that_was_finished(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = ["index", str(LONG_VIDEO), *ARGUMENTS]
+    code, key, err = run(*options, "--cache-dir", str(whole))
+    assert code == 0, err
+    key = key.strip()
+    store = SessionStore(parts)
+    n_safe, n_kills = 0, 0
+    for n_more_bytes in (1, 3000, 20000, 60000):
+        process = command(*options, "--cache-dir", str(parts))
+        while process.poll() is None:
+            part = store.part(key)
+            if part.exists() and part.stat().st_size >= n_safe + n_more_bytes:
+                break
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not store.complete(key).exists()
+        n_kills += 1
+        n_safe = store.part(key).stat().st_size
+    code, out, err = run(*options, "--cache-dir", str(parts), "--json")
+    assert code == 0, err
+    assert json.loads(out)["session"]["key"] == key and n_kills == 4
+    assert contents(store.complete(key)) == contents(session_file(whole, key))
+    assert not store.part(key).exists() and not store.resume(key).exists()
+
+
+def test_two_processes_at_once_make_one_session(tmp_path):
+    options = ["index", str(LONG_VIDEO), *ARGUMENTS, "--cache-dir", str(tmp_path), "--json"]
+    processes = [command(*options), command(*options)]
+    documents = []
+    for process in processes:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        documents.append(json.loads(out)["session"])
+    assert documents[0]["key"] == documents[1]["key"]
+    assert sorted(document["is_reused"] for document in documents) == [False, True]
+    assert [file.suffix for file in (tmp_path / "sessions").iterdir()] == [".session"]
+
+
+def test_a_session_holds_each_chunk_once(made):
+    records = list(Journal(session_file(made[0], made[1])).checked())
+    tags = [record.tag for record in records]
+    assert tags == [JSON, *[CELLS, ARRAYS] * 6, CELLS, JSON]
