@@ -1,8 +1,9 @@
 """Record where in the video a question and its answer look, while they are decoded.
 
-The rows that matter are those that predict the answer: the question's last token and the answer's
-own. Their attention over the video's cells alone is taken after the answer, so that no token of
-it waits. Source: ReTaKe's score (paper section 3.3) with the answer's rows as queries.
+The rows that matter are those that predict the answer's tokens: the question's last one and the
+answer's own but for its last, which predicts the end and looks at nothing in particular. The
+attention, over the video's cells alone, is taken after the answer, so that no token of it waits.
+Source: ReTaKe's score (paper section 3.3) with the answer's rows as queries.
 """
 
 from __future__ import annotations
@@ -41,12 +42,8 @@ class AnswerAttention:
             return
         with Capture(context, n_max=n_prompt + n_answer_max) as capture:
             yield
-            self.weights = self._measured(capture, n_prompt)
+            n_rows = max(1, capture.n_tokens - n_prompt)
+            window = (self.first_cell, self.n_cells)
+            self.weights = capture.attention(n_prompt - 1, n_rows, *window)
+            self.weights /= n_rows
             capture.release()
-
-    def _measured(self, capture: Capture, n_prompt: int) -> Floats:
-        first = n_prompt - 1
-        n_rows = capture.n_tokens - first
-        weights = capture.attention(first, n_rows, self.first_cell, self.n_cells)
-        weights /= n_rows
-        return weights

@@ -42,14 +42,18 @@ class Span:
 
 
 def frame_weights(attention: Floats, cell_frames: Ints, n_frames: int) -> Floats:
-    """Return each grid frame's share of the attention, f32 [n_frames], adding up to 1.
+    """Return each grid frame's share of an answer's attention, f32 [n_frames], in all 1.
+
+    Only the later half of the layers counts: the first ones look at what is near or bright, not
+    yet at what was asked (measured by scripts/evaluate_evidence.py).
 
     `attention` f32 [n_layer, n_cells]; `cell_frames` int32 of the same shape: the grid frame of
     each cell, -1 - frame for clock text, which counts for the frame it precedes.
     """
+    late = slice(len(attention) // 2, None)
+    frames = np.where(cell_frames < 0, -1 - cell_frames, cell_frames)[late]
     weights = np.zeros(n_frames)
-    frames = np.where(cell_frames < 0, -1 - cell_frames, cell_frames)
-    for layer, layer_frames in zip(attention, frames, strict=True):
+    for layer, layer_frames in zip(attention[late], frames, strict=True):
         weights += np.bincount(layer_frames, weights=layer, minlength=n_frames)
     return np.asarray(weights / weights.sum(), np.float32)
 

@@ -118,17 +118,24 @@ class Capture:
         """Layers of the KV cache."""
         return self._query("n_layer")
 
-    def scores(self, *, unrotate: bool = False) -> Floats:
+    def scores(self, *, unrotate: bool = False, n_windows: int = 1) -> Floats:
         """Return the attention each token of the chunk receives, f32 [n_layer, n_tokens].
 
         Mean over query heads of the sum over the chunk's queries, softmax over the chunk alone
         (no causal mask); each layer's scores add up to n_tokens. Source: video-ReTaKe, PivotKV.
+        With several windows the queries are summed in so many equal parts of the chunk, and the
+        part that attends most counts: a token that matters to few others stands out.
         """
         n = self.n_tokens
-        out = np.empty((self.n_layer, n), np.float32)
+        best = np.zeros((self.n_layer, n), np.float32)
+        out = np.empty_like(best)
         flags = _UNROTATE if unrotate else 0
-        _check(self._lib.retake_kvc_scores(self._context, out, 0, n, 0, n, flags))
-        return out
+        width = -(-n // max(1, n_windows))
+        for first in range(0, n, width):
+            window = (first, min(width, n - first), 0, n)
+            _check(self._lib.retake_kvc_scores(self._context, out, *window, flags))
+            np.maximum(best, out, out=best)
+        return best
 
     def attention(self, first_row: int, n_rows: int, first_cell: int, n_cells: int) -> Floats:
         """Return the attention that cells of the whole sequence receive, f32 [n_layer, n_cells].

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,8 +118,8 @@ class ModelManifest:
     fps: float = DEFAULT_FPS
     description: str = ""
 
-    def verify(self) -> None:
-        """Check the files against the manifest's hashes.
+    def verify(self, sha256: Callable[[Path], str] | None = None) -> None:
+        """Check the files against the manifest's hashes; `sha256` gives a file's (None: read it).
 
         Raises:
             ModelError: a file is missing or not the one that the manifest names.
@@ -127,7 +128,7 @@ class ModelManifest:
             if not path.is_file():
                 raise ModelError(f"The {role} file {path} of model {self.name!r} is missing.")
             expected = self.sha256.get(role)
-            if expected and file_sha256(path) != expected:
+            if expected and (sha256 or file_sha256)(path) != expected:
                 raise ModelError(
                     f"{path} is not the {role} file that the manifest of {self.name!r} names "
                     "(its SHA-256 differs); install the model again."
@@ -178,10 +179,13 @@ def load_manifest(name: str) -> ModelManifest:
         raise ModelError(f"The manifest {path} is damaged ({error!r}); install it again.") from None
 
 
-def resolve_model(model: str, mmproj: Path | None = None) -> ModelManifest | ModelFiles:
+def resolve_model(
+    model: str, mmproj: Path | None = None, *, sha256: Callable[[Path], str] | None = None
+) -> ModelManifest | ModelFiles:
     """Return a model by name (its files verified), or the GGUF pair of a path.
 
-    Without `mmproj` the one mmproj*.gguf beside the model is taken.
+    Without `mmproj` the one mmproj*.gguf beside the model is taken. `sha256` gives the hash of a
+    file, from memory perhaps (None: it is read).
 
     Raises:
         ModelError: no such model, or no one projector beside it. ConfigError: a projector was
@@ -193,7 +197,7 @@ def resolve_model(model: str, mmproj: Path | None = None) -> ModelManifest | Mod
                 f"--mmproj goes with a GGUF path, but the model is {model!r}; give -m FILE.gguf."
             )
         manifest = load_manifest(model)
-        manifest.verify()
+        manifest.verify(sha256)
         return manifest
     path = Path(model)
     if not path.is_file():

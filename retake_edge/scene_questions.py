@@ -170,7 +170,9 @@ def _when_object(rng: np.random.Generator, scene: Scene) -> Drawn | None:
 
 def _object_at(rng: np.random.Generator, scene: Scene) -> Drawn | None:
     segment = _pick(rng, scene.segments)
-    moment = segment.start_s + 2 * int(rng.integers(max(1, int(segment.end_s - segment.start_s) // 2)))
+    moment = segment.start_s + 2 * int(
+        rng.integers(max(1, int(segment.end_s - segment.start_s) // 2))
+    )
     return {"clock": clock(moment)}, f"{segment.colour} {segment.shape}", moment
 
 

@@ -182,6 +182,7 @@ def open_video(
     model: str | ModelManifest | ModelFiles = "tiny",
     settings: RetakeConfig | None = None,
     *,
+    mmproj: Path | None = None,
     use_cache: bool = True,
     cache_dir: str | Path | None = None,
     n_reserve: int = QUESTION_RESERVE,
@@ -189,10 +190,11 @@ def open_video(
 ) -> Session:
     """Read a video into a compressed KV cache, or find it there from an earlier time.
 
-    `model` is a manifest's name, a GGUF path, or what `resolve_model` returns. The session is kept
-    below `cache_dir` (None: the user's cache folder) unless `use_cache` is off. `n_reserve`: KV
-    cells kept free for a question, or a conversation, besides an answer's. `progress` is called
-    with (stage, done, total) for the stages decode, encode and prefill.
+    `model` is a manifest's name, a GGUF path (with `mmproj`, or the one projector beside it), or
+    what `resolve_model` returns. The session is kept below `cache_dir` (None: the user's cache
+    folder) unless `use_cache` is off. `n_reserve`: KV cells kept free for a question, or a
+    conversation, besides an answer's. `progress` is called with (stage, done, total) for the
+    stages decode, encode and prefill.
 
     Warns:
         SessionWarning: a saved session is damaged and made again, or cannot be saved.
@@ -202,16 +204,22 @@ def open_video(
         model not loaded, the cells do not fit, or the native libraries are missing.
     """
     settings = settings or RetakeConfig()
-    source = resolve_model(model) if isinstance(model, str) else model
+    store = SessionStore(cache_dir) if use_cache else None
+    sha256 = _hashes(store).sha256 if store else None
+    source = resolve_model(model, mmproj, sha256=sha256) if isinstance(model, str) else model
     n_after = n_reserve + settings.generation.max_tokens
     if settings.runtime.n_ctx is not None:
         # With -c the cells for text are what is left; the video's share must not depend on them.
         n_after = QUESTION_RESERVE + settings.generation.max_tokens
     request = Request(path, source, settings, n_after, progress)
-    if not use_cache:
+    if store is None:
         hashes = _known(source.sha256) if isinstance(source, ModelManifest) else {}
         return Session(read_video(request), settings, hashes, SavedState())
-    return _open_saved(request, SessionStore(cache_dir))
+    return _open_saved(request, store)
+
+
+def _hashes(store: SessionStore) -> HashCache:
+    return HashCache(store.cache_dir / "hashes.json")
 
 
 def _known(hashes: dict[str, str]) -> dict[str, str]:
@@ -220,7 +228,7 @@ def _known(hashes: dict[str, str]) -> dict[str, str]:
 
 def _open_saved(request: Request, store: SessionStore) -> Session:
     file = check_path(request.path)
-    known, source = HashCache(store.cache_dir / "hashes.json"), request.source
+    known, source = _hashes(store), request.source
     hashes = _known(source.sha256) if isinstance(source, ModelManifest) else {}
     for role, model_file in (("model", source.model), ("mmproj", source.mmproj)):
         if role not in hashes and model_file.is_file():

@@ -64,14 +64,10 @@ def question_logits(session: Session) -> np.ndarray:
 
 def command(*arguments: str, **options) -> subprocess.Popen[str]:
     """Start the command line in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "retake_edge", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-        **options,
-    )
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    call = [sys.executable, "-m", "retake_edge", *arguments]
+    return subprocess.Popen(call, env=environment, **options)
 
 
 def run(*arguments: str, **options) -> tuple[int, str, str]:

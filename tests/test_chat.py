@@ -84,8 +84,9 @@ def test_every_turn_says_where_it_looked(session, conversation):
     conversation.ask(QUESTION)
     conversation.ask(OTHER)
     assert session.frame_weights is not None
-    assert np.isclose(session.frame_weights.sum(), 1, atol=1e-3)
     assert len(session.frame_weights) == session.video.n_grid_frames
+    # All of it, or nothing where the answer looked nowhere in particular.
+    assert np.isclose(session.frame_weights.sum(), (0, 1), atol=1e-3).any()
 
 
 def test_a_conversation_that_fills_the_cells_is_refused_and_can_start_anew(session, conversation):

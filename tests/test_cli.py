@@ -1,8 +1,11 @@
 """The command line as a user meets it: exit codes, what goes where, and the shape of --json."""
 
+import contextlib
 import json
+import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from session_support import ARGUMENTS, GOLDEN, LONG_VIDEO, QUESTION, VIDEO, command, run
@@ -104,6 +107,26 @@ def test_chat_works_through_a_pipe(cache):
     assert "no such command" in err
     _, alone, _ = run("ask", str(VIDEO), QUESTION, *ARGUMENTS, *cache)
     assert shown[0].strip() == alone.strip()
+
+
+def test_chat_at_a_terminal_prompts_and_remembers_what_was_asked(cache):
+    import pty
+
+    parent, child = pty.openpty()
+    with command("chat", str(VIDEO), *ARGUMENTS, *cache, stdin=child, stdout=child) as process:
+        os.close(child)
+        os.write(parent, f"{QUESTION}\n/when\n/quit\n".encode())
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux: the other end is closed
+            while piece := os.read(parent, 4096):
+                shown += piece
+        err = process.stderr.read()
+    os.close(parent)
+    assert process.returncode == 0, err
+    assert shown.count(b"> ") >= 3
+    assert "/help shows what else there is" in err
+    history = Path(cache[1], "chat_history").read_text(encoding="utf-8")
+    assert QUESTION in history and "/when" in history
 
 
 def test_index_prints_the_key_and_sessions_knows_it(cache):

@@ -23,10 +23,15 @@ def even(n, **peaks):
 # -- cells to frames ---------------------------------------------------------------------------
 
 
-def test_a_frame_gets_the_attention_of_its_cells_in_every_layer():
-    attention = np.array([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]], np.float32)
-    cell_frames = np.array([[0, 2, 2], [1, 2, 3]], np.int32)
+def test_a_frame_gets_the_attention_of_its_cells_in_the_later_layers():
+    attention = np.array([[0, 0, 1], [1, 0, 0], [0.5, 0.25, 0.25], [0, 1, 0]], np.float32)
+    cell_frames = np.array([[3, 3, 3], [3, 3, 3], [0, 2, 2], [1, 2, 3]], np.int32)
     assert frame_weights(attention, cell_frames, 4).tolist() == [0.25, 0, 0.75, 0]
+
+
+def test_a_model_of_one_layer_has_frame_weights_too():
+    attention = np.array([[0.75, 0.25]], np.float32)
+    assert frame_weights(attention, np.array([[1, 0]], np.int32), 2).tolist() == [0.25, 0.75]
 
 
 def test_clock_text_counts_for_the_frame_it_precedes():
@@ -110,17 +115,17 @@ def test_the_recorded_attention_is_that_of_the_rows_that_predict_the_answer(sess
     engine, context = session.engine, session.engine.context
     recorder = session.video_attention()
     answer = list(engine.generate(prompt := session.manifest.prompt.question(QUESTION), recorder))
-    rows = [*engine.model.tokenize(prompt), *answer]
-    n_rows = len(answer) + 1
-    with Capture(context, n_max=len(rows)) as capture:
+    question = engine.model.tokenize(prompt)
+    n = len(question)
+    window = (recorder.first_cell, recorder.n_cells)
+    with Capture(context, n_max=n + len(answer)) as capture:
         # One by one, as the answer was made, so that both have the same rounding.
-        context.decode_tokens(rows[: -len(answer)], engine.next_position)
-        for i in range(len(answer)):
-            at = len(rows) - len(answer) + i
-            context.decode_tokens(rows[at : at + 1], engine.next_position + at)
-        window = (recorder.first_cell, recorder.n_cells)
-        single = [capture.attention(i, 1, *window) for i in range(len(rows) - n_rows, len(rows))]
-    assert np.abs(recorder.weights - np.mean(single, axis=0)).max() < 1e-5
+        context.decode_tokens(question, engine.next_position)
+        for i, token in enumerate(answer):
+            context.decode_tokens([token], engine.next_position + n + i)
+        rows = [capture.attention(i, 1, *window) for i in range(n + len(answer))]
+    assert len(answer) > 2
+    assert np.abs(recorder.weights - np.mean(rows[n - 1 : -1], axis=0)).max() < 1e-5
     assert recorder.weights.shape == session.map.cell_frames.shape
     assert np.abs(recorder.weights.sum(axis=1) - 1).max() < 1e-3
 
@@ -164,6 +169,7 @@ def test_another_question_looks_elsewhere(session):
 def test_evidence_of_an_answer_lies_within_its_video(session):
     answer = session.ask(QUESTION)
     assert session.frame_weights.sum() == pytest.approx(1, abs=1e-4)
+    assert session.frame_weights.min() >= 0
     assert len(session.frame_weights) == answer.video.n_grid_frames
     for span in answer.to_dict()["evidence"]:
         assert set(span) == {"start_s", "end_s", "weight", "frame_times_s"}

@@ -566,7 +566,7 @@ def test_freed_cells_serve_the_next_chunks(models: Any) -> None:
 # --- capture and graph reuse -------------------------------------------------------------------
 
 
-def test_graphs_are_reused_during_a_capture_and_never_across_its_ends(models: Any) -> None:
+def test_graphs_are_reused_during_a_capture(models: Any) -> None:
     model = models("golden")
     chunk = make_chunk(model, 8, (4, 4), N_TEXT, 0)  # four equal ubatches of 32
     llama = native.load_libraries()
@@ -595,6 +595,36 @@ def test_graphs_are_reused_during_a_capture_and_never_across_its_ends(models: An
                 expected = scores if expected is None else expected
                 np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
             assert kvc.abort() == ns.OK
+
+
+def test_no_graph_is_reused_across_the_ends_of_a_capture(models: Any) -> None:
+    """Three batches of one shape: before, during and after the capture."""
+    model, trace = models("golden"), AttentionTrace()
+    parts = [make_chunk(model, 2, (4, 4), 2 * i, i) for i in range(3)]
+    with open_context(model, cb_eval=trace.callback) as (context, _):
+        for part in parts:
+            trace.clear()
+            decode(context, part)
+            if part is parts[1]:
+                expected = [
+                    ns.expected_scores(trace.q(layer), trace.k(layer), head_scale(model))
+                    for layer in range(4)
+                ]
+        never_captured = context.logits()
+    with open_context(model) as (context, kvc):
+        decode(context, parts[0])
+        assert kvc.begin(32) == ns.OK
+        decode(context, parts[1])
+        status, scores = kvc.scores(32)
+        assert status == ns.OK, kvc.reason
+        np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
+        assert kvc.abort(remove=True) == ns.OK
+        assert kvc.begin(32) == ns.OK
+        decode(context, parts[1])
+        assert kvc.abort(remove=False) == ns.OK
+        assert kvc.free() == ns.OK  # the graph that wrote to these buffers must not run again
+        decode(context, parts[2])
+        np.testing.assert_allclose(context.logits(), never_captured, rtol=0, atol=1e-5)
 
 
 def test_capturing_does_not_change_a_logit(models: Any) -> None:

@@ -13,17 +13,16 @@ if TYPE_CHECKING:
 
 def open_session(video: Path, request: VideoRequest, n_reserve: int | None = None) -> Session:
     """Return the session of a video; raises what `open_video` raises."""
-    from retake_edge.models import resolve_model
     from retake_edge.prefilled import QUESTION_RESERVE
     from retake_edge.progress import progress_bars
     from retake_edge.session import open_video
 
-    model = resolve_model(request.model, request.mmproj)
     with progress_bars() as progress:
         return open_video(
             video,
-            model,
+            request.model,
             request.settings,
+            mmproj=request.mmproj,
             use_cache=request.use_cache,
             cache_dir=request.cache_dir,
             n_reserve=n_reserve or QUESTION_RESERVE,

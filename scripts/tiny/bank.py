@@ -54,8 +54,9 @@ def encode(folder: Path, weights: Path, shard: int) -> None:
 def load(folder: Path) -> Bank:
     """Load all encoded shards."""
     files = sorted(folder.glob("features*.npy"))
-    clips = [c for f in files
-             for c in pickle.loads((folder / f"clips{f.stem[8:]}.pkl").read_bytes())]
+    clips = [
+        c for f in files for c in pickle.loads((folder / f"clips{f.stem[8:]}.pkl").read_bytes())
+    ]
     features = np.concatenate([np.load(f) for f in files])
     return Bank(features, [c[0] for c in clips], [c[1] for c in clips])
 

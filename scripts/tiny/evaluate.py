@@ -46,18 +46,24 @@ def prefill(
     eyes: VisionTransformer, model: LanguageModel, scale: float, pairs: np.ndarray, step_s: float
 ) -> tuple[KeysValues, int]:
     """Return the keys and values of a video, and the next position."""
-    features = torch.cat([eyes(torch.from_numpy(p)) for p in np.array_split(pairs, 1 + len(pairs) // 64)])
+    features = torch.cat(
+        [eyes(torch.from_numpy(p)) for p in np.array_split(pairs, 1 + len(pairs) // 64)]
+    )
     times, table = np.arange(len(pairs)) * step_s, model.table()
     clocks = table[[tokens.clock_base() + int(t) for t in times]].unsqueeze(1)
-    x = torch.cat([table[tokens.encode(HEADER)],
-                   torch.cat([clocks, features * scale], 1).flatten(0, 1)])
+    x = torch.cat(
+        [table[tokens.encode(HEADER)], torch.cat([clocks, features * scale], 1).flatten(0, 1)]
+    )
     positions, following = prefix_positions(times)
     return model.watch(x[None], torch.from_numpy(positions)[None])[0], following
 
 
 @torch.no_grad()
 def answer(
-    model: LanguageModel, kept: KeysValues, following: int, text: str,
+    model: LanguageModel,
+    kept: KeysValues,
+    following: int,
+    text: str,
     dropped: list[Tensor] | None = None,
 ) -> str:
     """Answer one question greedily."""
@@ -86,8 +92,12 @@ def drop_random(rng: np.random.Generator, n_pairs: int, keep: float) -> list[Ten
 
 
 def evaluate(
-    models: tuple[VisionTransformer, LanguageModel, float], n_frames: int, n_scenes: int,
-    n_questions: int, difficulty: str, keep: float | None = None,
+    models: tuple[VisionTransformer, LanguageModel, float],
+    n_frames: int,
+    n_scenes: int,
+    n_questions: int,
+    difficulty: str,
+    keep: float | None = None,
 ) -> dict[str, list[bool]]:
     """Return right and wrong answers by kind over held-out scenes."""
     found: dict[str, list[bool]] = defaultdict(list)
@@ -107,7 +117,10 @@ def table(runs: dict[str, dict[str, list[bool]]]) -> str:
     """Return a markdown table, kinds as rows."""
     lines = ["| kind | " + " | ".join(runs) + " |", "|---" * (len(runs) + 1) + "|"]
     for kind in sq.KINDS:
-        cells = [f"{np.mean(r[kind]):.2f} ({len(r[kind])})" if r.get(kind) else "-" for r in runs.values()]
+        cells = [
+            f"{np.mean(r[kind]):.2f} ({len(r[kind])})" if r.get(kind) else "-"
+            for r in runs.values()
+        ]
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -125,14 +138,23 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     models = load(args.vit, args.lm)
-    runs = {f"{n} frames, {d}": evaluate(models, n, max(4, args.scenes * 64 // n if n > 256 else args.scenes), args.questions, d)
-            for n in args.frames for d in ("mixed", "hard")}
+    runs = {
+        f"{n} frames, {d}": evaluate(
+            models, n, max(4, args.scenes * 64 // n if n > 256 else args.scenes), args.questions, d
+        )
+        for n in args.frames
+        for d in ("mixed", "hard")
+    }
     for n in args.drop_frames:
-        runs[f"{n}, hard, random 0.125"] = evaluate(models, n, args.scenes, args.questions, "hard", 0.125)
+        runs[f"{n}, hard, random 0.125"] = evaluate(
+            models, n, args.scenes, args.questions, "hard", 0.125
+        )
     args.out.mkdir(parents=True, exist_ok=True)
     text = table(runs)
     (args.out / "held_out.md").write_text(text)
-    scores = {r: {k: [int(np.sum(v)), len(v)] for k, v in found.items()} for r, found in runs.items()}
+    scores = {
+        r: {k: [int(np.sum(v)), len(v)] for k, v in found.items()} for r, found in runs.items()
+    }
     (args.out / "held_out.json").write_text(json.dumps(scores, indent=1) + "\n")
     print(text)
 

@@ -22,10 +22,27 @@ CHAT_TEMPLATE = (
     "{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-_LM_NAMES = {"norm1": "attn_norm", "norm2": "ffn_norm", "q": "attn_q", "k": "attn_k", "v": "attn_v",
-             "out": "attn_output", "gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down"}
-_VIT_NAMES = {"ln1": "ln1", "ln2": "ln2", "q": "attn_q", "k": "attn_k", "v": "attn_v",
-              "out": "attn_out", "up": "ffn_up", "down": "ffn_down"}
+_LM_NAMES = {
+    "norm1": "attn_norm",
+    "norm2": "ffn_norm",
+    "q": "attn_q",
+    "k": "attn_k",
+    "v": "attn_v",
+    "out": "attn_output",
+    "gate": "ffn_gate",
+    "up": "ffn_up",
+    "down": "ffn_down",
+}
+_VIT_NAMES = {
+    "ln1": "ln1",
+    "ln2": "ln2",
+    "q": "attn_q",
+    "k": "attn_k",
+    "v": "attn_v",
+    "out": "attn_out",
+    "up": "ffn_up",
+    "down": "ffn_down",
+}
 
 
 def describe(writer: gguf.GGUFWriter, part: str) -> None:
@@ -41,8 +58,11 @@ def put(writer: gguf.GGUFWriter, name: str, value: Tensor, kind: Type) -> None:
     data = value.detach().float().numpy()
     if data.ndim == 1:
         kind = Type.F32
-    packed = data.astype(np.float16) if kind == Type.F16 else (
-        data if kind == Type.F32 else gguf.quants.quantize(data, kind))
+    packed = (
+        data.astype(np.float16)
+        if kind == Type.F16
+        else (data if kind == Type.F32 else gguf.quants.quantize(data, kind))
+    )
     writer.add_tensor(name, np.ascontiguousarray(packed), raw_dtype=kind)
 
 

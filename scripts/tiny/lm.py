@@ -100,19 +100,22 @@ class LanguageModel(nn.Module):
             self.norm.weight.fill_(1 / WORD_NORM)
 
     def table(self) -> Tensor:
-        """Return all embeddings [vocabulary, 256]; a clock time's is its minute's plus its second's."""
+        """Return all embeddings [vocabulary, 256]; a clock's is its minute's plus its second's."""
         clocks = (self.minutes[:, None] + self.seconds[None]).reshape(-1, HIDDEN)
         return torch.cat([self.words, clocks])
 
     def watch(
         self, x: Tensor, positions: Tensor, detach: bool = False
-    ) -> tuple[KeysValues, Tensor]:
-        """Run the prefix [B, T, 256]; return keys and values per layer, and layer 0's output.
+    ) -> tuple[KeysValues, Tensor, Tensor]:
+        """Run the prefix [B, T, 256]; return keys and values, layer 0's output, and the drift.
+
+        The drift is how much layers add to a token, against what was embedded, squared.
 
         With `detach`, gradients reach each layer's K and V weights but no earlier layer,
         which makes long prefixes cheap to train on.
         """
         rope, kept, first = rope_tables(positions), [], x
+        start, drift = x.detach(), x.new_zeros(())
         for i, layer in enumerate(self.layers):
             y = layer.norm1(x)
             k, v = layer.keys_values(y, rope)
@@ -123,12 +126,18 @@ class LanguageModel(nn.Module):
                 q = rotate(layer.heads(y, layer.q, HEADS), rope)
                 a = F.scaled_dot_product_attention(q, spread(k), spread(v), is_causal=True)
                 x = layer.finish(x, a)
+            drift = drift + (x - start).square().mean() / start.square().mean()
             x = x.detach() if detach else x
             first = x if i == 0 else first
-        return kept, first
+        return kept, first, drift
 
     def read(
-        self, x: Tensor, positions: Tensor, own: Tensor, kept: KeysValues, look: int = -1,
+        self,
+        x: Tensor,
+        positions: Tensor,
+        own: Tensor,
+        kept: KeysValues,
+        look: int = -1,
         dropped: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Run question tokens [B, Q, 256] over a prefix; return final hidden states.

@@ -28,8 +28,12 @@ class Optimizer:
     """Muon on two-dimensional weights, AdamW on all others, warm-up and cosine decay."""
 
     def __init__(
-        self, matrices: list[nn.Parameter], others: list[nn.Parameter],
-        muon_lr: float = 0.02, adam_lr: float = 2e-3, weight_decay: float = 0.01,
+        self,
+        matrices: list[nn.Parameter],
+        others: list[nn.Parameter],
+        muon_lr: float = 0.02,
+        adam_lr: float = 2e-3,
+        weight_decay: float = 0.01,
     ) -> None:
         self.matrices, self.muon_lr, self.adam_lr = matrices, muon_lr, adam_lr
         self.weight_decay = weight_decay

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from retake_edge import scene as sc  # noqa: E402
+from retake_edge import scene as sc
 
 SIDE, GRID = 112, 4
 SLOTS: dict[str, tuple[str, ...]] = {
@@ -34,7 +34,7 @@ UNKNOWN = -100  # not counted in the loss
 def degrade(rng: np.random.Generator, image: np.ndarray, quality: int) -> np.ndarray:
     """Imitate a video codec (quality 0: none) and resize to the model's input."""
     if quality:
-        ok, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+        _ok, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
         image = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
     if image.shape[0] != SIDE:
         image = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
@@ -64,13 +64,15 @@ def object_cover(segment: sc.Segment, age_s: float) -> np.ndarray:
     """Return the share of each cell that the object's (slightly shrunk) box covers."""
     radius, (dx, dy) = segment.size / 2, sc._STEP[segment.motion]
     travel = segment.speed * age_s
-    x, y = ((p + radius + d * travel) % (1 + 2 * radius) - radius
-            for p, d in ((segment.x, dx), (segment.y, dy)))
+    x, y = (
+        (p + radius + d * travel) % (1 + 2 * radius) - radius
+        for p, d in ((segment.x, dx), (segment.y, dy))
+    )
     return cell_cover(x, y, 0.85 * radius, 0.85 * radius)
 
 
 def _mark(cover: np.ndarray) -> np.ndarray:
-    """Return the cells that count as covered, bool [4, 4]: a quarter of the cell, or most of it all."""
+    """Return the cells that count as covered, bool [4, 4]: by a quarter or most of it."""
     return cover > min(0.25, 0.6 * max(float(cover.max()), 0.08))
 
 
@@ -86,8 +88,11 @@ def cell_labels(
         card = shown[0]
         hidden = cell_cover(card.x, card.y, card.size / 2, card.size / 2)
         on = _mark(hidden).ravel()
-        for name, value in (("card", card.colour), ("tens", str(card.number)[0]),
-                            ("ones", str(card.number)[1])):
+        for name, value in (
+            ("card", card.colour),
+            ("tens", str(card.number)[0]),
+            ("ones", str(card.number)[1]),
+        ):
             labels[on, names.index(name)] = SLOTS[name].index(value)
     visible = len(shown) == len(cards)
     cover = np.maximum(*(object_cover(segment, a) for a in ages_s)) * (1 - hidden * visible)
@@ -106,9 +111,7 @@ def cell_labels(
     return labels
 
 
-def random_pairs(
-    rng: np.random.Generator, n: int = 4
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def random_pairs(rng: np.random.Generator, n: int = 4) -> list[tuple[np.ndarray, np.ndarray]]:
     """Draw n training pairs of one segment: uint8 [2, 112, 112, 3] and labels [16, slots]."""
     level = str(rng.choice(("easy", "mixed", "hard"), p=(0.15, 0.4, 0.45)))
     segment = sc.random_segment(rng, 0.0, 20.0, level)
@@ -125,8 +128,10 @@ def random_pairs(
             cards[int(rng.integers(2))] = None
         mixed = rng.random() < 0.04
         other = sc.random_segment(rng, 0.0, 20.0, level) if mixed else segment
-        images = [degrade(rng, sc.draw_frame(s, c, t, size_px), quality)
-                  for s, c, t in ((segment, cards[0], age), (other, cards[1], age + gap))]
+        images = [
+            degrade(rng, sc.draw_frame(s, c, t, size_px), quality)
+            for s, c, t in ((segment, cards[0], age), (other, cards[1], age + gap))
+        ]
         labels = cell_labels(segment, cards, [age, age + gap], mixed)
         drawn.append((np.stack(images), labels))
     return drawn
@@ -147,8 +152,13 @@ def clip_pairs(
     size_px, quality = draw_size(rng)
     gap = float(rng.choice(GAPS_S, p=(0.2, 0.6, 0.2)))
     cards = [
-        sc.random_card(rng, 0.0, 1.0, str(rng.choice(list(sc.COLOURS))),
-                       "mixed" if rng.random() < 0.5 else "hard")
+        sc.random_card(
+            rng,
+            0.0,
+            1.0,
+            str(rng.choice(list(sc.COLOURS))),
+            "mixed" if rng.random() < 0.5 else "hard",
+        )
         for _ in range(n_cards)
     ]
     plan: list[tuple[sc.Card | None, sc.Card | None]] = [(None, None)] * n_plain
@@ -157,8 +167,12 @@ def clip_pairs(
     pairs = []
     for first, second in plan:
         age = float(rng.uniform(0, 16))
-        pairs.append([degrade(rng, sc.draw_frame(segment, c, t, size_px), quality)
-                      for c, t in ((first, age), (second, age + gap))])
+        pairs.append(
+            [
+                degrade(rng, sc.draw_frame(segment, c, t, size_px), quality)
+                for c, t in ((first, age), (second, age + gap))
+            ]
+        )
     return np.array(pairs), segment, cards
 
 

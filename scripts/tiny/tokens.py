@@ -10,18 +10,29 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from retake_edge.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES  # noqa: E402
-from retake_edge.scene_questions import TEMPLATES  # noqa: E402
+import itertools
 
-SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
-            "<|image_pad|>", "<|video_pad|>")
+from retake_edge.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES
+from retake_edge.scene_questions import TEMPLATES
+
+SPECIALS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
 N_CLOCK = 3600
 _CLOCK = r"[1-5]\d:[0-5]\d|\d:[0-5]\d"
-_SPLIT = re.compile(r"[^\r\nA-Za-z0-9]?[A-Za-z]+|[0-9]| ?[^\sA-Za-z0-9]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+_SPLIT = re.compile(
+    r"[^\r\nA-Za-z0-9]?[A-Za-z]+|[0-9]| ?[^\sA-Za-z0-9]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _CONTROL = re.compile("(" + "|".join(re.escape(s) for s in SPECIALS) + "|" + _CLOCK + ")")
 
 
@@ -41,8 +52,12 @@ def _letters(text: str) -> str:
 
 def _pieces() -> list[str]:
     """Return the words of all questions and answers, with and without a leading space."""
-    words = {w for lines in TEMPLATES.values() for line in lines
-             for w in re.findall(r"[A-Za-z]+", re.sub(r"\{\w+\}", "", line))}
+    words = {
+        w
+        for lines in TEMPLATES.values()
+        for line in lines
+        for w in re.findall(r"[A-Za-z]+", re.sub(r"\{\w+\}", "", line))
+    }
     words |= {"user", "assistant", "system", "yes", "no", "object", "video"}
     words |= {*COLOURS, *SHAPES, *BACKGROUNDS, *MOTIONS}
     return sorted({_letters(p + w) for w in words for p in ("", " ")})
@@ -63,7 +78,7 @@ def merges() -> list[tuple[str, str]]:
     """Train merges until every piece is one token; the most frequent pair first."""
     pieces, found = [tuple(p) for p in _pieces()], []
     while True:
-        counts = Counter(pair for p in pieces for pair in zip(p, p[1:], strict=False))
+        counts = Counter(pair for p in pieces for pair in itertools.pairwise(p))
         if not counts:
             return found
         best = min(counts, key=lambda pair: (-counts[pair], pair))
@@ -89,12 +104,12 @@ def clock_base() -> int:
     return len(vocabulary()) - N_CLOCK
 
 
-@lru_cache(maxsize=None)
+@cache
 def _encode_piece(piece: str) -> tuple[int, ...]:
     ranks = {pair: i for i, pair in enumerate(merges())}
     symbols = tuple(_letters(piece))
     while len(symbols) > 1:
-        best = min(zip(symbols, symbols[1:], strict=False), key=lambda p: ranks.get(p, 10**9))
+        best = min(itertools.pairwise(symbols), key=lambda p: ranks.get(p, 10**9))
         if best not in ranks:
             break
         symbols = _merge(symbols, best)

@@ -26,8 +26,9 @@ from torch import Tensor
 from train_vit import slot_codes
 from videos import NAMED_WORDS, PER_PAIR, Batch, make_batch
 
-LOOK_LAYER, LOOK_HEADS = 2, 2
+LOOK_LAYER, LOOK_HEADS = 2, 4
 FEATURE_NORM = 12.0
+DRIFT = 0.03
 
 
 def start_words(model: LanguageModel) -> None:
@@ -45,14 +46,22 @@ def start_words(model: LanguageModel) -> None:
         model.words[ids[tokens._LETTERS[10]]] *= 0.1  # where answers begin: room for the answer
 
 
-def start_clocks(model: LanguageModel) -> None:
-    """Start heads 2 and 3 of layer 0 looking one position back, at clock tokens."""
-    mark = torch.randn(HIDDEN, generator=torch.Generator().manual_seed(3))
-    for codes in slot_codes().values():
-        mark -= (mark @ codes.T) @ codes
-    mark /= mark.norm()
+def start_circuit(model: LanguageModel) -> None:
+    """Start from the circuit that answers need: clock to vision token, evidence to answer.
+
+    Heads 2 and 3 of layer 0 look one position back at clock tokens and copy the time; in the
+    look layer heads 0 and 1 copy codes and heads 2 and 3 the time. All else is learned.
+    """
+    codes = torch.cat(list(slot_codes().values()))
+    generator = torch.Generator().manual_seed(3)
+    free = torch.randn(HEAD + 1, HIDDEN, generator=generator)
+    free = torch.linalg.qr((free - free @ codes.T @ codes).T)[0].T  # orthogonal to all codes
+    mark, time = free[0], free[1:]
     frequency = THETA ** (-torch.arange(8) * 2.0 / HEAD)
     with torch.no_grad():
+        for table in (model.minutes, model.seconds):
+            within = torch.randn(60, HEAD, generator=generator) / HEAD**0.5
+            table.copy_(0.7 * WORD_NORM * within @ time)
         model.minutes += 0.7 * WORD_NORM * mark
         layer = model.layers[0]
         layer.k.weight[HEAD:] *= 0.1
@@ -62,6 +71,15 @@ def start_clocks(model: LanguageModel) -> None:
         for head in (2, 3):
             layer.q.bias[head * HEAD : head * HEAD + 8] = 3 * frequency.cos()
             layer.q.bias[head * HEAD + 32 : head * HEAD + 40] = -3 * frequency.sin()
+        copies = (
+            (layer, 1, time),
+            (model.layers[LOOK_LAYER], 0, codes),
+            (model.layers[LOOK_LAYER], 1, time),
+        )
+        for layer, group, basis in copies:
+            layer.v.weight[group * HEAD : group * HEAD + len(basis)] = 0.3 * basis
+            for head in (2 * group, 2 * group + 1):
+                layer.out.weight[:, head * HEAD : head * HEAD + len(basis)] = 1.2 * basis.T
 
 
 def prefix_embeddings(model: LanguageModel, table: Tensor, batch: Batch, scale: float) -> Tensor:
@@ -88,7 +106,9 @@ def clock_loss(model: LanguageModel, first: Tensor, batch: Batch) -> Tensor:
     cells = model.norm(cells[:, :, int(torch.randint(1, PER_PAIR, ()))])
     seconds = batch.prefix_ids[:, -n:] - tokens.clock_base()
     minutes = F.cross_entropy((cells @ model.minutes.T).flatten(0, 1), (seconds // 60).flatten())
-    return minutes + F.cross_entropy((cells @ model.seconds.T).flatten(0, 1), (seconds % 60).flatten())
+    return minutes + F.cross_entropy(
+        (cells @ model.seconds.T).flatten(0, 1), (seconds % 60).flatten()
+    )
 
 
 def name_loss(model: LanguageModel, before: Tensor, batch: Batch, table: Tensor) -> Tensor:
@@ -102,25 +122,26 @@ def name_loss(model: LanguageModel, before: Tensor, batch: Batch, table: Tensor)
 
 def forward(
     model: LanguageModel, batch: Batch, scale: float, detach: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Return the table, hidden states, layer 0's output, the look layer's attention and input."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor]:
+    """Return table, hidden states, layer 0's output, look layer's attention and input, drift."""
     table = model.table()
     x = prefix_embeddings(model, table, batch, scale)
     kept: KeysValues
-    kept, first = model.watch(x, batch.prefix_positions, detach)
-    hidden, seen, before = model.read(F.embedding(batch.ids, table), batch.positions, batch.own,
-                                      kept, LOOK_LAYER)
-    return table, hidden, first, seen, before
+    kept, first, drift = model.watch(x, batch.prefix_positions, detach)
+    hidden, seen, before = model.read(
+        F.embedding(batch.ids, table), batch.positions, batch.own, kept, LOOK_LAYER
+    )
+    return table, hidden, first, seen, before, drift
 
 
 def step_loss(
     model: LanguageModel, batch: Batch, scale: float, helpers: float, detach: bool
 ) -> tuple[Tensor, dict[str, list[bool]]]:
     """Return the loss of a batch and, per question kind, which answers were right."""
-    table, hidden, first, seen, before = forward(model, batch, scale, detach)
+    table, hidden, first, seen, before, drift = forward(model, batch, scale, detach)
     asked, hinted = batch.targets >= 0, batch.hints >= 0
     logits = hidden[asked] @ table.T
-    loss = F.cross_entropy(logits, batch.targets[asked])
+    loss = F.cross_entropy(logits, batch.targets[asked]) + DRIFT * drift
     if helpers > 0:
         hint = F.cross_entropy(hidden[hinted] @ table.T, batch.hints[hinted])
         head = batch.prefix_ids.shape[1] - batch.features.shape[1]
@@ -150,8 +171,11 @@ def main() -> None:
     parser.add_argument("bank", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=40)
-    parser.add_argument("--stages", type=plan,
-                        default="0:8:6:16,0.2:16:3:16,0.4:32:2:16,0.6:64:1:16,0.75:192:1:16:d")
+    parser.add_argument(
+        "--stages",
+        type=plan,
+        default="0:8:6:16,0.2:16:3:16,0.4:32:2:16,0.6:64:1:16,0.75:192:1:16:d",
+    )
     parser.add_argument("--init", type=Path)
     parser.add_argument("--muon-lr", type=float, default=0.01)
     parser.add_argument("--adam-lr", type=float, default=1.5e-3)
@@ -164,24 +188,34 @@ def main() -> None:
     torch.manual_seed(args.seed)
     model = LanguageModel()
     start_words(model)
-    start_clocks(model)
+    start_circuit(model)
     bank = banks.load(args.bank)
-    scale = FEATURE_NORM / float(np.sqrt((bank.features[:50].astype(np.float32) ** 2).sum(-1).mean()))
+    scale = FEATURE_NORM / float(
+        np.sqrt((bank.features[:50].astype(np.float32) ** 2).sum(-1).mean())
+    )
     if args.init:
         state = torch.load(args.init)
         model.load_state_dict(state["model"])
         scale = state["scale"]
     named = list(model.named_parameters())
     matrices = [p for n, p in named if p.ndim == 2 and n.startswith("layers")]
-    optimizer = Optimizer(matrices, [p for n, p in named if not (p.ndim == 2 and n.startswith("layers"))],
-                          args.muon_lr, args.adam_lr)
+    optimizer = Optimizer(
+        matrices,
+        [p for n, p in named if not (p.ndim == 2 and n.startswith("layers"))],
+        args.muon_lr,
+        args.adam_lr,
+    )
     rng, start, step, done = np.random.default_rng(100 * args.seed + args.rank), time.time(), 0, 0.0
     shared = np.random.default_rng(args.seed)  # the same lengths in every process
     tally: dict[str, list[bool]] = defaultdict(list)
     losses: list[float] = []
     while done < 1:
         open_stages = [s for s in args.stages if s[0] <= done]
-        chosen = open_stages[-1] if shared.random() < 0.6 else open_stages[int(shared.integers(len(open_stages)))]
+        chosen = (
+            open_stages[-1]
+            if shared.random() < 0.6
+            else open_stages[int(shared.integers(len(open_stages)))]
+        )
         _, n, size, n_questions, detach = chosen
         batch = make_batch(rng, bank, size, int(n * shared.uniform(0.7, 1.1)), n_questions)
         helpers = max(0.0, 1 - done / args.helpers_until)
@@ -195,9 +229,14 @@ def main() -> None:
         for kind, hits in found.items():
             tally[kind].extend(hits)
         if step % 50 == 0 and args.rank == 0:
-            line = {"phase": "lm", "step": step, "pairs": n, "seconds": round(time.time() - start),
-                    "loss": round(float(np.mean(losses)), 4),
-                    **{k: round(float(np.mean(tally[k])), 2) for k in sorted(tally)}}
+            line = {
+                "phase": "lm",
+                "step": step,
+                "pairs": n,
+                "seconds": round(time.time() - start),
+                "loss": round(float(np.mean(losses)), 4),
+                **{k: round(float(np.mean(tally[k])), 2) for k in sorted(tally)},
+            }
             print(json.dumps(line), flush=True)
             tally.clear()
             losses.clear()

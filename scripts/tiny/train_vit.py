@@ -46,8 +46,9 @@ def loss_of(features: Tensor, labels: Tensor, codes: dict[str, Tensor]) -> Tenso
     for logits, column in zip(slot_logits(features, codes), labels.unbind(-1), strict=True):
         weight = torch.ones(logits.shape[-1])
         weight[-1] = 0.25
-        total = total + F.cross_entropy(logits.flatten(0, 1), column.flatten(), weight,
-                                        ignore_index=UNKNOWN)
+        total = total + F.cross_entropy(
+            logits.flatten(0, 1), column.flatten(), weight, ignore_index=UNKNOWN
+        )
     return total + 1e-4 * features.square().mean()
 
 
@@ -55,7 +56,9 @@ def loss_of(features: Tensor, labels: Tensor, codes: dict[str, Tensor]) -> Tenso
 def accuracy(features: Tensor, labels: Tensor, codes: dict[str, Tensor]) -> dict[str, float]:
     """Return per-slot accuracy on the cells that carry the slot."""
     found = {}
-    for name, logits, column in zip(SLOTS, slot_logits(features, codes), labels.unbind(-1)):
+    for name, logits, column in zip(
+        SLOTS, slot_logits(features, codes), labels.unbind(-1), strict=False
+    ):
         there = (column != UNKNOWN) & (column < logits.shape[-1] - 1)
         found[name] = (logits.argmax(-1) == column)[there].float().mean().item()
     return found
@@ -116,9 +119,15 @@ def main() -> None:
         if step % 50 == 0 and args.rank == 0:
             with torch.no_grad():
                 found = accuracy(model(test_frames), test_labels, codes)
-            line = {"phase": "vit", "step": step, "pairs": step * args.batch * args.world,
-                    "n_files": n_files, "seconds": round(time.time() - start),
-                    "loss": round(running, 4), **{k: round(v, 3) for k, v in found.items()}}
+            line = {
+                "phase": "vit",
+                "step": step,
+                "pairs": step * args.batch * args.world,
+                "n_files": n_files,
+                "seconds": round(time.time() - start),
+                "loss": round(running, 4),
+                **{k: round(v, 3) for k, v in found.items()},
+            }
             print(json.dumps(line), flush=True)
             torch.save(model.state_dict(), args.out)
     if args.rank == 0:

@@ -18,16 +18,31 @@ from bank import N_CARDS, N_PLAIN, Bank
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from retake_edge import scene as sc  # noqa: E402
-from retake_edge import scene_questions as sq  # noqa: E402
+from retake_edge import scene as sc
+from retake_edge import scene_questions as sq
 
 STEPS_PER_S = 4
 GRID, PER_PAIR = 4, 17
 HEADER = "<|im_start|>user\n<|vision_start|>"
-WEIGHTS = {"number": 3, "when_card": 3, "order": 3, "card_exists": 1, "number_at": 1.5, "exists": 2,
-           "colour": 0.7, "shape": 0.7, "when_object": 2, "object_at": 1.5, "first_card": 1,
-           "last_card": 1, "first_object": 0.7, "last_object": 0.7, "background": 1.5,
-           "motion": 1.5, "count": 0.5}
+WEIGHTS = {
+    "number": 4,
+    "when_card": 4,
+    "order": 6,
+    "card_exists": 2,
+    "number_at": 2,
+    "exists": 2,
+    "colour": 0.5,
+    "shape": 0.5,
+    "when_object": 4,
+    "object_at": 2,
+    "first_card": 1,
+    "last_card": 1,
+    "first_object": 0.5,
+    "last_object": 0.5,
+    "background": 0.7,
+    "motion": 0.7,
+    "count": 0.5,
+}
 NAMES = (tuple(sc.COLOURS), sc.SHAPES)
 NAMED_WORDS = tuple([tokens.encode(" " + w)[0] for w in words] for words in NAMES)
 _KINDS, _P = list(WEIGHTS), np.array(list(WEIGHTS.values())) / sum(WEIGHTS.values())
@@ -69,7 +84,7 @@ def draw_video(rng: np.random.Generator, bank: Bank, n: int) -> Video:
     ends = np.append(times[1:], times[-1] + (times[-1] - times[-2]))
     rows: list[np.ndarray] = []
     segments, cards, used, at = [], [], set(), 0
-    density = rng.choice((0.7, 1.5, 2.5)) * 3 / n
+    density = rng.choice((1.0, 2.0, 4.0)) * 3 / n
     for length in lengths:
         clip = int(rng.integers(len(bank.segments)))
         picks = rng.integers(0, N_PLAIN, length)
@@ -87,7 +102,9 @@ def draw_video(rng: np.random.Generator, bank: Bank, n: int) -> Video:
                     used.add(card.colour)
                     i += len(shown)
             i += 1
-        segments.append(replace(bank.segments[clip], start_s=times[at], end_s=ends[at + length - 1]))
+        segments.append(
+            replace(bank.segments[clip], start_s=times[at], end_s=ends[at + length - 1])
+        )
         rows.append(bank.features[clip, picks])
         at += length
     seconds = float(ends[-1])
@@ -130,17 +147,20 @@ def draw_questions(rng: np.random.Generator, video: Video, n: int) -> list[sq.Qu
 
 
 def evidence(question: sq.Question, video: Video) -> np.ndarray:
-    """Return which pairs hold the evidence, bool [n]; none where it is spread out."""
-    held = np.zeros(len(video.times_s), bool)
+    """Return which pairs hold the evidence, bool [n]; none where it is spread out.
+
+    For a time it is the first pair alone, and where a time is given that of this clock.
+    """
+    times, kind = video.times_s, question.kind
+    held = np.zeros(len(times), bool)
     if question.time_s is None:
         return held
-    parts: tuple = video.scene.segments
-    if question.kind in ("number", "when_card", "order", "card_exists", "number_at",
-                         "first_card", "last_card"):
-        parts = video.scene.cards
-    for part in parts:
+    if kind.startswith("when") or kind.endswith("_at"):
+        return np.floor(times) == np.floor(question.time_s)
+    cards = kind in ("number", "order", "card_exists", "first_card", "last_card")
+    for part in video.scene.cards if cards else video.scene.segments:
         if part.start_s <= question.time_s < part.end_s:
-            held |= (video.times_s >= part.start_s) & (video.times_s < part.end_s)
+            held |= (times >= part.start_s) & (times < part.end_s)
     return held
 
 
@@ -172,7 +192,8 @@ def make_batch(rng: np.random.Generator, bank: Bank, size: int, n: int, n_questi
     asked = [draw_questions(rng, v, n_questions) for v in videos]
     head, mark = tokens.encode(HEADER), tokens.token_ids()["?"]
     rows: list[list[tuple[list[int], list[int]]]] = [
-        [(question_ids(q.text), tokens.encode(q.answer + "<|im_end|>")) for q in qs] for qs in asked]
+        [(question_ids(q.text), tokens.encode(q.answer + "<|im_end|>")) for q in qs] for qs in asked
+    ]
     longest = max(sum(len(a) + len(b) - 1 for a, b in r) for r in rows)
     ids = torch.zeros(size, longest, dtype=torch.long)
     positions = torch.zeros(size, longest, 3, dtype=torch.long)
@@ -207,5 +228,14 @@ def make_batch(rng: np.random.Generator, bank: Bank, size: int, n: int, n_questi
     clocks = [[tokens.clock_base() + int(t) for t in v.times_s] for v in videos]
     return Batch(
         torch.from_numpy(np.stack([v.features for v in videos])),
-        torch.tensor([head + c for c in clocks]), torch.from_numpy(np.stack(prefix)),
-        ids, positions, own, targets, hints, looks, named, kinds)
+        torch.tensor([head + c for c in clocks]),
+        torch.from_numpy(np.stack(prefix)),
+        ids,
+        positions,
+        own,
+        targets,
+        hints,
+        looks,
+        named,
+        kinds,
+    )

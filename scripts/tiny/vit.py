@@ -27,8 +27,16 @@ def patchify(frames: Tensor) -> Tensor:
 def rotary() -> tuple[Tensor, Tensor]:
     """Return cos and sin [64, head_dim] of the tokens' rows and columns, in merge-block order."""
     g, quarter = SIDE // PATCH // MERGE, EMBED // HEADS // 4
-    gy, gx, my, mx = (t.reshape(-1) for t in torch.meshgrid(
-        torch.arange(g), torch.arange(g), torch.arange(MERGE), torch.arange(MERGE), indexing="ij"))
+    gy, gx, my, mx = (
+        t.reshape(-1)
+        for t in torch.meshgrid(
+            torch.arange(g),
+            torch.arange(g),
+            torch.arange(MERGE),
+            torch.arange(MERGE),
+            indexing="ij",
+        )
+    )
     frequency = 10000.0 ** (-torch.arange(quarter).float() / quarter)
     rows, columns = ((gy * MERGE + my)[:, None] * frequency, (gx * MERGE + mx)[:, None] * frequency)
     angle = torch.cat([rows, columns], 1).repeat(1, 2)

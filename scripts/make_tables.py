@@ -1,0 +1,159 @@
+"""Put the figures of the run files in benchmarks/ into README.md and docs/policy.md.
+
+    python scripts/make_tables.py          write what lies between the markers anew
+    python scripts/make_tables.py --check  only say whether it is up to date (exit 1 if not)
+
+A block starts with `<!-- NAME -->`, ends with `<!-- /NAME -->`, and NAME is one of BLOCKS.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from retake_edge.bench.quality_report import (
+    length_table,
+    percent,
+    pooled,
+    quality_table,
+    runs_of,
+    select,
+)
+from retake_edge.bench.tables import origin, speed_table
+from retake_edge.bench.text_report import text_table
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("README.md", "docs/policy.md")
+KEEPS = (0.25, 0.125)
+
+
+def run_file(name: str) -> dict[str, Any]:
+    """Read benchmarks/NAME.json."""
+    document: dict[str, Any] = json.loads((ROOT / "benchmarks" / f"{name}.json").read_text())
+    return document
+
+
+def source(name: str) -> str:
+    """Say which run file a table comes from, and how that was made."""
+    return f"Run file [benchmarks/{name}.json](benchmarks/{name}.json): {origin(run_file(name))}."
+
+
+def measured() -> str:
+    """The README's block: quality, text and speed, the main figures only."""
+    parts = [
+        "### Right answers after compression",
+        _quality_summary(run_file("quality")),
+        source("quality"),
+        "### Facts found again in long text, with a pretrained model",
+        text_table(run_file("text-needle")),
+        source("text-needle"),
+        "### Time and memory against the full cache",
+        _speed_summary(run_file("speed")),
+        source("speed"),
+    ]
+    return "\n\n".join(parts)
+
+
+def _quality_summary(document: dict[str, Any]) -> str:
+    names = ("needle", "when", "all")
+    heads = [f"{name}, keep {keep:g}" for keep in KEEPS for name in names]
+    lines = [f"| policy | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    full = select(document, "none", 1.0)
+    shares = [percent(pooled(full, name)) for name in names]
+    lines.append(f"| none (full cache) | {' | '.join(shares * len(KEEPS))} |")
+    for policy in dict.fromkeys(policy for policy, _ in runs_of(document) if policy != "none"):
+        shares = [
+            percent(pooled(select(document, policy, keep), name))
+            for keep in KEEPS
+            for name in names
+        ]
+        lines.append(f"| {policy} | {' | '.join(shares)} |")
+    n = pooled(full, "all").n
+    lengths = sorted({cell["frames"] for cell in document["cells"]})
+    text = (
+        f"In %, with the 95 % interval; {n} questions on videos of {lengths[0]} to {lengths[-1]} "
+    )
+    return (
+        "\n".join(lines) + f"\n\n{text}frames, model `tiny`, the same questions for every policy."
+    )
+
+
+def _speed_summary(document: dict[str, Any]) -> str:
+    model = document["model"]
+    cut = f", cut to {model['layers']} layers" if model.get("is_cut") else ""
+    return "\n\n".join([f"{model['name']}{cut}.", *map(speed_table, document["lengths"])])
+
+
+def quality() -> str:
+    """All policies and keep ratios, pooled over lengths; then by length at the smallest ratio."""
+    document = run_file("quality")
+    lowest = min(cell["keep"] for cell in document["cells"])
+    by_length = [length_table(document, name, lowest) for name in ("needle", "when")]
+    return "\n\n".join([quality_table(document), *by_length])
+
+
+def events() -> str:
+    """How many tokens of a card survive in each layer."""
+    document = run_file("quality")
+    lowest = min(cell["keep"] for cell in document["cells"])
+    longest = max(cell["frames"] for cell in document["cells"])
+    n_layers = len(document["cells"][0]["card_tokens_by_layer"])
+    heads = [f"layer {i}" for i in range(n_layers)]
+    lines = [
+        f"| keep {lowest:g}, {longest} frames | {' | '.join(heads)} |",
+        "|---|" + "---|" * n_layers,
+    ]
+    for cell in document["cells"]:
+        if cell["keep"] == lowest and cell["frames"] == longest:
+            pairs = zip(cell["card_tokens_by_layer"], cell["cards_seen_by_layer"], strict=True)
+            shown = [f"{tokens:.1f} ({100 * seen:.0f} %)" for tokens, seen in pairs]
+            lines.append(f"| {cell['policy']} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def text_needle() -> str:
+    """Every policy on text."""
+    return text_table(run_file("text-needle"))
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "measured": measured,
+    "quality": quality,
+    "events": events,
+    "text-needle": text_needle,
+}
+
+
+def filled(page: str) -> str:
+    """Return a page with every block made anew."""
+    for name, block in BLOCKS.items():
+        pattern = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if pattern.search(page):
+            made = block()
+            page = pattern.sub(lambda m, made=made: f"{m[1]}\n{made}\n\n{m[2]}", page)  # type: ignore[misc]
+    return page
+
+
+def stale_pages() -> list[Path]:
+    """Return the pages whose blocks disagree with the run files."""
+    pages = [ROOT / page for page in PAGES]
+    return [page for page in pages if filled(page.read_text()) != page.read_text()]
+
+
+def main() -> None:
+    """Write the pages, or check them."""
+    stale = stale_pages()
+    if "--check" in sys.argv:
+        for page in stale:
+            print(f"{page.name} disagrees with benchmarks/; run scripts/make_tables.py")
+        sys.exit(bool(stale))
+    for page in stale:
+        page.write_text(filled(page.read_text()))
+
+
+if __name__ == "__main__":
+    main()
