@@ -18,7 +18,7 @@ DONE := $(VENV)/done
 
 DEMO_VIDEO ?= models/tiny/demo.mp4
 DEMO_QUESTION ?= What number is on the red card?
-DEMO_ARGS ?= --model tiny
+DEMO_ARGS ?= --model tiny --keep-ratio 0.25
 
 # Needed by pip and CMake in every step below.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

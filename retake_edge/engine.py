@@ -146,7 +146,10 @@ class Engine:
         scores = values = None
         with self._measure("score"):
             if policy.needs_scores:
-                scores = capture.scores(unrotate=self._settings.pivotkv.positions == "reforge")
+                scores = capture.scores(
+                    unrotate=self._settings.pivotkv.positions == "reforge",
+                    n_windows=policy.query_windows,
+                )
             if policy.needs_values:
                 values = capture.values(self._value_projection(capture.n_embd_v))
         return pivotkv.ChunkEvidence(

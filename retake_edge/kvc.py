@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ class Capture:
         self._lib, self._context = _library(), context.handle
         flags = (_CAPTURE_Q if q_stride else 0) | (_Q_F32 if q_f32 else 0)
         _check(self._lib.retake_kvc_begin(self._context, seq, n_max, max(1, q_stride), flags))
-        self._open = True
+        self._open, self._q_stride = True, max(1, q_stride)
 
     def __enter__(self) -> Capture:
         return self
@@ -130,9 +131,11 @@ class Capture:
         best = np.zeros((self.n_layer, n), np.float32)
         out = np.empty_like(best)
         flags = _UNROTATE if unrotate else 0
-        width = -(-n // max(1, n_windows))
-        for first in range(0, n, width):
-            window = (first, min(width, n - first), 0, n)
+        n_rows = -(-n // self._q_stride)  # a window without a query would be refused
+        n_windows = min(n_windows, n_rows)
+        edges = [i * n_rows // n_windows * self._q_stride for i in range(n_windows)] + [n]
+        for first, end in pairwise(edges):
+            window = (first, end - first, 0, n)
             _check(self._lib.retake_kvc_scores(self._context, out, *window, flags))
             np.maximum(best, out, out=best)
         return best

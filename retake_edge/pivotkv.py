@@ -28,6 +28,9 @@ it on transitions."""
 ATTENTION_SHARE = 0.5
 """The share of `hybrid`'s budget, forced tokens apart, for the highest attention scores."""
 
+QUERY_WINDOWS = 16
+"""Parts of a chunk whose queries vote apart in `hybrid`: about a grid frame each."""
+
 
 @dataclass(frozen=True)
 class ChunkEvidence:
@@ -72,6 +75,9 @@ class ChunkEvidence:
 class Policy:
     """A selection rule and what the engine must measure for it.
 
+    `query_windows`: in how many equal parts the chunk's queries are summed for the scores, the
+    part that attends most being the one that counts (1: one sum over all, as in the paper).
+
     `select(evidence, n_keep, rng, pivot)` returns distinct indices, int [L, n_keep], in any
     order, with all forced tokens among them; 1 <= forced <= n_keep < n holds when it is called.
     """
@@ -79,6 +85,7 @@ class Policy:
     select: Callable[[ChunkEvidence, int, np.random.Generator, str], Ints]
     needs_scores: bool = False
     needs_values: bool = False
+    query_windows: int = 1
 
 
 def select_cells(
@@ -179,7 +186,7 @@ def _none(e: ChunkEvidence, n_keep: int, rng: np.random.Generator, pivot: str) -
 
 POLICIES: dict[str, Policy] = {
     "pivotkv": Policy(_pivotkv, needs_scores=True),
-    "hybrid": Policy(_hybrid, needs_scores=True, needs_values=True),
+    "hybrid": Policy(_hybrid, needs_scores=True, needs_values=True, query_windows=QUERY_WINDOWS),
     "coverage": Policy(_coverage, needs_values=True),
     "uniform": Policy(_uniform),
     "random": Policy(_random),

@@ -27,6 +27,7 @@ from retake_edge.bench.run_file import command_line, run_file, write_run_file
 from retake_edge.bench.stats import share
 from retake_edge.config import GenerationConfig, PivotKVConfig, RetakeConfig, RuntimeConfig
 from retake_edge.evidence import Span
+from retake_edge.models import ModelFiles, ModelManifest, file_sha256, resolve_model
 from retake_edge.scene import Card, Scene, make_scene, write_video
 from retake_edge.scene_questions import Question, grade, make_questions
 from retake_edge.session import open_video
@@ -67,7 +68,7 @@ def asked_about(scene: Scene, question: Question) -> Card:
 
 
 def outcomes(
-    scene: Scene, settings: RetakeConfig, model: str, n_questions: int
+    scene: Scene, settings: RetakeConfig, model: ModelFiles | ModelManifest, n_questions: int
 ) -> Iterator[Outcome]:
     """Index a scene's video and yield the outcome of each question."""
     with tempfile.TemporaryDirectory() as folder:
@@ -134,12 +135,18 @@ def main() -> None:
         runtime=RuntimeConfig(n_threads=options.threads),
         generation=GenerationConfig(max_tokens=8),
     )
+    model = resolve_model(options.model)
+    facts = {
+        "name": options.model,
+        "model_sha256": file_sha256(model.model),
+        "mmproj_sha256": file_sha256(model.mmproj),
+    }
     found: list[Outcome] = []
     for i in range(options.scenes):
         scene = make_scene(
             options.first_seed + i, options.seconds, difficulty=options.difficulty, n_cards=4
         )
-        found += outcomes(scene, settings, options.model, options.questions)
+        found += outcomes(scene, settings, model, options.questions)
         hits, right = (share(getattr(o, name) for o in found) for name in ("is_hit", "is_right"))
         print(
             f"{i + 1} of {options.scenes} scenes: top span on the needle {hits.value:.2f}, "
@@ -147,9 +154,7 @@ def main() -> None:
             file=sys.stderr,
         )
     chosen = {key: value for key, value in vars(options).items() if key != "output"}
-    document = run_file(
-        "evidence", chosen | {"config": settings.to_dict()}, {"name": options.model}, results(found)
-    )
+    document = run_file("evidence", chosen | {"config": settings.to_dict()}, facts, results(found))
     document["command"] = command_line(sys.argv).replace(
         "retake-edge", "python scripts/evaluate_evidence.py", 1
     )

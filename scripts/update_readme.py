@@ -52,7 +52,7 @@ def transcript() -> str:
     """Run the demo's questions and return what a terminal shows."""
     lines = []
     for question in DEMO_QUESTIONS:
-        command = [sys.executable, "-m", "retake_edge", "ask", str(DEMO), question]
+        command = [sys.executable, "-m", "retake_edge", "ask", str(DEMO), question, "--no-cache"]
         run = subprocess.run(
             [*command, "--keep-ratio", "0.25"], capture_output=True, text=True, check=True
         )

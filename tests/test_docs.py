@@ -22,12 +22,13 @@ def test_the_file_tree_in_the_readme_is_up_to_date():
 
 def test_the_transcript_in_the_readme_is_what_the_program_says():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = re.findall(r'^\$ retake-edge ask (\S+) "(.+?)" (.+)\n(.+)\n(.+)$', readme, re.MULTILINE)
+    pattern = r'^\$ retake-edge ask (\S+) "(.+?)" (.+)\n(.+)\n(.+\n.+)$'
+    shown = re.findall(pattern, readme, re.MULTILINE)
     assert len(shown) == 2
-    for video, question, options, answer, summary in shown:
+    for video, question, options, answer, told in shown:
         command = [sys.executable, "-m", "retake_edge", "ask", str(ROOT / video), question]
         run = subprocess.run([*command, *options.split()], capture_output=True, text=True)
-        assert (run.stdout.strip(), run.stderr.strip()) == (answer, summary)
+        assert (run.stdout.strip(), run.stderr.strip()) == (answer, told)
 
 
 def test_every_policy_of_the_command_line_has_a_rule():

@@ -16,7 +16,13 @@ import numpy.typing as npt
 
 from retake_edge.bench.contenders import Contender, cells
 from retake_edge.bench.replay import N_AFTER, Replayed, ReplaySettings, n_clock_tokens, replay
-from retake_edge.bench.videos import BenchVideo, encode_video, group, make_video
+from retake_edge.bench.videos import (
+    QUESTIONS_PER_VIDEO,
+    BenchVideo,
+    encode_video,
+    group,
+    make_video,
+)
 from retake_edge.config import RuntimeConfig
 from retake_edge.errors import ConfigError
 from retake_edge.llama import Context, Model
@@ -24,7 +30,6 @@ from retake_edge.models import ModelManifest
 from retake_edge.scene_questions import Question, grade
 from retake_edge.vision import VisionEncoder, VisionFeatures
 
-QUESTIONS_PER_VIDEO = 21
 _SEED_STRIDE = 1_000_003
 _CELL_PADDING = 256
 

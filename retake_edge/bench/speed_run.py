@@ -162,7 +162,7 @@ def _features(task: SpeedTask, grid: np.ndarray) -> Iterator[VisionFeatures]:
     """The grid frames a few at a time, so that no more of them are in memory."""
     for first in range(0, len(grid), 8):
         part = np.array(grid[first : first + 8])
-        times_s = (first + np.arange(len(part))) * task.step_s
+        times_s = np.arange(first, first + len(part), dtype=np.float64) * task.step_s
         yield VisionFeatures(part, times_s, times_s + task.step_s / 4, task.rows, task.cols)
 
 

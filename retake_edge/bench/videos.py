@@ -20,13 +20,14 @@ _MAX_CARDS = 6
 _SECONDS_PER_CARD = 6
 
 GROUPS = {
-    "needle": ("number", "number_at"),
+    "needle": ("number",),
     "when": ("when_card", "when_object"),
     "order": ("order", "first_card", "last_card", "first_object", "last_object", "count"),
 }
 """Question kinds by what they test; all others are 'other'."""
 
-_TURNS = ("number", "when_card", "number_at", "when_object", *KINDS)
+_TURNS = ("number", "when_card", "number", "when_object", "number", "when_card", "number", *KINDS)
+QUESTIONS_PER_VIDEO = len(_TURNS)
 
 
 def group(kind: str) -> str:

@@ -1,6 +1,6 @@
 """Answer questions about held-out scenes in PyTorch, by kind and length; write a table.
 
-    python evaluate.py VIT.pt LM.pt OUT_FOLDER --scenes 12
+    python evaluate.py VIT.pt LM.pt OUT_FOLDER
 
 Every scene goes through a video file (mp4v, 224 px) and is sampled at 2 frames a second, as the
 engine does. `random 0.125` removes all but an eighth of the vision tokens after the prefill,
@@ -107,56 +107,60 @@ def evaluate(
         pairs = sampled_pairs(scene)
         kept, following = prefill(*models, pairs, 1.0)
         gone = None if keep is None else drop_random(np.random.default_rng(seed), len(pairs), keep)
-        for question in sq.make_questions(scene, n_questions, seed):
+        for question in sq.make_questions(
+            scene, n_questions, seed, (*sq.KINDS, *NEEDLES, *NEEDLES)
+        ):
             said = answer(models[1], kept, following, question.text, gone)
             found[question.kind].append(sq.grade(question, said))
     return found
 
 
-def table(runs: dict[str, dict[str, list[bool]]]) -> str:
-    """Return a markdown table, kinds as rows."""
-    lines = ["| kind | " + " | ".join(runs) + " |", "|---" * (len(runs) + 1) + "|"]
+def table(scores: dict[str, dict[str, list[int]]]) -> str:
+    """Return a markdown table of shares right (and how many were asked), kinds as rows."""
+    lines = ["| kind | " + " | ".join(scores) + " |", "|---" * (len(scores) + 1) + "|"]
     for kind in sq.KINDS:
         cells = [
-            f"{np.mean(r[kind]):.2f} ({len(r[kind])})" if r.get(kind) else "-"
-            for r in runs.values()
+            f"{r[kind][0] / r[kind][1]:.2f} ({r[kind][1]})" if r.get(kind) else "-"
+            for r in scores.values()
         ]
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
+def save(out: Path, name: str, found: dict[str, list[bool]]) -> None:
+    """Add a run to held_out.json and write the table of all runs beside it."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "held_out.json"
+    scores = json.loads(path.read_text()) if path.exists() else {}
+    scores[name] = {kind: [int(np.sum(v)), len(v)] for kind, v in found.items()}
+    scores = dict(
+        sorted(scores.items(), key=lambda run: ("random" in run[0], int(run[0].split()[0])))
+    )
+    path.write_text(json.dumps(scores, indent=1) + "\n")
+    (out / "held_out.md").write_text(table(scores))
+
+
 def main() -> None:
-    """Evaluate all lengths; write held_out.json and held_out.md."""
+    """Evaluate the lengths asked for; add them to held_out.json and held_out.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("vit", type=Path)
     parser.add_argument("lm", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--frames", type=int, nargs="+", default=[64, 128, 256, 512])
-    parser.add_argument("--scenes", type=int, default=12)
-    parser.add_argument("--questions", type=int, default=34)
+    parser.add_argument("--frames", type=int, nargs="*", default=[64, 128, 256, 512])
     parser.add_argument("--drop-frames", type=int, nargs="*", default=[64])
+    parser.add_argument("--scenes", type=int, default=8)
+    parser.add_argument("--questions", type=int, default=46)
     args = parser.parse_args()
     torch.set_num_threads(1)
     models = load(args.vit, args.lm)
-    runs = {
-        f"{n} frames, {d}": evaluate(
-            models, n, max(4, args.scenes * 64 // n if n > 256 else args.scenes), args.questions, d
-        )
-        for n in args.frames
-        for d in ("mixed", "hard")
-    }
+    for n in args.frames:
+        scenes = args.scenes if n <= 256 else max(4, args.scenes // 2)
+        for level in ("mixed", "hard"):
+            found = evaluate(models, n, scenes, args.questions, level)
+            save(args.out, f"{n} frames, {level}", found)
     for n in args.drop_frames:
-        runs[f"{n}, hard, random 0.125"] = evaluate(
-            models, n, args.scenes, args.questions, "hard", 0.125
-        )
-    args.out.mkdir(parents=True, exist_ok=True)
-    text = table(runs)
-    (args.out / "held_out.md").write_text(text)
-    scores = {
-        r: {k: [int(np.sum(v)), len(v)] for k, v in found.items()} for r, found in runs.items()
-    }
-    (args.out / "held_out.json").write_text(json.dumps(scores, indent=1) + "\n")
-    print(text)
+        found = evaluate(models, n, args.scenes, args.questions, "hard", 0.125)
+        save(args.out, f"{n} frames, hard, random 0.125", found)
 
 
 if __name__ == "__main__":
