@@ -34,7 +34,8 @@ _FLOAT_ARRAY = np.ctypeslib.ndpointer(np.float32, flags="C_CONTIGUOUS")
 
 @lru_cache(maxsize=1)
 def _library() -> ctypes.CDLL:
-    lib: ctypes.CDLL = native.load_libraries()._lib
+    # A handle of its own: argument types belong to a handle, and other users have others.
+    lib = ctypes.CDLL(native.load_libraries()._lib._name)
     context, i32, u32, null = ctypes.c_void_p, ctypes.c_int32, ctypes.c_uint32, ctypes.c_void_p
     signatures: dict[str, list[Any]] = {
         "supported": [context],

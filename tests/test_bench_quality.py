@@ -20,7 +20,10 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quality")
     arguments = ["bench", "quality", "--frames", "32", "--keep", "1,0.25", "--questions", "21"]
     files = ["--out", str(folder / "run.json"), "--plot", str(folder / "plot.svg")]
-    done = CliRunner().invoke(app, [*arguments, "--policies", POLICIES, *files, "--json"])
+    command = [*arguments, "--policies", POLICIES, *files, "--json"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["retake-edge", *command])
+        done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     return json.loads(done.stdout), folder
 
