@@ -79,7 +79,7 @@ class PivotKVConfig:
     prefilled between two compressions. `n_queries`: rows of Q that score a chunk (0: all).
     """
 
-    policy: str = "pivotkv"
+    policy: str = "hybrid"
     keep_ratio: float | None = None
     kv_budget: int | None = None
     prefill_chunk_frames: int = 32

@@ -35,7 +35,10 @@ class Point:
 
 
 def line_chart(title: str, x_label: str, lines: Mapping[str, Sequence[Point]]) -> str:
-    """Return an SVG: shares in % against x (logarithmic), one line a name, intervals as bars."""
+    """Return an SVG: shares in % against x, one line a name, intervals as bars.
+
+    x is logarithmic and falls from left to right, so that names stand where the lines are apart.
+    """
     width, height, left, right, top, bottom = 760, 420, 56, 190, 40, 48
     xs = sorted({point.x for points in lines.values() for point in points})
     low = min((p.low for points in lines.values() for p in points), default=0.0)
@@ -43,7 +46,7 @@ def line_chart(title: str, x_label: str, lines: Mapping[str, Sequence[Point]]) -
     spread = np.log2(xs[-1] / xs[0]) if len(xs) > 1 else 1.0
 
     def at(x: float, value: float) -> tuple[float, float]:
-        across = np.log2(x / xs[0]) / spread if len(xs) > 1 else 0.5
+        across = np.log2(xs[-1] / x) / spread if len(xs) > 1 else 0.5
         up = (value - floor) / (1 - floor or 1)
         return left + across * (width - left - right), height - bottom - up * (
             height - top - bottom
@@ -54,7 +57,7 @@ def line_chart(title: str, x_label: str, lines: Mapping[str, Sequence[Point]]) -
         _text((width - right + left) / 2, height - 10, x_label, anchor="middle"),
     ]
     for tick in np.arange(floor, 1.001, 0.1):
-        y = at(xs[0], tick)[1]
+        y = at(xs[-1], tick)[1]
         parts.append(_line(left, y, width - right, y, "#8884", 1))
         parts.append(_text(left - 8, y + 4, f"{100 * tick:.0f}", anchor="end"))
     for x in xs:
@@ -71,7 +74,7 @@ def line_chart(title: str, x_label: str, lines: Mapping[str, Sequence[Point]]) -
             (x, y), y_low, y_high = at(p.x, p.value), at(p.x, p.low)[1], at(p.x, p.high)[1]
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
             parts.append(_line(x + shift, y_low, x + shift, y_high, colour, 1))
-        ends.append((at(ordered[-1].x, ordered[-1].value)[1], name, colour))
+        ends.append((at(ordered[0].x, ordered[0].value)[1], name, colour))
     parts += _labels(ends, width - right + 14)
     return _svg(width, height, parts)
 

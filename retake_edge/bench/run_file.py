@@ -67,7 +67,18 @@ def write_run_file(document: dict[str, Any], path: Path) -> None:
     Raises:
         ConfigError: the folder does not exist or cannot be written.
     """
-    write_whole(path, json.dumps(document, indent=1) + "\n")
+    write_whole(path, layout(document))
+
+
+def layout(document: dict[str, Any]) -> str:
+    """Return a run file's text: a line for each entry, and for each item of a list in it."""
+    lines = []
+    for key, value in document.items():
+        shown = json.dumps(value)
+        if isinstance(value, list) and value:
+            shown = "[\n  " + ",\n  ".join(json.dumps(item) for item in value) + "\n ]"
+        lines.append(f" {json.dumps(key)}: {shown}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def write_whole(path: Path, text: str) -> None:

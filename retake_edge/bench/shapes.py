@@ -9,6 +9,8 @@ from retake_edge.errors import ConfigError
 VISION_LAYERS_MIN = 3
 """Fewer make no tower that the loader takes."""
 
+_MIN_VOCAB = 512
+
 
 @dataclass(frozen=True)
 class VisionShape:
@@ -44,12 +46,17 @@ class ModelShape:
     vision: VisionShape
 
     def cut(self, n_layer: int) -> ModelShape:
-        """Return the shape with at most `n_layer` layers in both parts: all ratios that compare
-        one layer's work with another's stay, whole-model figures do not."""
+        """Return the shape with at most `n_layer` layers, and its vocabulary cut alike.
+
+        Then every part of the language model does the same share of the work as in the whole, and
+        ratios stay. The vision tower keeps `VISION_LAYERS_MIN` layers at least.
+        """
         n_vision = min(self.vision.n_layer, max(VISION_LAYERS_MIN, n_layer))
         deepstack = tuple(range(min(len(self.vision.deepstack), n_layer, n_vision)))
         vision = replace(self.vision, n_layer=n_vision, deepstack=deepstack)
-        return replace(self, n_layer=min(self.n_layer, n_layer), vision=vision)
+        kept = min(self.n_layer, n_layer)
+        n_vocab = max(_MIN_VOCAB, self.n_vocab * kept // self.n_layer)
+        return replace(self, n_layer=kept, n_vocab=n_vocab, vision=vision)
 
 
 _QWEN25_VISION = VisionShape("qwen2.5vl", 32, 1280, 3420, 16, 14, full_attention_every=8)

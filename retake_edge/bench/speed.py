@@ -50,15 +50,15 @@ class SpeedSettings:
     kv_types: tuple[str, ...] = ("f16", "q8_0")
 
     def __post_init__(self) -> None:
-        if self.n_frames < 2 or self.n_decode < 1 or self.repeats < 1:
+        if self.n_frames < 4 or self.n_decode < 1 or self.repeats < 1:
             raise ConfigError(
                 f"--frames {self.n_frames}, --predict {self.n_decode}, --repeats {self.repeats}: "
-                "they must be at least 2, 1 and 1."
+                "they must be at least 4, 1 and 1."
             )
         if not 0 < self.keep < 1:
             raise ConfigError(f"--keep is {self.keep}, but must be above 0 and below 1.")
-        if self.encode_frames is not None and self.encode_frames < 2:
-            raise ConfigError(f"--encode-frames is {self.encode_frames}, but must be at least 2.")
+        if self.encode_frames is not None and self.encode_frames < 4:
+            raise ConfigError(f"--encode-frames is {self.encode_frames}, but must be at least 4.")
 
 
 def run_speed(
