@@ -144,7 +144,7 @@ def headline() -> str:
     return (
         f"With an eighth of the vision tokens kept, the default policy (`{policy}`) still answers "
         f"{shown[policy]} % of\nthe questions about one-second events, the full cache "
-        f"{shown['none']} %, PivotKV as published {shown['pivotkv']} %, random\ndropping "
+        f"{shown['none']} %, PivotKV with protected pivots\n{shown['pivotkv']} %, random dropping "
         f"{shown['random']} %: the bundled model on rendered videos "
         "([run file](benchmarks/quality.json))."
     )
