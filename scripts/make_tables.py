@@ -45,7 +45,9 @@ def is_measured(name: str) -> bool:
 
 def source(name: str) -> str:
     """Say which run file a table comes from, and how that was made."""
-    return f"Run file [benchmarks/{name}.json](benchmarks/{name}.json): {origin(run_file(name))}."
+    document = run_file(name)
+    note = f" {document['note']}" if "note" in document else ""
+    return f"Run file [benchmarks/{name}.json](benchmarks/{name}.json): {origin(document)}.{note}"
 
 
 def measured() -> str:
