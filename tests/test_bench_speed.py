@@ -81,6 +81,18 @@ def test_ratios_are_ours_against_the_full_cache(figures):
     assert ratios(full, full)["video time"] == 1
 
 
+def test_cells_and_memory_do_not_grow_with_the_video_once_the_budget_is_reached(tmp_path):
+    model, mmproj = random_pair(small("qwen2.5-vl-3b"), "q8_0", tmp_path)
+    budget = replace(SETTINGS, long_side_px=112, kv_budget=256, with_full=False, kv_types=("f16",))
+    short, long = (
+        run_speed(str(model), mmproj, replace(budget, n_frames=n))["runs"][f"{budget.policy} f16"]
+        for n in (128, 1024)
+    )
+    assert long["n_tokens"] == 8 * short["n_tokens"] and long["n_ctx"] == short["n_ctx"]
+    assert long["n_cells"] <= short["n_cells"]
+    assert long["peak_memory_bytes"] - short["peak_memory_bytes"] < 4 << 20
+
+
 def test_an_error_of_a_measuring_process_arrives_as_what_it_was(tmp_path):
     model, mmproj = random_pair(small("qwen2.5-vl-3b"), "q8_0", tmp_path)
     too_small = replace(SETTINGS, runtime=RuntimeConfig(n_ctx=64), long_side_px=112)

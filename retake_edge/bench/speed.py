@@ -16,8 +16,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from retake_edge import errors
 from retake_edge.bench.speed_run import SpeedTask, manifest_of
 from retake_edge.config import PivotKVConfig, RuntimeConfig
@@ -34,11 +32,15 @@ _SCENE_PX = 448
 
 @dataclass(frozen=True)
 class SpeedSettings:
-    """What is run. `encode_frames`: how many frames are encoded (None: all); the features of
-    further ones repeat them, since the language model's work does not depend on their values."""
+    """What is run. `kv_budget`: most cells our runs keep of the video, whatever its length (None:
+    the share `keep` of them). `with_full`: whether the full cache runs, too. `encode_frames`: how
+    many frames are encoded (None: all); the features of further ones repeat them, since the
+    language model's work does not depend on their values."""
 
     n_frames: int = 128
     keep: float = 0.25
+    kv_budget: int | None = None
+    with_full: bool = True
     policy: str = PivotKVConfig().policy
     chunk_frames: int = 32
     n_queries: int = 256
@@ -88,14 +90,9 @@ def run_speed(
         name: min(figures, key=lambda f: f["seconds"]["video in all"])
         for name, figures in runs.items()
     }
-    full = best["full f16"]
-    return {
-        "video": video,
-        "runs": best,
-        "ratios": {
-            name: ratios(full, figures) for name, figures in best.items() if figures != full
-        },
-    }
+    full = best.get("full f16")
+    compared = {} if full is None else {n: ratios(full, f) for n, f in best.items() if f != full}
+    return {"video": video, "runs": best, "ratios": compared}
 
 
 def ratios(full: dict[str, Any], ours: dict[str, Any]) -> dict[str, float]:
@@ -123,9 +120,13 @@ def _variants(settings: SpeedSettings) -> dict[str, tuple[dict[str, Any], dict[s
         "n_queries": settings.n_queries,
     }
     full = {"policy": "none", **shared}
-    ours = {"policy": settings.policy, "keep_ratio": settings.keep, **shared}
+    ours = {"policy": settings.policy, "kv_budget": settings.kv_budget, **shared}
+    if settings.kv_budget is None:
+        ours["keep_ratio"] = settings.keep
     runtime = asdict(settings.runtime)
-    found = {"full f16": (full, runtime | {"type_k": "f16", "type_v": "f16"})}
+    found = {}
+    if settings.with_full:
+        found["full f16"] = (full, runtime | {"type_k": "f16", "type_v": "f16"})
     for kind in settings.kv_types:
         found[f"{settings.policy} {kind}"] = (ours, runtime | {"type_k": kind, "type_v": kind})
     return found
@@ -148,8 +149,7 @@ def _prepared(
         features, decode_s, encode_s = _encoded(path, manifest, encoder, settings)
         step = encoder.frames_per_step
     n_steps = -(-settings.n_frames // step)
-    grid = features.embeddings
-    np.save(folder / "features.npy", grid[np.arange(n_steps) % len(grid)])
+    _write_features(features, n_steps, folder / "features.f32")
     video = {
         "n_frames": settings.n_frames,
         "n_frames_encoded": n_encoded,
@@ -161,9 +161,10 @@ def _prepared(
     task = SpeedTask(
         model=model,
         mmproj=None if mmproj is None else str(mmproj),
-        features=str(folder / "features.npy"),
+        features=str(folder / "features.f32"),
         rows=features.rows,
         cols=features.cols,
+        n_embd=features.embeddings.shape[2],
         step_s=step / FPS,
         n_decode=settings.n_decode,
         frames_per_step=step,
@@ -171,6 +172,13 @@ def _prepared(
         runtime={},
     )
     return video, task
+
+
+def _write_features(features: VisionFeatures, n_steps: int, path: Path) -> None:
+    """Write `n_steps` grid frames one by one, the encoded ones again and again."""
+    with path.open("wb") as file:
+        for step in range(n_steps):
+            file.write(features.embeddings[step % len(features.embeddings)].tobytes())
 
 
 def _encoded(

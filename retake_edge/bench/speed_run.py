@@ -34,20 +34,26 @@ QUESTION = "What happens in this video, and when?"
 
 @dataclass(frozen=True)
 class SpeedTask:
-    """What one process does. `model`, `mmproj`: as on the command line; `features`: an npy file
-    f32 [T, N, n_embd_inp] of grid frames, each `step_s` seconds after the one before; `n_decode`
-    tokens are generated."""
+    """What one process does. `model`, `mmproj`: as on the command line; `features`: a file of
+    f32 [T, rows * cols, n_embd], grid frames, each `step_s` seconds after the one before;
+    `n_decode` tokens are generated."""
 
     model: str
     mmproj: str | None
     features: str
     rows: int
     cols: int
+    n_embd: int
     step_s: float
     n_decode: int
     frames_per_step: int
     pivotkv: dict[str, Any]
     runtime: dict[str, Any]
+
+    @property
+    def n_values_per_step(self) -> int:
+        """Numbers in one grid frame's features."""
+        return self.rows * self.cols * self.n_embd
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,8 @@ def run_task(task: SpeedTask) -> SpeedFigures:
     source = resolve_model(task.model, Path(task.mmproj) if task.mmproj else None)
     with Model(source.model, n_gpu_layers=runtime.n_gpu_layers) as llm:
         manifest = manifest_of(source, llm)
-        grid = np.load(task.features, mmap_mode="r")
-        plan = _plan(task, len(grid), llm, manifest, pivotkv, runtime)
+        n_steps = Path(task.features).stat().st_size // (task.n_values_per_step * 4)
+        plan = _plan(task, n_steps, llm, manifest, pivotkv, runtime)
         with _context(llm, plan.n_ctx, runtime) as context:
             engine = Engine(
                 context, RetakeConfig(pivotkv=pivotkv, runtime=runtime), n_after=plan.shape.n_after
@@ -86,7 +92,7 @@ def run_task(task: SpeedTask) -> SpeedFigures:
             engine.prefill_text(manifest.prompt.before)
             builder = ChunkBuilder(llm, manifest.layout, engine.next_position)
             blocks = frame_blocks(
-                _features(task, grid),
+                _features(task, n_steps),
                 plan.shape.steps_per_chunk,
                 per_patch=True,
                 n_embd=llm.n_embd,
@@ -158,12 +164,15 @@ def _context(llm: Model, n_ctx: int, runtime: RuntimeConfig) -> Context:
     )
 
 
-def _features(task: SpeedTask, grid: np.ndarray) -> Iterator[VisionFeatures]:
-    """The grid frames a few at a time, so that no more of them are in memory."""
-    for first in range(0, len(grid), 8):
-        part = np.array(grid[first : first + 8])
-        times_s = np.arange(first, first + len(part), dtype=np.float64) * task.step_s
-        yield VisionFeatures(part, times_s, times_s + task.step_s / 4, task.rows, task.cols)
+def _features(task: SpeedTask, n_steps: int) -> Iterator[VisionFeatures]:
+    """The grid frames a few at a time, so that no more of them are in memory (nor mapped)."""
+    shape = (-1, task.rows * task.cols, task.n_embd)
+    with open(task.features, "rb") as file:
+        for first in range(0, n_steps, 8):
+            count = min(8, n_steps - first) * task.n_values_per_step
+            part = np.fromfile(file, np.float32, count).reshape(shape)
+            times_s = np.arange(first, first + len(part), dtype=np.float64) * task.step_s
+            yield VisionFeatures(part, times_s, times_s + task.step_s / 4, task.rows, task.cols)
 
 
 def own_peak_memory_bytes() -> int:

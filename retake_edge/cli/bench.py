@@ -173,6 +173,10 @@ def speed(
     ] = None,
     frames: Annotated[str, typer.Option(help="Lengths of the video in frames.")] = "128",
     keep: Annotated[float, typer.Option(help="Share of the vision tokens kept.")] = 0.25,
+    kv_budget: Annotated[
+        int | None, typer.Option(help="Most cells kept, at every length, in place of --keep.")
+    ] = None,
+    full: Annotated[bool, typer.Option(help="Run the full cache, too.")] = True,
     policy: Annotated[str, typer.Option(help="Which cells stay.")] = config.PivotKVConfig().policy,
     prefill_chunk_frames: Annotated[
         int, typer.Option(help="Frames prefilled between two compressions.")
@@ -215,6 +219,8 @@ def speed(
 
     settings = SpeedSettings(
         keep=keep,
+        kv_budget=kv_budget,
+        with_full=full,
         policy=policy,
         chunk_frames=prefill_chunk_frames,
         n_queries=n_queries,
