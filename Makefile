@@ -3,12 +3,18 @@
 #
 #   make demo      asks a question about the bundled video
 #   make test      ruff, mypy, pytest
+#   make parity    makes the model families' goldens anew with torch and transformers, in a .venv of
+#                  their own, and compares them with tests/golden/families
 #   make           set-up alone: .venv, dependencies, patched llama.cpp, the package (editable)
 #   make install   installs the package into the environment of PYTHON, for use outside of here
 #
 #   CMAKE_ARGS="-DGGML_CUDA=on" make        llama.cpp options; kept until other ones are given
-#   RETAKE_LLAMA_CPP_SOURCE=DIR make        a local llama.cpp tree instead of the download
+#   RETAKE_LLAMA_CPP_SOURCE=DIR make        a local llama.cpp tree instead of the download; needs no
+#                                           download at all where it is llama-cpp-python's
+#                                           vendor/llama.cpp, whose bindings are then taken, too
 #   PYTEST_ARGS="-m browser" make unit      other tests: -m browser needs Chromium, -m gpu a GPU
+#   PARITY_PIP="--extra-index-url URL" make parity  where pip finds torch's CPU builds for Linux;
+#                                           PARITY_TORCH=torch==2.13.0 where all builds are such
 #   PYTHON=python3.12 make                  the interpreter of .venv, and of make install
 
 PYTHON ?= python3
@@ -20,6 +26,13 @@ DEMO_VIDEO ?= models/tiny/demo.mp4
 DEMO_QUESTION ?= What number is on the red card?
 DEMO_ARGS ?= --model tiny --keep-ratio 0.25
 
+PARITY := .venv-parity
+# The local version keeps pip from taking a build for CUDA, which is gigabytes.
+PARITY_TORCH ?= torch==2.13.0+cpu
+PARITY_TORCHVISION ?= torchvision==0.28.0
+PARITY_PIP ?=
+PARITY_FAMILIES ?=
+
 # Needed by pip and CMake in every step below.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := $(BIN)/python -m pip install --quiet
@@ -28,9 +41,9 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet
 PIP_BUILD := $(PIP_INSTALL) --no-build-isolation
 
 NATIVE_INPUTS := CMakeLists.txt scripts/fetch_llama_cpp.py scripts/apply_patches.py \
-    $(wildcard cpp_patches/*) $(wildcard cpp_patches/src/*)
+    scripts/take_bindings.py $(wildcard cpp_patches/*) $(wildcard cpp_patches/src/*)
 
-.PHONY: build demo test lint unit install clean FORCE
+.PHONY: build demo test lint unit parity install clean FORCE
 .DELETE_ON_ERROR:
 
 build: $(DONE)/package
@@ -47,15 +60,16 @@ lint: build
 unit: build
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# The bindings first (see below): a plain `pip install .` would have pip build llama-cpp-python's
-# own llama.cpp as well, with the same CMAKE_ARGS, and never load it.
-install: $(DONE)/bindings
-	archive=$$($(BIN)/python scripts/fetch_llama_cpp.py build/downloads) && \
-	    CMAKE_ARGS=-DLLAMA_BUILD=OFF $(PYTHON) -m pip install "$$archive"
+parity: $(PARITY)/done $(DONE)/build-tools
+	[ -n "$$RETAKE_LLAMA_CPP_SOURCE" ] || $(BIN)/python scripts/fetch_llama_cpp.py build/downloads
+	PYTHONPATH=scripts $(PARITY)/bin/python -m parity check $(PARITY_FAMILIES) \
+	    --out tests/golden/families
+
+install:
 	$(PYTHON) -m pip install .
 
 clean:
-	rm -rf $(VENV) build retake_edge/lib
+	rm -rf $(VENV) $(PARITY) build retake_edge/lib retake_edge/_bindings
 
 # --- set-up, step by step ---------------------------------------------------------------------
 
@@ -74,12 +88,11 @@ $(DONE)/build-tools: $(DONE)/venv
 	    as requires; print(*requires())') && { [ -z "$$tools" ] || $(PIP_INSTALL) $$tools; }
 	@touch $@
 
-# llama-cpp-python without a llama.cpp of its own: LLAMA_BUILD=OFF leaves the Python bindings.
-# It is installed from the archive on disk: under the index's address pip would keep this wheel in
-# its cache and later hand it to projects that want the libraries.
-$(DONE)/bindings: $(DONE)/build-tools cpp_patches/UPSTREAM scripts/fetch_llama_cpp.py
-	archive=$$($(BIN)/python scripts/fetch_llama_cpp.py build/downloads) && \
-	    CMAKE_ARGS=-DLLAMA_BUILD=OFF $(PIP_BUILD) "$$archive"
+# torchvision without its dependencies, since those would bring another torch.
+$(PARITY)/done: scripts/parity/requirements.txt
+	$(PYTHON) -m venv $(PARITY)
+	$(PARITY)/bin/python -m pip install --quiet $(PARITY_PIP) '$(PARITY_TORCH)' -r $<
+	$(PARITY)/bin/python -m pip install --quiet $(PARITY_PIP) --no-deps '$(PARITY_TORCHVISION)'
 	@touch $@
 
 # The options of the last build. CMAKE_ARGS left out means the same as before; other options start
@@ -89,11 +102,13 @@ $(DONE)/options: FORCE | $(DONE)/venv
 	options=$$(printf 'CMAKE_ARGS=%s\nRETAKE_LLAMA_CPP_SOURCE=%s\n' \
 	    "$$args" "$$RETAKE_LLAMA_CPP_SOURCE"); \
 	[ "$$options" = "$$(cat $@ 2>/dev/null)" ] || { \
-	    rm -rf build/editable retake_edge/lib && printf '%s\n' "$$options" > $@; }
+	    rm -rf build/editable retake_edge/lib retake_edge/_bindings && \
+	    printf '%s\n' "$$options" > $@; }
 
-# The package in editable form: Python changes need no build, and the libraries go to
-# retake_edge/lib. A local llama.cpp tree may have changed, so it is looked at every time.
-$(DONE)/package: $(DONE)/bindings $(DONE)/options $(NATIVE_INPUTS) pyproject.toml \
+# The package in editable form: Python changes need no build, and what is built goes to
+# retake_edge/lib and retake_edge/_bindings. A local llama.cpp tree may have changed, so it is looked
+# at every time.
+$(DONE)/package: $(DONE)/build-tools $(DONE)/options $(NATIVE_INPUTS) pyproject.toml \
     $(if $(RETAKE_LLAMA_CPP_SOURCE),FORCE)
 	@echo "Building the patched llama.cpp: some minutes the first time, then only what changed."
 	CMAKE_ARGS="$$(sed -n 's/^CMAKE_ARGS=//p' $(DONE)/options)" \

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import platform
-import resource
-import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from retake_edge import __version__
-from retake_edge.clock import clock
 from retake_edge.evidence import Span
 from retake_edge.video_map import VideoStats
 
@@ -53,20 +50,9 @@ class Answer:
 
     def summary(self) -> str:
         """Return one line about the video, its frames and cells."""
-        video = self.video
-        share = video.n_cells_kept / video.n_cells_before
-        return (
-            f"{clock(video.duration_s)} video, {video.n_frames} frames, "
-            f"{video.n_cells_kept} of {video.n_cells_before} KV cells kept ({share:.0%})"
-        )
+        return self.video.summary()
 
 
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
     return {"retake_edge": __version__, "python": platform.python_version()}
-
-
-def peak_memory_bytes() -> int:
-    """Return the most memory this process has had resident."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

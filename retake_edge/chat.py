@@ -17,6 +17,7 @@ class Conversation:
         self._session = session
         self.turns: list[Answer] = []
         self._position = session.engine.next_position
+        self._start = session.engine.mark()
 
     def __enter__(self) -> Conversation:
         return self
@@ -53,6 +54,6 @@ class Conversation:
     def reset(self) -> None:
         """Forget all turns."""
         engine = self._session.engine
-        engine.context.remove(engine.next_position)
+        engine.go_back(self._start)
         self._position = engine.next_position
         self.turns.clear()

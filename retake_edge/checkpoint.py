@@ -6,7 +6,8 @@ rest of the work depends on, and how much of the journal was safe by then. A fin
 a last record and its final name; it needs no resume file any more.
 
 The newest cells wait in the resume file: the next chunk may begin at their position, and cells
-can only be told apart by position.
+can only be told apart by position. So do the states of recurrent layers, which the next chunk
+replaces; a finished journal holds the last ones.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from retake_edge.errors import NativeError
 from retake_edge.journal import (
     ARRAYS,
     CELLS,
+    STATES,
     Journal,
     JournalWriter,
     read_arrays,
     write_atomically,
 )
-from retake_edge.kvc import cells_used
 from retake_edge.llama import Context
 from retake_edge.prefill import StreamState
 from retake_edge.reader import Thumbnail, VideoReader
@@ -57,6 +58,14 @@ class Chunks:
         for time_s, size in zip(arrays["jpeg_times_s"], arrays["jpeg_sizes"], strict=True):
             self.thumbnails.append((float(time_s), arrays["jpegs"][at : at + size].tobytes()))
             at += int(size)
+
+    def joined(self) -> ChunkResult:
+        """Return the results of all chunks as one."""
+        return ChunkResult(
+            sum(result.n_cells for result in self.results),
+            np.concatenate([result.cell_frames for result in self.results], axis=1),
+            np.concatenate([result.pivot_share for result in self.results]),
+        )
 
 
 @dataclass(frozen=True)
@@ -118,14 +127,23 @@ class Recorder:
         self._next_cell, self._n_frames = newest, n_frames
         n_bytes = self._journal.sync()
         state = Resume(n_bytes, newest, engine.state(), stream, dict(seconds))
-        write_atomically(self._resume, _packed(state, self._context.save_cells(newest)))
+        cells, states = self._context.save_cells(newest), self._context.save_states()
+        write_atomically(self._resume, _packed(state, cells, states))
+
+    def add_whole(self, reader: VideoReader, result: ChunkResult) -> None:
+        """Save what is known of a video whose cells `finish` saves all at once."""
+        assert self._journal is not None
+        self._journal.append_arrays(self._arrays(reader, result, reader.n_frames))
 
     def finish(
         self, engine: Engine, video: Mapping[str, Any], seconds: Mapping[str, float]
     ) -> None:
-        """Save the newest cells and the figures of the whole."""
+        """Save the cells that are not saved yet, and the figures of the whole."""
         assert self._journal is not None
         self._journal.append(CELLS, self._context.save_cells(self._next_cell))
+        states = self._context.save_states()
+        if states:
+            self._journal.append(STATES, states)
         state = engine.state()
         self._journal.append_json(
             {
@@ -133,7 +151,7 @@ class Recorder:
                 "seconds": dict(seconds),
                 "next_position": state.next_position,
                 "next_time": state.next_time,
-                "n_cells": cells_used(self._context),
+                "n_cells": state.n_cells,
             }
         )
         self._journal.sync()
@@ -157,10 +175,11 @@ class Recorder:
         }
 
 
-def _packed(state: Resume, cells: npt.NDArray[np.uint8]) -> bytes:
+def _packed(state: Resume, cells: npt.NDArray[np.uint8], states: bytes) -> bytes:
     values = asdict(state)
     arrays: dict[str, npt.NDArray[Any]] = {
         "cells": cells,
+        "states": np.frombuffer(states, np.uint8),
         "last_frame": values["stream"].pop("last_frame"),
         "distances": values["stream"].pop("distances"),
     }
@@ -172,8 +191,10 @@ def _packed(state: Resume, cells: npt.NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def read_resume(path: Path) -> tuple[Resume, npt.NDArray[np.uint8]] | None:
-    """Return where an interrupted run stopped, and its newest cells; None if there is nothing.
+def read_resume(path: Path) -> tuple[Resume, npt.NDArray[np.uint8], bytes] | None:
+    """Return where an interrupted run stopped, its newest cells and its recurrent states.
+
+    None if there is nothing.
 
     A damaged file counts as none (a zip archive has checksums): the work then starts anew.
     """
@@ -185,7 +206,8 @@ def read_resume(path: Path) -> tuple[Resume, npt.NDArray[np.uint8]] | None:
             last_frame=arrays["last_frame"], distances=arrays["distances"], **values.pop("stream")
         )
         engine = EngineState(memory=arrays.get("memory"), **values.pop("engine"))
-        return Resume(engine=engine, stream=stream, **values), arrays["cells"]
+        states = arrays["states"].tobytes()
+        return Resume(engine=engine, stream=stream, **values), arrays["cells"], states
     except FileNotFoundError:
         return None
     except Exception:
@@ -220,6 +242,8 @@ def load_chunks(journal: Journal, context: Context) -> Chunks:
         for record in journal.checked():
             if record.tag == CELLS:
                 context.load_cells(record.content)
+            elif record.tag == STATES:
+                context.load_states(bytes(record.content))
             elif record.tag == ARRAYS:
                 chunks.add(read_arrays(record))
     except (NativeError, KeyError, ValueError) as error:

@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 from retake_edge.errors import ConfigError
 
 POLICIES = (
+    "spread",
     "pivotkv",
     "hybrid",
     "coverage",
@@ -19,8 +20,11 @@ POLICIES = (
     "random",
     "random-stratified",
     "recent",
+    "frames",
     "none",
 )
+WHOLE_POLICIES = ("frames", "none")
+"""Policies that evict no cells: fewer frames, each of them whole, or the video as it is."""
 PIVOT_MODES = ("protect", "reference", "none")
 POSITION_MODES = ("keep", "reforge")
 KV_TYPES = ("f32", "f16", "q8_0", "q4_0")
@@ -39,12 +43,12 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 class SamplingConfig:
     """Which frames are looked at.
 
-    `fps` is frames per second of the video's own clock; `long_side_px` caps the longer side of a
-    frame. None: the model's own rule.
+    `fps` is frames per second of the video's own clock, `max_frames` the most that are taken;
+    `long_side_px` caps the longer side of a frame. None: the model's own rule.
     """
 
     fps: float | None = None
-    max_frames: int = 2048
+    max_frames: int | None = None
     long_side_px: int | None = None
     start_s: float = 0.0
     end_s: float | None = None
@@ -52,7 +56,8 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.fps is not None:
             _require(0 < self.fps <= 1000, "--fps", self.fps, "above 0 and at most 1000")
-        _require(self.max_frames >= 1, "--max-frames", self.max_frames, "at least 1")
+        if self.max_frames is not None:
+            _require(self.max_frames >= 1, "--max-frames", self.max_frames, "at least 1")
         if self.long_side_px is not None:
             _require(self.long_side_px >= 28, "--long-side", self.long_side_px, "at least 28")
         _require(self.start_s >= 0, "--start", self.start_s, "0 or later")
@@ -74,18 +79,19 @@ class DPSelectConfig:
 class PivotKVConfig:
     """Which KV cells of the video stay (paper section 3.3; `policy` names the rule).
 
+    Policy `frames` leaves out whole frames instead, as models without a choice have it done.
     `keep_ratio`: share of video cells kept in (0, 1]; None: what `kv_budget` asks for, or 1/4.
     `kv_budget`: most video cells kept over the whole video. `prefill_chunk_frames`: frames
     prefilled between two compressions. `n_queries`: rows of Q that score a chunk (0: all).
     """
 
-    policy: str = "hybrid"
+    policy: str = "spread"
     keep_ratio: float | None = None
     kv_budget: int | None = None
     prefill_chunk_frames: int = 32
     positions: str = "keep"
     pivot: str = "protect"
-    n_queries: int = 256
+    n_queries: int = 128
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -14,16 +14,27 @@ Ints = npt.NDArray[np.int32]
 
 # Layers are walked in groups whose vectors stay in a core's cache: every step reads all of them.
 _GROUP_BYTES = 1 << 20
-_MEMORY_BLOCK = 256
+_FAR = -2.5  # below minus half of the largest squared distance of unit vectors, 4
+_ROUNDING = 5e-7
+# Larger products OpenBLAS shares among threads, which costs a hundred times as much as it brings
+# when other programs are busy.
+_ONE_THREAD = 1 << 18
 
 
-def farthest_points(vectors: Floats, n_keep: int, seeds: Ints, memory: Floats | None) -> Ints:
+def farthest_points(
+    vectors: Floats,
+    n_keep: int,
+    seeds: Ints,
+    memory: Floats | None,
+    weights: Floats | None = None,
+) -> Ints:
     """Extend each layer's seeds to `n_keep` tokens, every new one farthest from all chosen.
 
     `vectors`: f32 [L, n, d], compared by direction (L2-normalised here). `seeds`: int [L, s] with
     s <= n_keep <= n, distinct within a layer. `memory`: f32 [L, m, d] or None, vectors kept
-    earlier: what is close to them is not chosen soon. Ties go to the lowest index; tokens with
-    NaN or infinity come last. Returns int32 [L, n_keep], the seeds first.
+    earlier: what is close to them is not chosen soon. `weights`: f32 [L, n] above 0 or None, by
+    which the squared distances are multiplied. Ties go to the lowest index; tokens with NaN or
+    infinity come last. Returns int32 [L, n_keep], the seeds first.
 
     Source: Gonzalez 1985 (greedy k-center).
     """
@@ -32,9 +43,19 @@ def farthest_points(vectors: Floats, n_keep: int, seeds: Ints, memory: Floats | 
     parts = []
     for first in range(0, n_layer, group):
         layers = slice(first, first + group)
-        old = None if memory is None else memory[layers]
-        parts.append(_farthest(vectors[layers], n_keep, seeds[layers], old))
+        old, weight = (None if x is None else x[layers] for x in (memory, weights))
+        parts.append(_farthest(vectors[layers], n_keep, seeds[layers], old, weight))
     return np.concatenate(parts)
+
+
+def layers_joined(vectors: Floats) -> Floats:
+    """Join the directions of all layers to one vector a token: f32 [L, n, d] to [1, n, L * d].
+
+    Every layer counts alike, however long its vectors are. Infinity becomes NaN.
+    """
+    n_layer, n, width = vectors.shape
+    finite = np.where(np.isfinite(vectors), vectors, np.float32(np.nan))
+    return _unit(finite).transpose(1, 0, 2).reshape(1, n, n_layer * width)
 
 
 def remember(memory: Floats | None, vectors: Floats, kept: Ints, n_max: int) -> Floats:
@@ -56,48 +77,59 @@ def evenly_spaced(n: int, n_keep: int) -> Ints:
     return (odd * n // (2 * max(n_keep, 1))).astype(np.int32)
 
 
-def _farthest(vectors: Floats, n_keep: int, seeds: Ints, memory: Floats | None) -> Ints:
+def _farthest(
+    vectors: Floats, n_keep: int, seeds: Ints, memory: Floats | None, weights: Floats | None
+) -> Ints:
     finite = np.asarray(np.isfinite(vectors).all(axis=2))
     units = _unit(np.where(finite[..., None], vectors, 0))
-    columns = np.ascontiguousarray(units.transpose(0, 2, 1))  # [L, d, n]
-    squares = np.einsum("lnd,lnd->ln", units, units)
-    # The distance of a token that is far from all others must stay below "nothing chosen yet".
-    nearest = np.where(finite, np.float32(np.inf), np.float32(-1))
+    centres, columns = _centres(units), _columns(units)
+    # Half of minus the squared distance to the nearest of the chosen; tokens that cannot be
+    # compared stand after all others.
+    nearest = np.where(finite, np.float32(_FAR), np.float32(1))
     if memory is not None and memory.shape[1]:
-        old = _unit(np.where(np.isfinite(memory), memory, 0))
-        for start in range(0, old.shape[1], _MEMORY_BLOCK):
-            block = old[:, start : start + _MEMORY_BLOCK]
-            _lower(nearest, columns, squares, block)
-    n_layer = len(vectors)
-    rows = np.arange(n_layer)
-    chosen = np.empty((n_layer, n_keep), np.int32)
+        old = _centres(_unit(np.where(np.isfinite(memory), memory, 0)))
+        _approach(nearest, old, columns)
+    rows = np.arange(len(vectors))
+    chosen = np.empty((len(vectors), n_keep), np.int32)
     n_seeds = seeds.shape[1]
     chosen[:, :n_seeds] = seeds
-    for start in range(0, n_seeds, _MEMORY_BLOCK):
-        some = seeds[:, start : start + _MEMORY_BLOCK]
-        _lower(nearest, columns, squares, units[rows[:, None], some])
-    nearest[rows[:, None], seeds] = -np.inf
+    if n_seeds:
+        _approach(nearest, centres[rows[:, None], seeds], columns)
+    nearest[rows[:, None], seeds] = np.inf
     for i in range(n_seeds, n_keep):
-        pick = nearest.argmax(axis=1)
+        gain = nearest if weights is None else nearest * weights
+        pick = gain.argmin(axis=1)
         chosen[:, i] = pick
-        _lower(nearest, columns, squares, units[rows, pick][:, None])
-        nearest[rows, pick] = -np.inf
+        _approach(nearest, centres[rows, pick][:, None], columns)
+        nearest[rows, pick] = np.inf
     return chosen
 
 
-def _lower(nearest: Floats, columns: Floats, squares: Floats, centres: Floats) -> None:
-    """Lower the squared distances [L, n] to the nearest of centres [L, c, d], in place."""
-    lengths = np.einsum("lcd,lcd->lc", centres, centres)
-    for c in range(0, centres.shape[1], _MEMORY_BLOCK):
-        part = slice(c, c + _MEMORY_BLOCK)
-        distance = np.matmul(centres[:, part], columns)  # [L, c, n]
-        distance *= -2
-        distance += lengths[:, part, None]
-        best = distance[:, 0] if distance.shape[1] == 1 else distance.min(axis=1)
-        best += squares
+def _centres(units: Floats) -> Floats:
+    """Rows [L, c, d + 2] whose product with `_columns` is minus half of a squared distance."""
+    half = np.einsum("lcd,lcd->lc", units, units)[..., None] / -2
+    return np.concatenate([units, half, np.ones_like(half)], axis=2)
+
+
+def _columns(units: Floats) -> Floats:
+    """Columns [L, d + 2, n], contiguous; the last row also lifts what is but rounding above 0."""
+    half = np.einsum("lnd,lnd->ln", units, units)[:, None] / -2 + np.float32(_ROUNDING)
+    rows = np.concatenate([units.transpose(0, 2, 1), np.ones_like(half), half], axis=1)
+    return np.ascontiguousarray(rows)
+
+
+def _approach(nearest: Floats, centres: Floats, columns: Floats) -> None:
+    """Raise the closeness [L, n] of all tokens to that of new centres [L, c, d + 2], in place."""
+    block = max(1, _ONE_THREAD // columns[0].size)
+    for c in range(0, centres.shape[1], block):
+        some = centres[:, c : c + block]
+        if some.shape[1] == 1:
+            closeness = np.einsum("ldn,ld->ln", columns, some[:, 0])  # not BLAS, see _ONE_THREAD
+        else:
+            closeness = np.matmul(some, columns).max(axis=1)
         # Rounding must not sort equal tokens: identical directions are at distance 0.
-        best[best < 1e-6] = 0
-        np.minimum(nearest, best, out=nearest)
+        np.minimum(closeness, 0, out=closeness)
+        np.maximum(nearest, closeness, out=nearest)
 
 
 def _unit(vectors: Floats) -> Floats:

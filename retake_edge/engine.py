@@ -9,77 +9,58 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
 from retake_edge import coverage, pivotkv, positions
 from retake_edge.attention import AnswerAttention
-from retake_edge.config import RetakeConfig
-from retake_edge.errors import MemoryBudgetError
-from retake_edge.kvc import Capture, cells_used, require_compressible
+from retake_edge.config import WHOLE_POLICIES, RetakeConfig
+from retake_edge.engine_records import ChunkResult, EngineState, ImageRule, Mark
+from retake_edge.errors import MemoryBudgetError, RetakeError
+from retake_edge.kvc import Capture, n_cache_layers, require_compressible
 from retake_edge.llama import Context, Floats, Ints
 from retake_edge.planner import kept_vision
 from retake_edge.prefill import PrefillChunk
 
+__all__ = ["ChunkResult", "Engine", "EngineState", "ImageRule", "Mark", "sample"]
+
 VALUE_DIM = 16
 """Width of the random projection in which coverage compares values."""
 
-MEMORY_CELLS = 1024
+MEMORY_CELLS = 256
 """Most earlier cells a layer remembers for coverage."""
-
-
-@dataclass(frozen=True)
-class ChunkResult:
-    """What became of a chunk.
-
-    `n_cells` before compression; `cell_frames` int32 [n_layer, n_kept]: the video's grid frame of
-    each cell kept, in the order of the cells (-1 - frame for clock text); `pivot_share` f32 [T]:
-    share of pivots among each grid frame's tokens; `seconds` by stage.
-    """
-
-    n_cells: int
-    cell_frames: Ints
-    pivot_share: Floats
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def n_kept(self) -> int:
-        """Cells left of the chunk."""
-        return int(self.cell_frames.shape[1])
-
-
-@dataclass(frozen=True)
-class EngineState:
-    """All that an engine knows besides its cells.
-
-    `rng`: state of the policy's random generator (None: no chunk will follow); `memory` f32
-    [n_layer, m, dim] or None: what coverage remembers of earlier chunks.
-    """
-
-    next_position: int
-    next_time: int
-    rng: dict[str, Any] | None = None
-    memory: Floats | None = None
 
 
 class Engine:
     """A context being filled with one video, and then asked.
 
     `n_after`: cells reserved for a question with its answer. `next_position`: the lowest position
-    above all others; `next_time`: the same on the time axis alone.
+    above all others; `next_time`: the same on the time axis alone; `n_cells`: cells in use.
     """
 
-    def __init__(self, context: Context, settings: RetakeConfig, *, n_after: int) -> None:
+    def __init__(
+        self,
+        context: Context,
+        settings: RetakeConfig,
+        *,
+        n_after: int,
+        images: ImageRule | None = None,
+    ) -> None:
         self.model = context.model
-        self.next_position = self.next_time = 0
+        self._images = images or ImageRule()
+        self.next_position = self.next_time = self.n_cells = 0
         self._context, self._settings, self._n_after = context, settings, n_after
-        self._compresses = settings.pivotkv.policy != "none"
+        self._compresses = settings.pivotkv.policy not in WHOLE_POLICIES
         self._rng = np.random.default_rng(settings.pivotkv.seed)
         self._projection: Floats | None = None
         self._memory: Floats | None = None
         self._seconds: dict[str, float] = {}
+
+    @cached_property
+    def _n_layer(self) -> int:
+        return n_cache_layers(self._context)
 
     @property
     def context(self) -> Context:
@@ -89,14 +70,26 @@ class Engine:
     def state(self) -> EngineState:
         """Return what `restore` needs, besides the cells, to go on from here."""
         rng = self._rng.bit_generator.state
-        return EngineState(self.next_position, self.next_time, dict(rng), self._memory)
+        return EngineState(
+            self.next_position, self.next_time, dict(rng), self._memory, self.n_cells
+        )
 
     def restore(self, state: EngineState) -> None:
         """Go on where another engine was; its cells must be in the context already."""
         self.next_position, self.next_time = state.next_position, state.next_time
-        self._memory = state.memory
+        self._memory, self.n_cells = state.memory, state.n_cells
         if state.rng is not None:
             self._rng.bit_generator.state = state.rng
+
+    def mark(self, position: int | None = None) -> Mark:
+        """Return the end of the sequence, `position` (None: that of the video), to go back to."""
+        position = self.next_position if position is None else position
+        return Mark(position, self._context.save_states(), self.n_cells)
+
+    def go_back(self, mark: Mark) -> None:
+        """Remove what was decoded since `mark`."""
+        self._context.go_back(mark.position, mark.states)
+        self.n_cells = mark.n_cells
 
     def prefill_text(self, text: str) -> None:
         """Decode text; it is never evicted."""
@@ -104,6 +97,7 @@ class Engine:
         if tokens:
             self._context.decode_tokens(tokens, self.next_position)
             self.next_position += len(tokens)
+            self.n_cells += len(tokens)
         self.next_time = self.next_position
 
     def prefill_chunk(self, chunk: PrefillChunk, keep_ratio: float) -> ChunkResult:
@@ -113,26 +107,51 @@ class Engine:
             MemoryBudgetError: no cells are left. ModelError: the cache cannot be compressed.
             NativeError: llama.cpp failed; the chunk is removed.
         """
+        states = self._context.save_states()
+        try:
+            return self._prefill_chunk(chunk, keep_ratio)
+        except RetakeError:
+            self._context.go_back(int(_times(chunk.positions).min()), states)
+            raise
+
+    def _prefill_chunk(self, chunk: PrefillChunk, keep_ratio: float) -> ChunkResult:
         self._seconds = {}
         n, n_text = len(chunk.frame), int(chunk.is_text.sum())
         n_keep = n_text + kept_vision(n - n_text, keep_ratio) if keep_ratio < 1 else n
         if not self._compresses or n_keep >= n:
             with self._measure("prefill"):
-                self._context.decode_embeddings(chunk.embeddings, chunk.positions)
-                self._context.synchronize()
+                self._decode(chunk)
             self._advance(chunk.positions, _times(chunk.positions))
             return self._result(chunk, np.arange(n, dtype=np.int32)[None])
         require_compressible(self._context)
         with Capture(self._context, n_max=n, q_stride=self._query_stride(n)) as capture:
             with self._measure("prefill"):
-                self._context.decode_embeddings(chunk.embeddings, chunk.positions)
-                self._context.synchronize()
+                self._decode(chunk)
             evidence = self._evidence(chunk, capture)
             with self._measure("select"):
                 keep = self._select(evidence, n_keep)
             with self._measure("compact"):
                 self._commit(capture, chunk, keep)
         return self._result(chunk, keep)
+
+    def _decode(self, chunk: PrefillChunk) -> None:
+        if self._images.alone:
+            self._decode_images(chunk)
+        else:
+            self._context.decode_embeddings(chunk.embeddings, chunk.positions)
+        self._context.synchronize()
+
+    def _decode_images(self, chunk: PrefillChunk) -> None:
+        """Decode each image of a chunk on its own, and the text between them as tokens."""
+        edges = np.flatnonzero(np.diff(chunk.frame) | np.diff(chunk.is_text)) + 1
+        for start, end in pairwise([0, *edges.tolist(), len(chunk.frame)]):
+            ids = chunk.positions[..., start:end]
+            if chunk.is_text[start]:
+                first = int(_times(ids)[0])
+                self._context.decode_tokens(chunk.tokens[start:end].tolist(), first)
+            else:
+                rows = chunk.embeddings[start:end]
+                self._context.decode_embeddings(rows, ids, both_ways=self._images.both_ways)
 
     def _query_stride(self, n: int) -> int:
         """Every how many tokens a query is kept; 0 if the policy needs none."""
@@ -205,7 +224,8 @@ class Engine:
         n_pivots = np.bincount(frame[seen], weights=chunk.pivots[seen])
         pivot_share = (n_pivots / np.bincount(frame[seen])).astype(np.float32)
         token_frames = np.where(seen, chunk.frame, -1 - chunk.frame)
-        cell_frames = np.broadcast_to(token_frames[keep], (self.model.n_layer, keep.shape[1]))
+        cell_frames = np.broadcast_to(token_frames[keep], (self._n_layer, keep.shape[1]))
+        self.n_cells += keep.shape[1]
         return ChunkResult(len(frame), cell_frames, pivot_share, self._seconds)
 
     @contextmanager
@@ -230,10 +250,11 @@ class Engine:
                 f"answer needs more than the {self._n_after} KV cells reserved; shorten it or "
                 "lower -n."
             )
+        mark = self.mark()
         try:
             yield from self._answer(tokens, self.next_position, attention)
         finally:
-            self._context.remove(self.next_position)
+            self.go_back(mark)
 
     def reply(
         self, prompt: str, position: int, attention: AnswerAttention | None = None
@@ -248,19 +269,19 @@ class Engine:
         """
         max_tokens = self._settings.generation.max_tokens
         tokens = self.model.tokenize(prompt)
-        n_free = self._context.n_ctx - cells_used(self._context)
+        n_free = self._context.n_ctx - self.n_cells
         if len(tokens) + max_tokens > n_free:
             raise MemoryBudgetError(
                 f"The next turn needs up to {len(tokens) + max_tokens} KV cells, but this "
                 f"conversation has left {n_free}; start a new one, or lower -n."
             )
-        is_complete = False
+        is_complete, mark = False, self.mark(position)
         try:
             yield from self._answer(tokens, position, attention)
             is_complete = True
         finally:
             if not is_complete:
-                self._context.remove(position)
+                self.go_back(mark)
 
     def _answer(
         self, tokens: list[int], position: int, attention: AnswerAttention | None
@@ -276,6 +297,7 @@ class Engine:
         with recorded:
             self._context.decode_tokens(tokens, position)
             position += len(tokens)
+            self.n_cells += len(tokens)
             for _ in range(settings.max_tokens):
                 token = sample(self._context.logits(), settings.temperature, rng)
                 if self.model.is_end(token):
@@ -283,6 +305,7 @@ class Engine:
                 yield token
                 self._context.decode_tokens([token], position)
                 position += 1
+                self.n_cells += 1
 
 
 def _times(ids: Ints) -> Ints:

@@ -28,18 +28,36 @@ _SETTLED_S = 2.0
 # What `retake_edge.indexing` imports: the code that makes a video's cells, and saves them.
 SOURCES = (
     "attention",
+    "calibration",
+    "cell_plan",
     "checkpoint",
+    "clock",
     "config",
     "coverage",
+    "device_memory",
     "dpselect",
     "engine",
+    "engine_records",
     "errors",
+    "families",
+    "families.family",
+    "families.marks",
+    "families.internvl",
+    "families.llava",
+    "families.qwen",
+    "families.smolvlm",
+    "families.template",
+    "frame_size",
+    "frames",
+    "gguf_file",
     "indexing",
     "journal",
     "kvc",
     "llama",
+    "memory_plan",
     "models",
     "native",
+    "number_words",
     "pivotkv",
     "planner",
     "positions",
@@ -47,6 +65,8 @@ SOURCES = (
     "prefilled",
     "progress",
     "reader",
+    "resample",
+    "run_plan",
     "timing",
     "video",
     "video_index",
@@ -147,6 +167,7 @@ def _use(source: ModelManifest | ModelFiles) -> dict[str, Any]:
         "layout": asdict(source.layout),
         "before": source.prompt.before,
         "fps": source.fps,
+        "max_frames": source.max_frames,
     }
 
 
@@ -155,14 +176,21 @@ def engine_facts() -> Mapping[str, str]:
     """Return what identifies the code that makes the cells.
 
     The sources themselves count, so that a session never outlives a change that a version number
-    was not raised for; so does the native library.
+    was not raised for; so do the native libraries.
     """
     sources = hashlib.sha256()
     for name in SOURCES:
-        sources.update(Path(__file__).with_name(f"{name}.py").read_bytes())
-    library = next(iter(sorted(native.library_dir().glob("*llama.*"))))
+        sources.update(_source_file(name).read_bytes())
+    folder = native.library_dir()
+    names = {"library": "*llama.*", "projector_library": "*mtmd.*"}
     return {
         "version": __version__,
         "sources": sources.hexdigest(),
-        "library": file_sha256(library),
+        **{key: file_sha256(min(folder.glob(pattern))) for key, pattern in names.items()},
     }
+
+
+def _source_file(name: str) -> Path:
+    """The file of a module of this package."""
+    path = Path(__file__).parent.joinpath(*name.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")

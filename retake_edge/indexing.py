@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from retake_edge.cell_plan import CellPlan, plan_cells
 from retake_edge.checkpoint import (
     Chunks,
     Recorder,
@@ -21,18 +22,13 @@ from retake_edge.checkpoint import (
     open_journal,
     read_resume,
 )
-from retake_edge.engine import ChunkResult, Engine
+from retake_edge.engine import ChunkResult, Engine, ImageRule
 from retake_edge.errors import NativeError
+from retake_edge.frames import ChosenFrames, choose_frames, in_whole_video
 from retake_edge.journal import SessionError
 from retake_edge.kvc import is_compressible
-from retake_edge.planner import (
-    MemoryPlan,
-    VideoShape,
-    available_memory_bytes,
-    kv_bytes_per_cell,
-    plan_memory,
-)
-from retake_edge.prefill import ChunkBuilder, StreamState, clock_tokens, frame_blocks
+from retake_edge.planner import MemoryPlan, VideoShape
+from retake_edge.prefill import ChunkBuilder, StreamState, frame_blocks
 from retake_edge.prefilled import (
     PrefilledVideo,
     Request,
@@ -42,7 +38,9 @@ from retake_edge.prefilled import (
     video_map_of,
 )
 from retake_edge.reader import VideoReader
+from retake_edge.run_plan import Reckoning, RunPlanner
 from retake_edge.timing import StageTimes
+from retake_edge.video import probe_video
 from retake_edge.video_map import VideoMap, VideoStats
 from retake_edge.vision import VisionEncoder, VisionFeatures
 
@@ -64,7 +62,7 @@ def read_video(
         started = run.resumed(part, resume, key) if part and resume else None
         if started is None:
             started = run.begun()
-            if part and resume and is_compressible(started.context):
+            if part and resume:
                 started.record(Recorder(started.context, part, resume), key)
         started.prefill()
         return started.finished(resources)
@@ -77,31 +75,50 @@ class _Run:
     def __init__(self, request: Request, resources: ExitStack) -> None:
         self.request, self.resources = request, resources
         self.times = StageTimes()
+        self.chunks = Chunks()
+        self.stream: StreamState | None = None
+        self.recorder: Recorder | None = None
+        self.reckoning: Reckoning | None = None
+        self.why_whole = ""
+        self.n_chosen: int | None = None  # frames to be used of a video that does not fit whole
+
+    def _load(self) -> None:
+        """Load the models; the plan has found room for them."""
+        if hasattr(self, "encoder"):
+            return
         with self.times.measure("load"):
-            self.llm, self.manifest = load_model(resources, request)
-            runtime = request.settings.runtime
-            self.encoder = resources.enter_context(
+            self.llm, self.manifest = load_model(self.resources, self.request)
+            runtime = self.request.settings.runtime
+            self.encoder = self.resources.enter_context(
                 VisionEncoder(
                     self.llm,
                     self.manifest.mmproj,
                     offload=runtime.mmproj_offload,
                     n_threads=runtime.n_threads,
+                    overview=self.manifest.frames.overview,
                 )
             )
-        self.chunks = Chunks()
-        self.stream: StreamState | None = None
-        self.recorder: Recorder | None = None
 
     def begun(self) -> _Run:
-        """Plan the memory from the video's first frames, and make the context."""
-        self.reader = self._new_reader()
+        """Plan the run from the video's packets, load the models, and make the context."""
+        with self._planner() as planner:
+            self.manifest = planner.manifest
+            self.reader = self._new_reader()
+            info = self.reader.begin()
+            self.reckoning = planner.reckoned(info, self.request.settings)
+        self._load()
+        self.reader.encoder = self.encoder
         first = next(self.reader.features)
         self.features: Iterator[VisionFeatures] = chain([first], self.reader.features)
-        self.plan = self._plan(first)
+        cells = self._plan(first)
+        self.plan, self.n_chosen, self.why_whole = cells.memory, cells.n_chosen, cells.why_whole
         self._make_engine(self.resources)
-        self.engine.prefill_text(self.manifest.prompt.before)
+        self.engine.prefill_text(self._opening())
         self.builder = self._new_builder(self.engine.next_position)
         return self
+
+    def _planner(self) -> RunPlanner:
+        return RunPlanner(self.request.source, self.request.n_after)
 
     def record(self, recorder: Recorder, key: str) -> None:
         """Save what is done from now on."""
@@ -139,17 +156,22 @@ class _Run:
         found = read_resume(resume)
         if found is None or not part.is_file():
             return None
-        state, newest_cells = found
+        state, newest_cells, states = found
         try:
             with ExitStack() as attempt:
                 journal = open_journal(part, key, state.n_bytes)
                 head = journal.head()
                 plan = head["plan"]
                 self.plan = MemoryPlan(**{**plan, "shape": VideoShape(**plan["shape"])})
+                with self._planner() as planner:
+                    info = probe_video(self.request.path)
+                    self.reckoning = planner.reckoned(info, self.request.settings)
+                self._load()
                 self._make_engine(attempt)
                 with self.times.measure("load"):
                     self.chunks = load_chunks(journal, self.context)
                     self.context.load_cells(newest_cells)
+                    self.context.load_states(states)
                 self.resources.enter_context(attempt.pop_all())
         except (SessionError, NativeError, KeyError, TypeError):
             # A damaged start is worth nothing: the video is read from its beginning.
@@ -168,6 +190,7 @@ class _Run:
             self.times.add(stage, seconds)
         done_times_s = np.array(self.chunks.frame_times_s)
         self.reader = self._new_reader(done_times_s)
+        self.reader.encoder = self.encoder
         self.features = self.reader.features
         self.builder = self._new_builder(n_before, float(done_times_s[0]))
 
@@ -175,7 +198,6 @@ class _Run:
         request = self.request
         return VideoReader(
             request.path,
-            self.encoder,
             self.manifest,
             request.settings,
             self.times,
@@ -188,36 +210,46 @@ class _Run:
 
     def _make_engine(self, resources: ExitStack) -> None:
         with self.times.measure("load"):
-            self.context = make_context(resources, self.llm, self.request, self.plan.n_ctx)
-        self.engine = Engine(self.context, self.request.settings, n_after=self.request.n_after)
+            n_at_once = self.plan.shape.vision_per_step if self.encoder.both_ways else 1
+            self.context = make_context(
+                resources, self.llm, self.request, self.plan.n_ctx, n_at_once
+            )
+        images = ImageRule(
+            alone=self.encoder.both_ways or self.llm.scales_tokens,
+            both_ways=self.encoder.both_ways,
+        )
+        self.engine = Engine(
+            self.context, self.request.settings, n_after=self.request.n_after, images=images
+        )
 
-    def _plan(self, first: VisionFeatures) -> MemoryPlan:
-        settings, step = self.request.settings, self.reader.frames_per_step
-        clock_text = clock_tokens(
-            self.llm, self.manifest.layout, first.times_s[-1], first.middle_s[-1], is_first=False
+    def _opening(self) -> str:
+        """The text before the video."""
+        assert self.reader.info is not None
+        n_frames = self.reader.n_planned()
+        if self.n_chosen is not None:
+            n_frames = self.n_chosen * self.reader.frames_per_step
+        return self.manifest.prompt.opening(n_frames, self.reader.info.duration_s)
+
+    def _plan(self, first: VisionFeatures) -> CellPlan:
+        """Plan the cells once more, from what the tower really makes of a frame."""
+        assert self.reader.info is not None
+        rule = replace(
+            self.manifest.frames,
+            frames_per_step=self.reader.frames_per_step,
+            tokens_per_step=first.rows * first.cols,
         )
-        shape = VideoShape(
-            n_steps=-(-self.reader.n_planned() // step),
-            vision_per_step=first.rows * first.cols,
-            text_per_step=len(clock_text),
-            n_before=len(self.llm.tokenize(self.manifest.prompt.before)),
-            n_after=self.request.n_after,
-            steps_per_chunk=max(1, settings.pivotkv.prefill_chunk_frames // step),
-        )
-        return plan_memory(
-            shape,
-            settings.pivotkv,
-            settings.runtime,
-            kv_bytes_per_cell(self.llm, settings.runtime),
-            available_memory_bytes(),
-        )
+        manifest = replace(self.manifest, frames=rule)
+        request = self.request
+        return plan_cells(self.llm, manifest, request.settings, self.reader.info, request.n_after)
 
     def prefill(self) -> None:
         """Prefill and compress chunk by chunk to the video's end."""
         settings = self.request.settings
         n_embd = self.llm.n_embd
+        is_whole = self.n_chosen is not None or not is_compressible(self.context)
+        chosen = self._chosen() if self.n_chosen is not None else None
         blocks = frame_blocks(
-            self.features,
+            iter([chosen.features]) if chosen else self.features,
             self.plan.shape.steps_per_chunk,
             per_patch=settings.dpselect.per_patch,
             n_embd=n_embd,
@@ -233,13 +265,31 @@ class _Run:
             for stage, seconds in result.seconds.items():
                 self.times.add(stage, seconds)
             stream = self.stream = StreamState.after(block, n_embd, self.stream)
-            if self.recorder is not None:
+            if self.recorder is not None and not is_whole:
                 self._save(partial(self._record_chunk, self.recorder, stream, result))
             n_kept += result.n_kept
             reader = self.reader
             self.request.progress(
                 f"prefill: {n_kept} cells kept", reader.n_frames, reader.n_planned()
             )
+
+        if chosen:
+            self.chunks.results = [self._in_whole_video(chosen)]
+        if self.recorder is not None and is_whole:
+            self._save(partial(self.recorder.add_whole, self.reader, self.chunks.joined()))
+
+    def _chosen(self) -> ChosenFrames:
+        """Read the video to its end, and choose frames."""
+        assert self.n_chosen is not None
+        n_steps = -(-self.reader.n_planned() // self.reader.frames_per_step)
+        return choose_frames(self.features, n_steps, self.n_chosen, self.llm.n_embd)
+
+    def _in_whole_video(self, chosen: ChosenFrames) -> ChunkResult:
+        """What became of the chosen frames, told of all frames of the video."""
+        shape, joined = self.plan.shape, self.chunks.joined()
+        n_cells = len(chosen.pivot_share) * (shape.vision_per_step + shape.text_per_step)
+        cell_frames = in_whole_video(joined.cell_frames, chosen.index)
+        return ChunkResult(n_cells, cell_frames, chosen.pivot_share)
 
     def _record_chunk(self, recorder: Recorder, stream: StreamState, result: ChunkResult) -> None:
         recorder.add(self.engine, stream, self.reader, result, self.times.seconds)
@@ -263,6 +313,7 @@ class _Run:
             dict(self.times.seconds),
             resources.pop_all(),
             is_saved=self.recorder is not None,
+            reckoning=self.reckoning,
         )
 
     def _stats(self, video_map: VideoMap) -> VideoStats:
@@ -276,7 +327,19 @@ class _Run:
             n_frames_kept=len(np.unique(video_map.cell_frames[video_map.cell_frames >= 0])),
             n_cells_before=sum(result.n_cells for result in self.chunks.results),
             n_cells_kept=video_map.cell_frames.shape[1],
-            keep_ratio=self.plan.keep_ratio,
+            keep_ratio=self._keep_ratio(),
             n_ctx=self.plan.n_ctx,
             kv_bytes=self.plan.kv_bytes,
+            reduced_by=self._reduced_by(),
+            why_whole=self.why_whole,
         )
+
+    def _keep_ratio(self) -> float:
+        if self.n_chosen is not None:
+            return self.n_chosen / max(1, len(self.reader.times_s))
+        return self.plan.keep_ratio
+
+    def _reduced_by(self) -> str:
+        if self.n_chosen is not None:
+            return "frames"
+        return "cells" if self.plan.keep_ratio < 1 else "nothing"

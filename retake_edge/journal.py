@@ -28,7 +28,7 @@ import numpy.typing as npt
 from retake_edge.errors import ConfigError
 
 MAGIC = b"retake session\r\n"
-JSON, ARRAYS, CELLS = b"JSON", b"ARRS", b"CELL"
+JSON, ARRAYS, CELLS, STATES = b"JSON", b"ARRS", b"CELL", b"STAT"
 
 Bytes = npt.NDArray[np.uint8]
 Content = bytes | memoryview | Bytes

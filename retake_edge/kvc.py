@@ -20,13 +20,14 @@ import numpy.typing as npt
 
 from retake_edge import native
 from retake_edge.errors import ModelError, NativeError
-from retake_edge.llama import Context, Floats, Ints
+from retake_edge.llama import Context, Floats, Ints, Model
 
 _CAPTURE_Q, _Q_F32 = 1, 2
 _UNROTATE = 1
 _KEYS = {"n_layer": 0, "n_tokens": 2, "n_queries": 3, "n_embd_v": 4, "n_cells_used": 7}
 _UNSUPPORTED = -2
 _TIME_AXIS = 1
+_PROBE_CELLS = 64
 
 _INT32_ARRAY = np.ctypeslib.ndpointer(np.int32, flags="C_CONTIGUOUS")
 _FLOAT_ARRAY = np.ctypeslib.ndpointer(np.float32, flags="C_CONTIGUOUS")
@@ -60,12 +61,16 @@ def _library() -> ctypes.CDLL:
 def _check(status: int) -> int:
     if status >= 0:
         return status
-    reason = (_library().retake_kvc_last_error() or b"").decode("utf-8", "replace")
+    reason = _reason()
     if status == _UNSUPPORTED:
         raise ModelError(
-            f"The KV cache of this model cannot be compressed ({reason}); use --policy none."
+            f"The KV cache of this model cannot be compressed ({reason}); use --policy frames."
         )
     raise NativeError(f"KV cache compression failed with status {status}: {reason}.")
+
+
+def _reason() -> str:
+    return (_library().retake_kvc_last_error() or b"").decode("utf-8", "replace")
 
 
 def require_compressible(context: Context) -> None:
@@ -80,6 +85,24 @@ def require_compressible(context: Context) -> None:
 def is_compressible(context: Context) -> bool:
     """Return whether the context's cache can be captured and compressed."""
     return int(_library().retake_kvc_supported(context.handle)) >= 0
+
+
+def why_not_compressible(model: Model, *, type_k: str = "f16", type_v: str = "f16") -> str:
+    """Return why caches of this model cannot be compressed, '' if they can.
+
+    Raises:
+        MemoryBudgetError: llama.cpp cannot make a context of the model.
+    """
+    n = _PROBE_CELLS
+    with Context(model, n_ctx=n, n_batch=n, n_ubatch=n, type_k=type_k, type_v=type_v) as context:
+        return "" if is_compressible(context) else _reason()
+
+
+def n_cache_layers(context: Context) -> int:
+    """Return the layers that have cells; of a cache that cannot be compressed, all layers."""
+    if not is_compressible(context):
+        return context.model.n_layer
+    return _check(int(_library().retake_kvc_query(context.handle, _KEYS["n_layer"])))
 
 
 class Capture:

@@ -7,6 +7,7 @@ turns flash attention off and hides positions and embedding batches.
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,24 +17,32 @@ import numpy.typing as npt
 
 from retake_edge import native
 from retake_edge.errors import MemoryBudgetError, ModelError, NativeError
+from retake_edge.gguf_file import GgufFile, read_gguf
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
 
 _KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8}
 _FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
+_LOAD_MODE_NONE = 0
 _BYTES = ctypes.POINTER(ctypes.c_uint8)
+_STATES_ONLY = 1  # LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+_BLOB_HEAD_BYTES = 8  # a magic number and the sequence
+_EMBEDDINGS = "token_embd.weight"
 _ROPE_KINDS = {-1: "none", 0: "norm", 2: "neox", 8: "mrope", 24: "vision", 40: "imrope"}
 
 
 class Model:
     """A GGUF language model.
 
+    Without `weights` it has its vocabulary and figures only: contexts of it allocate nothing and
+    compute nothing, but know what they would take.
+
     Raises:
         ModelError: the file is missing, or llama.cpp cannot load it.
     """
 
-    def __init__(self, path: str | Path, *, n_gpu_layers: int = -1) -> None:
+    def __init__(self, path: str | Path, *, n_gpu_layers: int = -1, weights: bool = True) -> None:
         self.path = Path(path)
         self._llama = native.load_libraries()
         self._handle: Any = None
@@ -41,6 +50,8 @@ class Model:
             raise ModelError(f"There is no model file {self.path}; check the path after -m.")
         params = self._llama.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers if n_gpu_layers >= 0 else 9999
+        if not weights:
+            params.no_alloc, params.load_mode = True, _LOAD_MODE_NONE
         self._handle = self._llama.llama_model_load_from_file(str(self.path).encode(), params)
         if not self._handle:
             raise ModelError(
@@ -82,6 +93,13 @@ class Model:
         return int(self._llama.llama_model_n_embd(self._handle))
 
     @cached_property
+    def n_embd_q(self) -> int:
+        """Width of a token's queries, over all heads of a layer."""
+        n_head = int(self._llama.llama_model_n_head(self._handle))
+        arch = self.metadata("general.architecture") or ""
+        return n_head * int(self.metadata(f"{arch}.attention.key_length") or self.n_embd // n_head)
+
+    @cached_property
     def n_vocab(self) -> int:
         """Number of tokens in the vocabulary."""
         return int(self._llama.llama_vocab_n_tokens(self._vocab))
@@ -101,6 +119,21 @@ class Model:
     def n_pos_per_embd(self) -> int:
         """Position ids an embedding row needs: 4 (t, h, w, 0) with M-RoPE, else 1."""
         return 4 if self.rope_kind in ("mrope", "imrope") else 1
+
+    @cached_property
+    def has_states(self) -> bool:
+        """Whether some layers are recurrent: one state a sequence, which cannot go back."""
+        is_hybrid = self._llama.llama_model_is_hybrid(self._handle)
+        return bool(is_hybrid or self._llama.llama_model_is_recurrent(self._handle))
+
+    @cached_property
+    def scales_tokens(self) -> bool:
+        """Whether the model scales, or adds to, what its embedding table gives for a token.
+
+        Text must then be decoded as tokens, and not as rows of the table among vision rows.
+        """
+        arch = self.metadata("general.architecture") or ""
+        return arch.startswith("gemma") or self.metadata(f"{arch}.embedding_scale") is not None
 
     @cached_property
     def description(self) -> str:
@@ -150,21 +183,15 @@ class Model:
         Raises:
             ModelError: the file has no token embedding table.
         """
-        from gguf import GGUFReader, dequantize
-
-        if self._embedding_table is None:
-            reader = GGUFReader(self.path)
-            self._embedding_table = next(
-                (t for t in reader.tensors if t.name == "token_embd.weight"), None
-            )
-        table = self._embedding_table
-        if table is None:
+        if _EMBEDDINGS not in self._tensors.tensor_shapes:
             raise ModelError(f"{self.path} has no token embeddings; it is no language model.")
         rows = np.zeros((len(tokens), self.n_embd_inp), np.float32)
-        rows[:, : self.n_embd] = dequantize(table.data[tokens], table.tensor_type)
+        rows[:, : self.n_embd] = self._tensors.rows(_EMBEDDINGS, tokens)
         return rows
 
-    _embedding_table: Any = None
+    @cached_property
+    def _tensors(self) -> GgufFile:
+        return replace(read_gguf(self.path), metadata={})
 
 
 class Context:
@@ -196,6 +223,8 @@ class Context:
         params = self._llama.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, n_batch, n_ubatch
         params.n_seq_max, params.kv_unified = n_seq_max, kv_unified
+        # One row of logits a sequence: room for a whole batch's would be 300 MB of Qwen's.
+        params.n_outputs_max = n_seq_max
         params.type_k, params.type_v = _KV_TYPES[type_k], _KV_TYPES[type_v]
         params.flash_attn_type = _FLASH_ATTENTION[flash_attention]
         params.no_perf = True
@@ -208,7 +237,8 @@ class Context:
         if not self._handle:
             raise MemoryBudgetError(
                 f"llama.cpp cannot make a context of {n_ctx} cells with K {type_k} and V {type_v} "
-                f"({native.last_error() or 'no reason given'}); try a smaller -c or q8_0."
+                f"({native.last_error() or 'no reason given'}); try a smaller -c, or others of "
+                "-ctk and -ctv."
             )
         self._memory = self._llama.llama_get_memory(self._handle)
         self._spare_seq = n_seq_max - 1
@@ -246,19 +276,37 @@ class Context:
             positions = np.arange(position + start, position + start + len(part), dtype=np.int32)
             self._decode(np.asarray(part, np.int32), None, positions, seq)
 
-    def decode_embeddings(self, rows: Floats, positions: Ints, *, seq: int = 0) -> None:
+    def decode_embeddings(
+        self, rows: Floats, positions: Ints, *, seq: int = 0, both_ways: bool = False
+    ) -> None:
         """Decode embedding rows f32 [n, n_embd_inp] at positions int32 [4, n] (M-RoPE) or [n].
 
-        The last row's logits are kept. Batches of n_batch rows are cut here.
+        The last row's logits are kept. Batches of n_batch rows are cut here. `both_ways`: each row
+        also sees those after it, as some models want it within an image; all must fit n_ubatch.
 
         Raises:
             MemoryBudgetError: no cells are left. NativeError: llama.cpp refused the batch.
         """
+        if both_ways:
+            self._decode_both_ways(rows, positions, seq)
+            return
         n_pos = self.model.n_pos_per_embd
         grid = np.asarray(positions, np.int32).reshape(n_pos, len(rows))
         for start in range(0, len(rows), self.n_batch):
             part = slice(start, start + self.n_batch)
             self._decode(None, rows[part], grid[:, part], seq)
+
+    def _decode_both_ways(self, rows: Floats, positions: Ints, seq: int) -> None:
+        n_most = min(self.n_batch, int(self._llama.llama_n_ubatch(self._handle)))
+        if len(rows) > n_most:  # llama.cpp would end the process
+            raise NativeError(
+                f"An image of {len(rows)} tokens must be decoded at once; raise -b and -ub to that."
+            )
+        self._llama.llama_set_causal_attn(self._handle, False)
+        try:
+            self.decode_embeddings(rows, positions, seq=seq)
+        finally:
+            self._llama.llama_set_causal_attn(self._handle, True)
 
     def _decode(self, tokens: Ints | None, rows: Floats | None, pos: Ints, seq: int) -> None:
         n = len(tokens) if tokens is not None else len(rows)  # type: ignore[arg-type]
@@ -307,6 +355,34 @@ class Context:
         """Remove a sequence's cells with positions in [p0, p1); negative means open-ended."""
         return bool(self._llama.llama_memory_seq_rm(self._memory, seq, p0, p1))
 
+    def save_states(self, *, seq: int = 0) -> bytes:
+        """Return the sequence's recurrent states as llama.cpp's blob; b'' for models without."""
+        if not self.model.has_states:
+            return b""
+        llama, flags = self._llama, _STATES_ONLY
+        size = llama.llama_state_seq_get_size_ext(self._handle, seq, flags)
+        buffer = (ctypes.c_uint8 * size)()
+        n = llama.llama_state_seq_get_data_ext(self._handle, buffer, size, seq, flags)
+        return bytes(memoryview(buffer)[:n])
+
+    def load_states(self, states: bytes, *, seq: int = 0) -> None:
+        """Put recurrent states from `save_states` in place of the sequence's (b'': do nothing).
+
+        Raises:
+            NativeError: they are not of this model.
+        """
+        if not states:
+            return
+        buffer = (ctypes.c_uint8 * len(states)).from_buffer_copy(states)
+        load = self._llama.llama_state_seq_set_data_ext
+        if load(self._handle, buffer, len(states), seq, _STATES_ONLY) != len(states):
+            raise NativeError(f"Saved recurrent states do not load ({native.last_error()}).")
+
+    def go_back(self, position: int, states: bytes) -> None:
+        """Remove sequence 0's cells from `position` on; `states`: saved when it ended there."""
+        self.load_states(states)
+        self.remove(position)
+
     def copy(self, source: int, target: int, p0: int = -1, p1: int = -1) -> None:
         """Tag the source sequence's cells in [p0, p1) as the target's, too."""
         self._llama.llama_memory_seq_cp(self._memory, source, target, p0, p1)
@@ -336,7 +412,7 @@ class Context:
         """Return sequence 0's cells with positions in [p0, p1) as llama.cpp's own blob, uint8 [n].
 
         Tagging them as a spare sequence's costs no copy of the cells: the cache must be unified
-        and made for two sequences or more.
+        and made for two sequences or more. Recurrent states are left out: `save_states` has them.
         """
         assert self._spare_seq > 0, "a context for one sequence has none to spare"
         self.copy(0, self._spare_seq, p0, p1)
@@ -346,6 +422,7 @@ class Context:
             n = self._llama.llama_state_seq_get_data(
                 self._handle, blob.ctypes.data_as(_BYTES), size, self._spare_seq
             )
+            n -= len(self.save_states(seq=self._spare_seq)[_BLOB_HEAD_BYTES:])
         finally:
             self.remove(seq=self._spare_seq)
         return blob[:n]
@@ -353,11 +430,17 @@ class Context:
     def load_cells(self, blob: npt.NDArray[np.uint8]) -> None:
         """Add cells from `save_cells` to sequence 0, read straight from `blob` (it may be mapped).
 
+        A hybrid model's sequence 0 loses its recurrent states: `load_states` comes after.
+
         Raises:
             NativeError: they do not fit this model, its K/V types or the free cells.
         """
         assert self._spare_seq > 0, "a context for one sequence has none to spare"
-        spare, data = self._spare_seq, blob.ctypes.data_as(_BYTES)
+        spare = self._spare_seq
+        if self.model.has_states:  # what llama.cpp expects after the cells: here, no states
+            no_states = np.frombuffer(self.save_states(seq=spare), np.uint8)
+            blob = np.concatenate([blob, no_states[_BLOB_HEAD_BYTES:]])
+        data = blob.ctypes.data_as(_BYTES)
         n = self._llama.llama_state_seq_set_data(self._handle, data, len(blob), spare)
         if n != len(blob):
             raise NativeError(

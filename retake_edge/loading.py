@@ -42,7 +42,7 @@ def read_session(request: Request, file: Path, key: str) -> PrefilledVideo:
         )
         chunks = load_chunks(journal, context)
         engine = Engine(context, request.settings, n_after=request.n_after)
-        engine.restore(EngineState(end["next_position"], end["next_time"]))
+        engine.restore(EngineState(end["next_position"], end["next_time"], n_cells=end["n_cells"]))
         stats = replace(
             stats,
             n_ctx=context.n_ctx,

@@ -1,7 +1,8 @@
 """Which files make a model, and how that model wants its frames, clock and prompt.
 
-A manifest (models/NAME.toml) says it for a model by name, with the SHA-256 of each file. For any
-other GGUF pair the same facts are inferred from the files' own metadata.
+A manifest (models/NAME.toml) says it for a model by name, with the SHA-256 of each file, or names
+a repository of the hub. For any GGUF pair without such a manifest, `retake_edge.families` tells the
+same facts from the files' own metadata.
 """
 
 from __future__ import annotations
@@ -11,32 +12,39 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retake_edge.errors import ConfigError, ModelError
-from retake_edge.llama import Model
-from retake_edge.video import SizeRule, long_side_rule
+from retake_edge.frame_size import PixelLimits, SizeRule, limited_rule, long_side_rule
+from retake_edge.number_words import in_words
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+if TYPE_CHECKING:
+    from retake_edge.hub.naming import HubRef
+
 MODELS_DIR_VARIABLE = "RETAKE_MODELS_DIR"
 LAYOUTS = ("linear", "mrope", "mrope-time", "mrope-clock", "timestamps")
 DEFAULT_FPS = 2.0
-_VIDEO_MARK = "\x00video\x00"
-_QUESTION_MARK = "\x00question\x00"
-_ANSWER_MARK = "\x00answer\x00"
+DEFAULT_MAX_FRAMES = 2048
 
 
 @dataclass(frozen=True)
 class FrameRule:
-    """How a frame is brought to the size the vision tower was trained with.
+    """How a frame is brought to the size the vision tower was trained with, and what it becomes.
 
-    Either a fixed `width_px` x `height_px` (fit 'pad': letterboxed, 'stretch'), or the frame's own
-    shape with its long side capped and both sides rounded to `multiple_px`.
+    The size: a fixed `width_px` x `height_px` (fit 'pad': letterboxed, 'stretch'), or the frame's
+    own shape with its long side capped and both sides in multiples of `multiple_px`, within
+    `limits` if there are any. `resample`: 'area' (OpenCV), or a filter of `retake_edge.resample`.
+    `via_px`: the longer side of a first step, for processors that resize twice.
+    `frames_per_step` frames become one grid frame, and each `token_px` x `token_px` square of it
+    one token (None: `multiple_px`), or all of it `tokens_per_step` tokens. `overview`: mtmd cuts
+    frames into tiles, and the whole frame after them is what is used.
     """
 
     width_px: int | None = None
@@ -44,12 +52,36 @@ class FrameRule:
     fit: str = "pad"
     long_side_px: int = 448
     multiple_px: int = 28
+    resample: str = "area"
+    via_px: int | None = None
+    limits: PixelLimits | None = None
+    frames_per_step: int = 2
+    token_px: int | None = None
+    tokens_per_step: int | None = None
+    overview: bool = False
 
     def size_rule(self, long_side_px: int | None) -> SizeRule | tuple[int, int]:
         """Return what frames are brought to: (width, height), or a rule for a video's own shape."""
         if self.width_px and self.height_px:
             return self.width_px, self.height_px
-        return long_side_rule(long_side_px or self.long_side_px, self.multiple_px)
+        cap = long_side_px or self.long_side_px
+        if self.limits is None:
+            return long_side_rule(cap, self.multiple_px)
+        return limited_rule(self.limits, self.multiple_px, cap)
+
+    def frame_size(
+        self, width_px: int, height_px: int, n_frames: int, long_side_px: int | None = None
+    ) -> tuple[int, int]:
+        """Return the (width, height) in pixels of the frames of a video of that size."""
+        rule = self.size_rule(long_side_px)
+        return rule(width_px, height_px, n_frames) if callable(rule) else rule
+
+    def n_vision_tokens(self, width_px: int, height_px: int) -> int:
+        """Return the tokens of a grid frame of that size, as `frame_size` gives it."""
+        if self.tokens_per_step is not None:
+            return self.tokens_per_step
+        side = self.token_px or self.multiple_px
+        return (width_px // side) * (height_px // side)
 
 
 @dataclass(frozen=True)
@@ -58,34 +90,61 @@ class Layout:
 
     `kind`: linear (1-D positions); mrope (one span, t + 1 a grid frame: Qwen2-VL); mrope-time (t
     scaled by seconds: Qwen2.5-VL); mrope-clock (`positions_per_second`, and one M:SS token before
-    each grid frame: tiny); timestamps (time text before each grid frame: Qwen3-VL).
-    `max_clock_s`: the last second the model has a word for.
+    each grid frame: tiny); timestamps (text between grid frames takes positions of its own:
+    Qwen3-VL). `max_clock_s`: the last second the model has a word for.
+    `before_frame`, `after_frame`: text around each grid frame, with {number} (from 1), {first_s}
+    and {middle_s} (floats), {minutes} and {seconds} (whole, of its first frame's time); what
+    follows the last grid frame stands in the prompt.
     """
 
     kind: str = "mrope"
     positions_per_second: float = 2.0
     max_clock_s: float | None = None
+    before_frame: str = ""
+    after_frame: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in LAYOUTS:
             raise ConfigError(f"layout is {self.kind!r}, but must be one of {', '.join(LAYOUTS)}.")
 
-    @property
-    def has_clock_text(self) -> bool:
-        """Whether each grid frame is preceded by its time as text."""
-        return self.kind in ("mrope-clock", "timestamps")
+    def frame_text(self, index: int, first_s: float, middle_s: float) -> str:
+        """Return the text between grid frame `index` (from 0) and the one before it."""
+        if self.kind == "mrope-clock":
+            return f"{int(first_s) // 60}:{int(first_s) % 60:02d}"
+        before = self.before_frame.format(
+            number=index + 1,
+            first_s=first_s,
+            middle_s=middle_s,
+            minutes=int(first_s) // 60,
+            seconds=int(first_s) % 60,
+        )
+        return (self.after_frame if index else "") + before
 
 
 @dataclass(frozen=True)
 class Prompt:
     """The text around the video: `before` VIDEO `after`, with {question} in `after`.
 
+    `before` may tell of the video: {n_frames}, {n_frames_in_words}, {duration} (H:MM:SS).
     `follow_up`: what comes between an answer and the next one, with the next {question}.
     """
 
     before: str
     after: str
     follow_up: str = "<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+
+    def opening(self, n_frames: int, duration_s: float) -> str:
+        """Return the text that precedes a video of which `n_frames` frames are taken."""
+        duration = str(timedelta(seconds=int(duration_s)))
+        facts = {
+            "{n_frames}": str(n_frames),
+            "{n_frames_in_words}": in_words(n_frames),
+            "{duration}": duration,
+        }
+        text = self.before
+        for field, value in facts.items():
+            text = text.replace(field, value)
+        return text
 
     def question(self, text: str) -> str:
         """Return the text that follows the video."""
@@ -116,6 +175,7 @@ class ModelManifest:
     prompt: Prompt
     sha256: dict[str, str]
     fps: float = DEFAULT_FPS
+    max_frames: int = DEFAULT_MAX_FRAMES
     description: str = ""
 
     def verify(self, sha256: Callable[[Path], str] | None = None) -> None:
@@ -149,20 +209,36 @@ def model_names() -> list[str]:
     return sorted(path.stem for path in models_dir().glob("*.toml"))
 
 
-def load_manifest(name: str) -> ModelManifest:
-    """Read the manifest of a model by name.
+def read_manifest(name: str) -> dict[str, Any]:
+    """Return what the manifest of a model says.
 
     Raises:
-        ModelError: there is no such manifest, or it is damaged.
+        ModelError: there is no such manifest, or it is no TOML.
     """
     path = models_dir() / f"{name}.toml"
     if name not in model_names():
         raise ModelError(
             f"There is no model named {name!r}; there is {', '.join(model_names()) or 'none'}. "
-            "Give a GGUF pair with -m and --mmproj instead."
+            "Give a GGUF pair with -m and --mmproj, or a repository of the hub with -hf, instead."
         )
     try:
-        data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise _damaged(path, error) from None
+
+
+def load_manifest(name: str) -> ModelManifest:
+    """Return a bundled model by the name of its manifest.
+
+    Raises:
+        ModelError: there is no such manifest, it is damaged, or it names a model of the hub.
+    """
+    path, data = models_dir() / f"{name}.toml", read_manifest(name)
+    if "hub" in data:
+        raise ModelError(
+            f"The model {name} does not come with retake-edge; run `retake-edge pull {name}`."
+        )
+    try:
         files = data["files"]
         return ModelManifest(
             name=name,
@@ -173,16 +249,58 @@ def load_manifest(name: str) -> ModelManifest:
             prompt=Prompt(**data["prompt"]),
             sha256={role: entry["sha256"] for role, entry in files.items()},
             fps=data.get("fps", DEFAULT_FPS),
+            max_frames=data.get("max_frames", DEFAULT_MAX_FRAMES),
             description=data.get("description", ""),
         )
-    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise ModelError(f"The manifest {path} is damaged ({error!r}); install it again.") from None
+    except (KeyError, TypeError) as error:
+        raise _damaged(path, error) from None
+
+
+def bundled_names() -> list[str]:
+    """Return the names of the models that come with retake-edge."""
+    return [name for name in model_names() if hub_ref(name) is None]
+
+
+def hub_ref(name: str) -> HubRef | None:
+    """Return the repository that a manifest names; None if it names none, or there is none.
+
+    Raises:
+        ModelError: the manifest is damaged.
+    """
+    from retake_edge.hub.naming import HubRef
+
+    if name not in model_names():
+        return None
+    data = read_manifest(name)
+    try:
+        return HubRef(data["hub"]["repo"], data["hub"]["quant"]) if "hub" in data else None
+    except (KeyError, TypeError) as error:
+        raise _damaged(models_dir() / f"{name}.toml", error) from None
+
+
+def _damaged(path: Path, error: Exception) -> ModelError:
+    return ModelError(f"The manifest {path} is damaged ({error!r}); install it again.")
+
+
+def _downloaded(name: str, ref: HubRef, sha256: Callable[[Path], str]) -> ModelFiles:
+    """The files of a hub model, checked; the network is left alone."""
+    from retake_edge import hub
+
+    pair = hub.find_pair(ref)
+    if pair is None or pair.mmproj is None:
+        raise ModelError(
+            f"The model {name} is not downloaded; run `retake-edge pull {name}` ({ref})."
+        )
+    hub.check(pair, name, sha256)
+    return ModelFiles(pair.parts[0], pair.mmproj)
 
 
 def resolve_model(
     model: str, mmproj: Path | None = None, *, sha256: Callable[[Path], str] | None = None
 ) -> ModelManifest | ModelFiles:
     """Return a model by name (its files verified), or the GGUF pair of a path.
+
+    A model of the hub must have been downloaded; this never does it.
 
     Without `mmproj` the one mmproj*.gguf beside the model is taken. `sha256` gives the hash of a
     file, from memory perhaps (None: it is read).
@@ -196,6 +314,9 @@ def resolve_model(
             raise ConfigError(
                 f"--mmproj goes with a GGUF path, but the model is {model!r}; give -m FILE.gguf."
             )
+        ref = hub_ref(model)
+        if ref is not None:
+            return _downloaded(model, ref, sha256 or file_sha256)
         manifest = load_manifest(model)
         manifest.verify(sha256)
         return manifest
@@ -210,80 +331,6 @@ def resolve_model(
             )
         mmproj = beside[0]
     return ModelFiles(path, mmproj)
-
-
-def infer_manifest(model: Model, mmproj: Path) -> ModelManifest:
-    """Infer frames, layout and prompt of any GGUF pair from the files' metadata.
-
-    Raises:
-        ModelError: the projector's kind cannot be read.
-    """
-    kind = projector_type(mmproj)
-    layout = _PROJECTOR_LAYOUTS.get(kind) or Layout(
-        "mrope" if model.n_pos_per_embd == 4 else "linear"
-    )
-    frames = FrameRule(multiple_px=32) if kind.startswith("qwen3vl") else FrameRule()
-    prompt = prompt_from_template(model.chat_template, with_vision_marks=model.n_pos_per_embd == 4)
-    return ModelManifest(model.path.stem, model.path, mmproj, frames, layout, prompt, {})
-
-
-_PROJECTOR_LAYOUTS = {
-    "qwen2vl_merger": Layout("mrope"),
-    "qwen2.5vl_merger": Layout("mrope-time", positions_per_second=2.0),
-    "qwen3vl_merger": Layout("timestamps"),
-}
-
-
-def projector_type(mmproj: Path) -> str:
-    """Return the projector's kind, such as 'qwen2vl_merger'.
-
-    Raises:
-        ModelError: the file is missing or no mmproj GGUF.
-    """
-    from gguf import GGUFReader
-
-    if not mmproj.is_file():
-        raise ModelError(f"There is no projector file {mmproj}; check --mmproj.")
-    try:
-        reader = GGUFReader(mmproj)
-    except (ValueError, OSError, IndexError) as error:
-        raise ModelError(f"{mmproj} is no GGUF file ({error}); check --mmproj.") from None
-    for key in ("clip.vision.projector_type", "clip.projector_type"):
-        field = reader.get_field(key)
-        if field is not None:
-            return str(field.contents())
-    raise ModelError(f"{mmproj} is a GGUF file but no projector; check --mmproj.")
-
-
-def prompt_from_template(template: str | None, *, with_vision_marks: bool) -> Prompt:
-    """Split a chat template (Jinja; None: ChatML) around the video and the question."""
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    video = f"<|vision_start|>{_VIDEO_MARK}<|vision_end|>" if with_vision_marks else _VIDEO_MARK
-    content = f"{video}{_QUESTION_MARK}"
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    jinja = environment.from_string(template or _CHATML)
-
-    def rendered(*contents: str) -> str:
-        roles = "user", "assistant"
-        messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(contents)]
-        return jinja.render(
-            messages=messages, add_generation_prompt=True, bos_token="", eos_token=""
-        )
-
-    before, _, after = rendered(content).partition(_VIDEO_MARK)
-    follow_up = rendered(content, _ANSWER_MARK, _QUESTION_MARK).partition(_ANSWER_MARK)[2]
-    return Prompt(
-        before,
-        after.replace(_QUESTION_MARK, "{question}"),
-        follow_up.replace(_QUESTION_MARK, "{question}"),
-    )
-
-
-_CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "<|im_start|>assistant\n"
-)
 
 
 def file_sha256(path: Path) -> str:

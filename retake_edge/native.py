@@ -1,8 +1,8 @@
 """Find and load the patched llama.cpp libraries, and refuse any others.
 
-llama-cpp-python's low-level bindings are used as they are; they read the folder of the shared
-libraries from the environment at import, so it is set here first. Both variables must name the
-same folder, or macOS loads a second libllama.
+llama-cpp-python's low-level bindings come with the build as `retake_edge._bindings`
+(scripts/take_bindings.py): a `llama_cpp` that a user has installed is neither needed nor touched,
+and both may be loaded in one process.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import ctypes
 import importlib
 import logging
 import os
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -20,11 +21,13 @@ from typing import Any
 
 from retake_edge.errors import NativeError
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 LIBRARY_DIR_VARIABLE = "RETAKE_LIBRARY_DIR"
+_BINDINGS = "retake_edge._bindings"
 
 _log = logging.getLogger("retake_edge.llama")
 _recent_errors: collections.deque[str] = collections.deque(maxlen=8)
+_listeners: list[list[str]] = []
 _GGML_LOG_LEVEL_WARN, _GGML_LOG_LEVEL_ERROR = 3, 4
 
 
@@ -45,35 +48,45 @@ def library_dir() -> Path:
 
 @lru_cache(maxsize=1)
 def load_libraries() -> ModuleType:
-    """Load libllama and libmtmd and return llama_cpp's low-level module.
+    """Load libllama and libmtmd and return the bindings of libllama.
 
     Raises:
         NativeError: the libraries are missing, cannot be loaded, or lack the PivotKV symbols.
     """
     folder = library_dir()
-    if "llama_cpp" in sys.modules and os.environ.get("LLAMA_CPP_LIB_PATH") != str(folder):
-        raise NativeError(
-            "llama_cpp was imported before retake_edge with another libllama; import retake_edge "
-            f"first, or set LLAMA_CPP_LIB_PATH and MTMD_CPP_LIB to {folder}."
-        )
-    os.environ["LLAMA_CPP_LIB_PATH"] = os.environ["MTMD_CPP_LIB"] = str(folder)
     try:
-        llama_cpp = importlib.import_module("llama_cpp.llama_cpp")
-        mtmd_cpp = importlib.import_module("llama_cpp.mtmd_cpp")
+        llama_cpp = importlib.import_module(f"{_BINDINGS}.llama_cpp")
+        mtmd_cpp = importlib.import_module(f"{_BINDINGS}.mtmd_cpp")
     except (ImportError, RuntimeError, OSError, AttributeError) as error:
         raise NativeError(
             f"The libraries in {folder} cannot be loaded ({error}); rebuild them."
         ) from error
     _require_abi(llama_cpp._lib, folder)
+    _require_own_ggml(llama_cpp._lib, folder)
     _route_logs(llama_cpp, mtmd_cpp)
     llama_cpp.llama_backend_init()
     return llama_cpp
 
 
+def origin() -> str:
+    """Return which llama.cpp the bindings were made for, as the build noted it.
+
+    Raises:
+        NativeError: the package was not built.
+    """
+    try:
+        return str(importlib.import_module(_BINDINGS).ORIGIN)
+    except ImportError as error:
+        raise NativeError(
+            f"The bindings of llama.cpp are missing ({error}); build them with 'make' or "
+            "'pip install .'."
+        ) from error
+
+
 def load_mtmd() -> ModuleType:
-    """Return llama_cpp's low-level mtmd module, loaded from the same folder."""
+    """Return the bindings of libmtmd, loaded from the same folder."""
     load_libraries()
-    return importlib.import_module("llama_cpp.mtmd_cpp")
+    return importlib.import_module(f"{_BINDINGS}.mtmd_cpp")
 
 
 def _require_abi(lib: ctypes.CDLL, folder: Path) -> None:
@@ -88,6 +101,29 @@ def _require_abi(lib: ctypes.CDLL, folder: Path) -> None:
         raise NativeError(
             f"The libllama in {folder} speaks PivotKV version {found}, but this retake-edge needs "
             f"{ABI_VERSION}; rebuild it."
+        )
+
+
+class _SymbolInfo(ctypes.Structure):
+    """Dl_info of dladdr(3)."""
+
+    _fields_ = (
+        ("file", ctypes.c_char_p),
+        ("base", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("address", ctypes.c_void_p),
+    )
+
+
+def _require_own_ggml(lib: ctypes.CDLL, folder: Path) -> None:
+    """Refuse a ggml that another package has loaded before under the same name."""
+    info = _SymbolInfo()
+    symbol = ctypes.cast(lib.ggml_backend_dev_count, ctypes.c_void_p)
+    found = ctypes.CDLL(None).dladdr(symbol, ctypes.byref(info)) and info.file
+    if found and Path(os.fsdecode(found)).resolve().parent != folder:
+        raise NativeError(
+            f"Another package of this process has loaded {os.fsdecode(found)}, which stands in "
+            f"the place of the one in {folder}; use retake_edge in a process of its own."
         )
 
 
@@ -106,9 +142,22 @@ def _log_callback(llama_cpp: Any) -> Any:
             return
         if level == _GGML_LOG_LEVEL_ERROR:
             _recent_errors.append(line)
+        for lines in _listeners:
+            lines.append(line)
         _log.debug("%s", line)
 
     return llama_cpp.llama_log_callback(write)
+
+
+@contextmanager
+def captured_log() -> Iterator[list[str]]:
+    """Collect llama.cpp's log, line by line, while the block runs."""
+    lines: list[str] = []
+    _listeners.append(lines)
+    try:
+        yield lines
+    finally:
+        _listeners.remove(lines)
 
 
 def last_error() -> str:

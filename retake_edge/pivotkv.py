@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from retake_edge.config import PIVOT_MODES
-from retake_edge.coverage import evenly_spaced, farthest_points
+from retake_edge.config import PIVOT_MODES, WHOLE_POLICIES
+from retake_edge.coverage import evenly_spaced, farthest_points, layers_joined
 from retake_edge.errors import ConfigError
 
 Floats = npt.NDArray[np.float32]
@@ -29,7 +29,9 @@ ATTENTION_SHARE = 0.5
 """The share of `hybrid`'s budget, forced tokens apart, for the highest attention scores."""
 
 QUERY_WINDOWS = 16
-"""Parts of a chunk whose queries vote apart in `hybrid`: about a grid frame each."""
+"""Parts of a chunk whose queries vote apart in `spread` and `hybrid`: about a grid frame each."""
+
+_LEAST_SCORE = np.float32(1e-6)
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def select_cells(
         raise ConfigError(f"There is no pivot mode {pivot!r}; there are {', '.join(PIVOT_MODES)}.")
     rule = POLICIES[policy]
     n_keep = max(n_keep, 1, int(evidence.forced.sum()))
-    if n_keep >= evidence.n or policy == "none":
+    if n_keep >= evidence.n or policy in WHOLE_POLICIES:
         return np.tile(np.arange(evidence.n, dtype=np.int32), (evidence.n_layer, 1))
     assert not rule.needs_scores or evidence.scores is not None, f"{policy} needs scores"
     kept = rule.select(evidence, n_keep, rng, pivot)
@@ -148,6 +150,17 @@ def _hybrid(e: ChunkEvidence, n_keep: int, rng: np.random.Generator, pivot: str)
     seeded[seeds[0]] = True
     seeds = _highest(e.scores, np.zeros(e.n, np.int32), seeded, n_seeds)
     return farthest_points(_vectors(e), n_keep, seeds, e.memory)
+
+
+def _spread(e: ChunkEvidence, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
+    """One set for all layers, far apart in any of them; attention's root weighs the distances."""
+    assert e.scores is not None
+    scores = np.where(np.isfinite(e.scores), e.scores, 0).mean(axis=0, keepdims=True)
+    weights = np.sqrt(np.maximum(scores, _LEAST_SCORE))
+    memory = None if e.memory is None else layers_joined(e.memory)
+    seeds = _pivot_seeds(e, n_keep)[:1]
+    kept = farthest_points(layers_joined(_vectors(e)), n_keep, seeds, memory, weights)
+    return np.repeat(kept, e.n_layer, axis=0)
 
 
 def _uniform(e: ChunkEvidence, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
@@ -185,6 +198,7 @@ def _none(e: ChunkEvidence, n_keep: int, rng: np.random.Generator, pivot: str) -
 
 
 POLICIES: dict[str, Policy] = {
+    "spread": Policy(_spread, needs_scores=True, needs_values=True, query_windows=QUERY_WINDOWS),
     "pivotkv": Policy(_pivotkv, needs_scores=True),
     "hybrid": Policy(_hybrid, needs_scores=True, needs_values=True, query_windows=QUERY_WINDOWS),
     "coverage": Policy(_coverage, needs_values=True),
@@ -192,6 +206,7 @@ POLICIES: dict[str, Policy] = {
     "random": Policy(_random),
     "random-stratified": Policy(_random_stratified),
     "recent": Policy(_recent),
+    "frames": Policy(_none),
     "none": Policy(_none),
 }
 """Every policy by the name that the command line uses."""

@@ -5,13 +5,15 @@ Text is never evicted, also time text between frames; `keep_ratio` applies to vi
 
 from __future__ import annotations
 
-import os
+import re
 from dataclasses import dataclass
-from pathlib import Path
 
-from retake_edge.config import PivotKVConfig, RuntimeConfig
+from retake_edge.config import PivotKVConfig, RetakeConfig, RuntimeConfig
 from retake_edge.errors import MemoryBudgetError
 from retake_edge.llama import Model
+from retake_edge.models import ModelManifest
+from retake_edge.prefill import clock_tokens
+from retake_edge.video import VideoInfo, time_grid
 
 DEFAULT_KV_BUDGET = 32_000  # the reference's published max_input_length
 _BYTES_PER_VALUE = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
@@ -47,13 +49,74 @@ class VideoShape:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The cells and bytes of one run: what is needed, and the keep ratio that makes it fit."""
+    """The cells and bytes of one run: what is needed, and the keep ratio that makes it fit.
+
+    `n_needed`: the most cells in use at any time; `n_ctx`: those in the cache.
+    """
 
     shape: VideoShape
     keep_ratio: float
     n_kept_cells: int
     n_ctx: int
     kv_bytes: int
+    n_needed: int = 0
+
+
+@dataclass(frozen=True)
+class FramePlan:
+    """The frames of a video that will be looked at: `n` at most, `width_px` x `height_px` each.
+
+    `n_steps`: grid frames made of them; `times_s`: of the first and of the last.
+    """
+
+    n: int
+    n_steps: int
+    width_px: int
+    height_px: int
+    times_s: tuple[float, float]
+
+
+def plan_frames(manifest: ModelManifest, settings: RetakeConfig, video: VideoInfo) -> FramePlan:
+    """Return the frames that will be taken of a video."""
+    sampling = settings.sampling
+    start_s, step_s, n = time_grid(
+        video.duration_s,
+        fps=sampling.fps or manifest.fps,
+        max_frames=sampling.max_frames or manifest.max_frames,
+        start_s=sampling.start_s,
+        end_s=sampling.end_s,
+    )
+    size = manifest.frames.frame_size(video.width_px, video.height_px, n, sampling.long_side_px)
+    n_steps = -(-n // manifest.frames.frames_per_step)
+    last_s = min(start_s + (n - 1) * step_s, video.duration_s)
+    return FramePlan(n, n_steps, *size, (start_s, last_s))
+
+
+def video_shape(
+    model: Model,
+    manifest: ModelManifest,
+    settings: RetakeConfig,
+    video: VideoInfo,
+    n_after: int,
+    n_steps: int | None = None,
+) -> VideoShape:
+    """Return what is to be prefilled of a video; of the model only its vocabulary is used.
+
+    `n_steps`: grid frames used, if not all.
+    """
+    frames, rule = plan_frames(manifest, settings, video), manifest.frames
+    n_frames = n_steps * rule.frames_per_step if n_steps else frames.n
+    n_steps = n_steps or frames.n_steps
+    last_s = frames.times_s[1]  # its time text is the longest
+    opening = manifest.prompt.opening(n_frames, video.duration_s)
+    return VideoShape(
+        n_steps=n_steps,
+        vision_per_step=rule.n_vision_tokens(frames.width_px, frames.height_px),
+        text_per_step=len(clock_tokens(model, manifest.layout, n_steps - 1, last_s, last_s)),
+        n_before=len(model.tokenize(opening, add_special=True)),
+        n_after=n_after,
+        steps_per_chunk=max(1, settings.pivotkv.prefill_chunk_frames // rule.frames_per_step),
+    )
 
 
 def kept_vision(n_vision: int, keep_ratio: float) -> int:
@@ -74,11 +137,14 @@ def plan_memory(
     `-c` ask for. Source: the reference's dynamic_compression_ratio.
 
     Raises:
-        MemoryBudgetError: the cells do not fit into `-c`, or the bytes into this machine.
+        MemoryBudgetError: the cells do not fit into `-c` or `kv_budget`, or the bytes into this
+        machine.
     """
     fixed = None if pivotkv.policy != "none" else 1.0
     ratio = fixed or pivotkv.keep_ratio or _dynamic_ratio(shape, pivotkv.kv_budget, runtime.n_ctx)
     kept, needed = _cells(shape, ratio)
+    if pivotkv.kv_budget is not None and kept > pivotkv.kv_budget:
+        raise MemoryBudgetError(_budget_message(shape, kept, pivotkv))
     if runtime.n_ctx is not None and needed > runtime.n_ctx:
         raise MemoryBudgetError(_cells_message(shape, ratio, needed, runtime.n_ctx))
     n_ctx = runtime.n_ctx or -(-needed // _CELL_PADDING) * _CELL_PADDING
@@ -89,7 +155,7 @@ def plan_memory(
             f"{available_bytes / 2**30:.1f} GiB are available; lower --keep-ratio, --kv-budget or "
             "--max-frames, or use -ctk q8_0 -ctv q8_0."
         )
-    return MemoryPlan(shape, ratio, kept, n_ctx, kv_bytes)
+    return MemoryPlan(shape, ratio, kept, n_ctx, kv_bytes, needed)
 
 
 def _dynamic_ratio(shape: VideoShape, kv_budget: int | None, n_ctx: int | None) -> float:
@@ -114,6 +180,18 @@ def _cells(shape: VideoShape, ratio: float) -> tuple[int, int]:
     return kept, shape.n_before + max(peak, kept + shape.n_after)
 
 
+def _budget_message(shape: VideoShape, kept: int, pivotkv: PivotKVConfig) -> str:
+    if pivotkv.policy == "none":
+        why = "--policy none evicts nothing"
+    else:
+        n_text, n_chunks = shape.n_steps * shape.text_per_step, len(shape.chunk_steps())
+        why = f"{n_text} tell times and at least one of each of {n_chunks} chunks stays"
+    return (
+        f"The video needs {kept} KV cells ({why}), but --kv-budget gives {pivotkv.kv_budget}; "
+        "raise it, or lower --max-frames."
+    )
+
+
 def _cells_message(shape: VideoShape, ratio: float, needed: int, n_ctx: int) -> str:
     return (
         f"The video needs {needed} KV cells ({shape.n_video_cells} before compression, keep ratio "
@@ -124,24 +202,25 @@ def _cells_message(shape: VideoShape, ratio: float, needed: int, n_ctx: int) -> 
 
 
 def kv_bytes_per_cell(model: Model, runtime: RuntimeConfig) -> float:
-    """Return the bytes of one KV cell over all layers, from the GGUF's metadata."""
+    """Return the bytes of one KV cell over all layers, from the GGUF's metadata.
+
+    Of a hybrid model only the layers with attention count, of latent attention (MLA) no values.
+    """
     arch = model.metadata("general.architecture") or ""
-    heads = int(model.metadata(f"{arch}.attention.head_count") or 1)
-    kv_heads = int(model.metadata(f"{arch}.attention.head_count_kv") or heads)
+    heads = max(_numbers(model.metadata(f"{arch}.attention.head_count"), 1))
+    kv_heads = _numbers(model.metadata(f"{arch}.attention.head_count_kv"), heads)
+    every = max(_numbers(model.metadata(f"{arch}.full_attention_interval"), 1))
+    n_kv_heads = sum(kv_heads) if len(kv_heads) > 1 else model.n_layer // every * kv_heads[0]
     head_dim = model.n_embd // heads
-    k_dim = int(model.metadata(f"{arch}.attention.key_length") or head_dim)
-    v_dim = int(model.metadata(f"{arch}.attention.value_length") or head_dim)
+    k_dim = max(_numbers(model.metadata(f"{arch}.attention.key_length"), head_dim))
+    v_dim = max(_numbers(model.metadata(f"{arch}.attention.value_length"), head_dim))
+    if model.metadata(f"{arch}.attention.key_length_mla") is not None:
+        v_dim = 0
     per_head = k_dim * _BYTES_PER_VALUE[runtime.type_k] + v_dim * _BYTES_PER_VALUE[runtime.type_v]
-    return model.n_layer * kv_heads * per_head
+    return n_kv_heads * per_head
 
 
-def available_memory_bytes() -> int | None:
-    """Return the memory this machine can still give (None where that is not known)."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None
+def _numbers(text: str | None, default: int) -> list[int]:
+    """The numbers of a metadata value: one, or one a layer as [1, 2, ...]."""
+    found = [int(number) for number in re.findall(r"-?\d+", text or "")]
+    return found or [default]

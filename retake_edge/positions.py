@@ -59,16 +59,21 @@ def frame_steps(n_frames: int) -> Ints:
     return np.arange(n_frames, dtype=np.int32)
 
 
-def frame_steps_by_time(seconds: Doubles, tokens_per_second: float) -> Ints:
+def frame_steps_by_time(seconds: Doubles, tokens_per_second: float, step_s: float = 0.0) -> Ints:
     """Return the t step of each grid frame from its clock time, int32 [T] (Qwen2.5-VL).
 
-    `seconds`: float [T], counted from the first one. The product is cut to an integer in
-    float32, as the model's processor does.
+    `seconds`: float [T], counted from the first one. `step_s`: seconds between two sampled times,
+    to whole numbers of which those times are rounded (0: as they are); a frame is shown a little
+    before or after the time it was sampled for, and a cut product would carry that over. Two
+    frames make a grid frame; its number times the tokens in one is cut to an integer in float32,
+    as the model's processor does.
 
     Source: transformers, Qwen2_5_VL get_rope_index.
     """
-    elapsed = (np.asarray(seconds) - seconds[0]).astype(np.float32)
-    return np.asarray(elapsed * np.float32(tokens_per_second), np.int32)
+    grid, elapsed = 1.0, np.asarray(seconds, np.float64) - seconds[0]
+    if step_s > 0:
+        grid, elapsed = 2 * step_s, np.rint(elapsed / step_s) / 2
+    return np.asarray(elapsed.astype(np.float32) * np.float32(tokens_per_second * grid), np.int32)
 
 
 def mrope_layout(steps: Ints, rows: int, cols: int, base: int) -> VideoLayout:

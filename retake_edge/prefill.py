@@ -6,7 +6,7 @@ A pivot needs the frame after it, so one grid frame is read ahead; nothing else 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,8 @@ class PrefillChunk:
 
     `embeddings` f32 [n, n_embd_inp]; `positions` int32 [4, n] or [n]; `frame` int32 [n], the
     video's grid frame of each token (of the one it precedes, for clock text); `is_text`, `pivots`
-    bool [n]; `distances` f32 [n], 0 for text.
+    bool [n]; `distances` f32 [n], 0 for text; `tokens` int32 [n]: ids of text tokens, -1 for
+    others (needed where images are decoded alone).
     """
 
     embeddings: Floats
@@ -50,6 +51,7 @@ class PrefillChunk:
     is_text: Bools
     pivots: Bools
     distances: Floats
+    tokens: Ints = field(default_factory=lambda: np.zeros(0, np.int32))
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class ChunkBuilder:
         """
         features = block.features
         texts = [
-            clock_tokens(self._model, self._layout, *times, is_first=block.first_frame + i == 0)
+            clock_tokens(self._model, self._layout, block.first_frame + i, *times)
             for i, times in enumerate(zip(features.times_s, features.middle_s, strict=True))
         ]
         video = self._positions(block, [len(t) for t in texts], start)
@@ -176,11 +178,13 @@ class ChunkBuilder:
         frame = _fill_backwards(video.frame) + block.first_frame
         rows = np.empty((len(is_text), self._model.n_embd_inp), np.float32)
         rows[~is_text] = features.embeddings.reshape(-1, self._model.n_embd_inp)
+        tokens = np.full(len(is_text), -1, np.int32)
         if is_text.any():
-            rows[is_text] = self._model.embed_tokens([t for text in texts for t in text])
+            tokens[is_text] = [token for text in texts for token in text]
+            rows[is_text] = self._model.embed_tokens(tokens[is_text].tolist())
         pivots, distances = np.zeros(len(is_text), np.bool_), np.zeros(len(is_text), np.float32)
         pivots[~is_text], distances[~is_text] = block.pivots.ravel(), block.distances.ravel()
-        return PrefillChunk(rows, ids, frame, is_text, pivots, distances)
+        return PrefillChunk(rows, ids, frame, is_text, pivots, distances, tokens)
 
     def _positions(self, block: FrameBlock, n_text: list[int], start: int) -> positions.VideoLayout:
         features, kind = block.features, self._layout.kind
@@ -199,7 +203,7 @@ class ChunkBuilder:
             )
         if kind == "mrope-time":
             since_start = np.concatenate([[self._origin_s], times_s])
-            steps = positions.frame_steps_by_time(since_start, rate)[1:]
+            steps = positions.frame_steps_by_time(since_start, rate, features.step_s)[1:]
             return positions.mrope_layout(steps, rows, cols, self._base)
         if kind == "mrope":
             steps = block.first_frame + positions.frame_steps(len(times_s))
@@ -210,23 +214,17 @@ class ChunkBuilder:
 
 
 def clock_tokens(
-    model: Model, layout: Layout, first_s: float, middle_s: float, *, is_first: bool
+    model: Model, layout: Layout, index: int, first_s: float, middle_s: float
 ) -> list[int]:
-    """Return the tokens that tell a grid frame's time, [] for layouts without clock text.
+    """Return the tokens between grid frame `index` and the one before it, [] if there are none.
 
     Raises:
         ModelError: the model has no single word for the time.
     """
-    if layout.kind == "timestamps":  # transformers, Qwen3VLProcessor
-        close = "" if is_first else "<|vision_end|>"
-        return model.tokenize(f"{close}<{middle_s:.1f} seconds><|vision_start|>")
-    if layout.kind != "mrope-clock":
-        return []
-    second = int(first_s)
-    tokens = model.tokenize(f"{second // 60}:{second % 60:02d}")
-    if len(tokens) != 1:
+    tokens = model.tokenize(layout.frame_text(index, float(first_s), float(middle_s)))
+    if layout.kind == "mrope-clock" and len(tokens) != 1:
         raise ModelError(
-            f"This model has no word for the time {second} s; it knows the first "
+            f"This model has no word for the time {int(first_s)} s; it knows the first "
             f"{layout.max_clock_s or 0:g} s of a video: choose a part with --start and --end."
         )
     return tokens

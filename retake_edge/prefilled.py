@@ -10,18 +10,30 @@ import numpy as np
 
 from retake_edge.checkpoint import Chunks
 from retake_edge.config import RetakeConfig
+from retake_edge.device_memory import available_memory_bytes
 from retake_edge.engine import Engine
 from retake_edge.errors import MemoryBudgetError
+from retake_edge.families import manifest_of
 from retake_edge.llama import Context, Model
-from retake_edge.models import ModelFiles, ModelManifest, infer_manifest
-from retake_edge.planner import available_memory_bytes, kv_bytes_per_cell
+from retake_edge.models import ModelFiles, ModelManifest
+from retake_edge.planner import kv_bytes_per_cell
 from retake_edge.progress import ProgressCallback
 from retake_edge.reader import Thumbnail
+from retake_edge.run_plan import Reckoning
 from retake_edge.timing import StageTimes
 from retake_edge.video_map import VideoMap, VideoStats
 
 QUESTION_RESERVE = 512
 """KV cells kept free for a question."""
+
+
+def cells_after(settings: RetakeConfig, n_reserve: int = QUESTION_RESERVE) -> int:
+    """Return the cells that stay free for text after the video: a question and its answer.
+
+    With -c they are what is left, and the video's share must not depend on them.
+    """
+    n_question = QUESTION_RESERVE if settings.runtime.n_ctx is not None else n_reserve
+    return n_question + settings.generation.max_tokens
 
 
 class SessionWarning(UserWarning):
@@ -44,7 +56,8 @@ class PrefilledVideo:
     """A cache full of video, ready for questions.
 
     `times`: what this process spent; `index_seconds`: what reading the video took, whenever that
-    was. `resources` closes model and context; `is_saved`: whether a finished session holds it all.
+    was. `resources` closes model and context; `is_saved`: whether a finished session holds it all;
+    `reckoning`: how much work it was (None where it was not done now).
     """
 
     engine: Engine
@@ -56,15 +69,13 @@ class PrefilledVideo:
     index_seconds: dict[str, float]
     resources: ExitStack
     is_saved: bool
+    reckoning: Reckoning | None = None
 
 
 def video_map_of(grid_times_s: list[float], chunks: Chunks) -> VideoMap:
     """Return where the cells of chunks come from; `grid_times_s`: all grid frames' times."""
-    return VideoMap(
-        np.array(grid_times_s),
-        np.concatenate([result.pivot_share for result in chunks.results]),
-        np.concatenate([result.cell_frames for result in chunks.results], axis=1),
-    )
+    joined = chunks.joined()
+    return VideoMap(np.array(grid_times_s), joined.pivot_share, joined.cell_frames)
 
 
 def load_model(resources: ExitStack, request: Request) -> tuple[Model, ModelManifest]:
@@ -77,13 +88,13 @@ def load_model(resources: ExitStack, request: Request) -> tuple[Model, ModelMani
     llm = resources.enter_context(
         Model(source.model, n_gpu_layers=request.settings.runtime.n_gpu_layers)
     )
-    if isinstance(source, ModelManifest):
-        return llm, source
-    return llm, infer_manifest(llm, source.mmproj)
+    return llm, manifest_of(source)
 
 
-def make_context(resources: ExitStack, llm: Model, request: Request, n_ctx: int) -> Context:
-    """Make a context of `n_ctx` cells.
+def make_context(
+    resources: ExitStack, llm: Model, request: Request, n_ctx: int, n_at_once: int = 1
+) -> Context:
+    """Make a context of `n_ctx` cells that can decode `n_at_once` tokens in one batch.
 
     Raises:
         MemoryBudgetError: this machine has no room for it.
@@ -101,8 +112,8 @@ def make_context(resources: ExitStack, llm: Model, request: Request, n_ctx: int)
         Context(
             llm,
             n_ctx=n_ctx,
-            n_batch=runtime.n_batch,
-            n_ubatch=runtime.n_ubatch,
+            n_batch=max(runtime.n_batch, n_at_once),
+            n_ubatch=max(runtime.n_ubatch, n_at_once),
             n_seq_max=2,  # the second sequence is for saving and loading cells
             type_k=runtime.type_k,
             type_v=runtime.type_v,

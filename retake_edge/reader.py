@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ Thumbnail = tuple[float, bytes]
 
 
 class VideoReader:
-    """A video being read: `features` yields its grid frames.
+    """A video being read: `features` yields its grid frames, once `encoder` is set.
 
     `frame_times_s`: of every frame delivered so far; `times_s`: of every grid frame; `thumbnails`:
     of evenly spaced grid frames, MAX_THUMBNAILS at most. A video that an earlier run
@@ -35,7 +36,6 @@ class VideoReader:
     def __init__(
         self,
         path: str | Path,
-        encoder: VisionEncoder,
         manifest: ModelManifest,
         settings: RetakeConfig,
         times: StageTimes,
@@ -43,29 +43,45 @@ class VideoReader:
         done_times_s: Doubles | None = None,
     ) -> None:
         sampling = settings.sampling
-        self.frames_per_step = step = encoder.frames_per_step
+        self.encoder: VisionEncoder | None = None
         self.info: VideoInfo | None = None
         self.frame_times_s: list[float] = [] if done_times_s is None else done_times_s.tolist()
-        self.times_s: list[float] = self.frame_times_s[::step]
+        self.times_s: list[float] = []
         self.thumbnails: list[Thumbnail] = []
-        self._encoder, self._times, self._progress = encoder, times, progress
+        self._is_stretched = manifest.frames.fit == "stretch"
+        self._times, self._progress = times, progress
         self._window = {
             "fps": sampling.fps or manifest.fps,
-            "max_frames": sampling.max_frames,
+            "max_frames": sampling.max_frames or manifest.max_frames,
             "start_s": sampling.start_s,
             "end_s": sampling.end_s,
         }
-        self.features = self._encode(
-            sample_frames(
-                path,
-                **self._window,  # type: ignore[arg-type]
-                target_size=manifest.frames.size_rule(sampling.long_side_px),
-                fit=manifest.frames.fit,
-                batch_frames=-(-settings.runtime.encode_batch_frames // step) * step,
-                after_s=self.frame_times_s[-1] if self.frame_times_s else None,
-                on_info=self._keep_info,
-            )
+        batches = sample_frames(
+            path,
+            **self._window,  # type: ignore[arg-type]
+            target_size=manifest.frames.size_rule(sampling.long_side_px),
+            fit=manifest.frames.fit,
+            resample=manifest.frames.resample,
+            via_px=manifest.frames.via_px,
+            batch_frames=-(-settings.runtime.encode_batch_frames // 2) * 2,
+            after_s=self.frame_times_s[-1] if self.frame_times_s else None,
+            on_info=self._keep_info,
         )
+        self._batches = self._times.each("decode", batches)
+        self.features = self._encode()
+
+    def begin(self) -> VideoInfo:
+        """Decode the first frames, and return what the file holds."""
+        first = list(islice(self._batches, 1))
+        self._batches = chain(first, self._batches)
+        assert self.info is not None
+        return self.info
+
+    @property
+    def frames_per_step(self) -> int:
+        """Video frames that share one grid frame."""
+        assert self.encoder is not None
+        return self.encoder.frames_per_step
 
     def _keep_info(self, info: VideoInfo) -> None:
         self.info = info
@@ -80,13 +96,15 @@ class VideoReader:
         assert self.info is not None
         return time_grid(self.info.duration_s, **self._window)[2]  # type: ignore[arg-type]
 
-    def _encode(self, batches: Iterator[FrameBatch]) -> Iterator[VisionFeatures]:
-        for batch in self._times.each("decode", batches):
+    def _encode(self) -> Iterator[VisionFeatures]:
+        assert self.encoder is not None
+        self.times_s.extend(self.frame_times_s[:: self.frames_per_step])
+        for batch in self._batches:
             first = len(self.times_s)
             self.frame_times_s.extend(batch.times_s.tolist())
             self._progress("decode", self.n_frames, self.n_planned())
             with self._times.measure("encode"):
-                features = self._encoder.encode(batch.frames, batch.times_s)
+                features = self.encoder.encode(batch.frames, batch.times_s, batch.step_s)
             self._progress("encode", self.n_frames, self.n_planned())
             self.times_s.extend(features.times_s.tolist())
             self._keep_thumbnails(batch, first)
@@ -95,16 +113,22 @@ class VideoReader:
     def _keep_thumbnails(self, batch: FrameBatch, first_step: int) -> None:
         n_steps = -(-self.n_planned() // self.frames_per_step)
         every = max(1, -(-n_steps // MAX_THUMBNAILS))
+        assert self.info is not None
+        shape = (self.info.width_px, self.info.height_px) if self._is_stretched else None
         for i, at in enumerate(range(0, len(batch.frames), self.frames_per_step)):
             if (first_step + i) % every == 0:
-                self.thumbnails.append((float(batch.times_s[at]), small_jpeg(batch.frames[at])))
+                picture = small_jpeg(batch.frames[at], shape)
+                self.thumbnails.append((float(batch.times_s[at]), picture))
 
 
-def small_jpeg(frame: npt.NDArray[np.uint8]) -> bytes:
-    """Return a small JPEG of a frame uint8 [H, W, 3], RGB."""
+def small_jpeg(frame: npt.NDArray[np.uint8], shape: tuple[int, int] | None = None) -> bytes:
+    """Return a small JPEG of a frame uint8 [H, W, 3], RGB.
+
+    `shape`: (width, height) before it was stretched to the size that a model wants.
+    """
     import cv2
 
-    height, width = frame.shape[:2]
+    width, height = shape or (frame.shape[1], frame.shape[0])
     scale = min(1.0, THUMBNAIL_PX / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     picture: Any = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)

@@ -18,18 +18,26 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from retake_edge.answer import Answer, SavedState, peak_memory_bytes, versions
+from retake_edge.answer import Answer, SavedState, versions
 from retake_edge.attention import AnswerAttention
+from retake_edge.calibration import Calibration, measured
 from retake_edge.config import RetakeConfig
+from retake_edge.device_memory import peak_memory_bytes
 from retake_edge.errors import ConfigError
 from retake_edge.evidence import Floats, Span, attended_spans, frame_weights
 from retake_edge.fingerprint import HashCache, file_identity, session_facts, session_key
+from retake_edge.hub.naming import split_files
 from retake_edge.indexing import read_video
 from retake_edge.journal import SessionError
-from retake_edge.kvc import cells_used
 from retake_edge.loading import read_session
 from retake_edge.models import ModelFiles, ModelManifest, file_sha256, resolve_model
-from retake_edge.prefilled import QUESTION_RESERVE, PrefilledVideo, Request, SessionWarning
+from retake_edge.prefilled import (
+    QUESTION_RESERVE,
+    PrefilledVideo,
+    Request,
+    SessionWarning,
+    cells_after,
+)
 from retake_edge.progress import ProgressCallback, no_progress
 from retake_edge.reader import Thumbnail
 from retake_edge.store import SessionStore
@@ -71,8 +79,9 @@ class Session:
         self.engine, self.times = prefilled.engine, prefilled.times
         self.index_seconds = prefilled.index_seconds
         self.frame_weights: Floats | None = None
-        self.n_cells = cells_used(prefilled.engine.context)
+        self.n_cells = prefilled.engine.n_cells
         self._resources, self._hashes = prefilled.resources, hashes
+        self._reckoning, self._calibration = prefilled.reckoning, Calibration(None)
         self._answer: Answer | None = None
 
     def __enter__(self) -> Session:
@@ -110,6 +119,12 @@ class Session:
         prompt = self.manifest.prompt.question(question)
         return self.told(question, self.engine.generate(prompt, attention), attention)
 
+    def calibrate(self, calibration: Calibration) -> None:
+        """Keep how long the reading of the video took, and what its answers will."""
+        if self._reckoning is not None:
+            self._calibration = calibration
+            calibration.add(*self._reckoning, measured(self.index_seconds))
+
     def last_answer(self) -> Answer:
         """Return the latest finished answer; there must be one."""
         assert self._answer is not None
@@ -139,6 +154,9 @@ class Session:
         if rest:
             pieces.append(rest)
             yield rest
+        if self._reckoning is not None and n_tokens > 1:
+            per_token = {"answer": times.seconds["generate"] - times.seconds["first_token"]}
+            self._calibration.add(*self._reckoning, per_token, n_tokens - 1)
         self._answer = Answer(
             question=question,
             text="".join(pieces).strip(),
@@ -207,11 +225,7 @@ def open_video(
     store = SessionStore(cache_dir) if use_cache else None
     sha256 = _hashes(store).sha256 if store else None
     source = resolve_model(model, mmproj, sha256=sha256) if isinstance(model, str) else model
-    n_after = n_reserve + settings.generation.max_tokens
-    if settings.runtime.n_ctx is not None:
-        # With -c the cells for text are what is left; the video's share must not depend on them.
-        n_after = QUESTION_RESERVE + settings.generation.max_tokens
-    request = Request(path, source, settings, n_after, progress)
+    request = Request(path, source, settings, cells_after(settings, n_reserve), progress)
     if store is None:
         hashes = _known(source.sha256) if isinstance(source, ModelManifest) else {}
         return Session(read_video(request), settings, hashes, SavedState())
@@ -230,7 +244,8 @@ def _open_saved(request: Request, store: SessionStore) -> Session:
     file = check_path(request.path)
     known, source = _hashes(store), request.source
     hashes = _known(source.sha256) if isinstance(source, ModelManifest) else {}
-    for role, model_file in (("model", source.model), ("mmproj", source.mmproj)):
+    more_parts = [(part.name, part) for part in split_files(source.model)[1:]]
+    for role, model_file in [("model", source.model), ("mmproj", source.mmproj), *more_parts]:
         if role not in hashes and model_file.is_file():
             hashes[role] = known.sha256(model_file)
     identity = file_identity(file)
@@ -243,7 +258,9 @@ def _open_saved(request: Request, store: SessionStore) -> Session:
     saved = SavedState()
     if prefilled.is_saved:
         saved = SavedState(key, is_reused, store.n_bytes(key))
-    return Session(prefilled, request.settings, hashes, saved)
+    session = Session(prefilled, request.settings, hashes, saved)
+    session.calibrate(Calibration(store.cache_dir))
+    return session
 
 
 def _found(request: Request, store: SessionStore, key: str) -> PrefilledVideo | None:

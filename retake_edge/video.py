@@ -24,10 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from retake_edge.errors import ConfigError, VideoError
+from retake_edge.frame_size import SizeRule
+from retake_edge.resample import FILTERS
 from retake_edge.video_process import DecoderProcess
 
 FITS = ("stretch", "pad")
-SizeRule = Callable[[int, int], tuple[int, int]]
+RESAMPLES = ("area", *FILTERS)
 
 log = logging.getLogger(__name__)
 
@@ -89,38 +91,12 @@ class FrameBatch:
     """Consecutive sampled frames.
 
     `frames`: uint8 (B, H, W, 3), RGB. `times_s`: float64 (B,), the time from which each frame is
-    shown, strictly increasing over the whole video.
+    shown, strictly increasing over the whole video. `step_s`: seconds between two sampled times.
     """
 
     frames: npt.NDArray[np.uint8]
     times_s: npt.NDArray[np.float64]
-
-
-def long_side_rule(long_side_px: int, multiple: int = 1) -> SizeRule:
-    """Return a size rule: longer side at most `long_side_px`, both sides multiples of `multiple`.
-
-    The aspect ratio is kept up to that rounding; pictures are never enlarged (but for rounding up
-    to one multiple).
-
-    Raises:
-        ConfigError: `multiple` is below 1 or above `long_side_px`.
-    """
-    if not 1 <= multiple <= long_side_px:
-        raise ConfigError(
-            f"The long side of {long_side_px} px holds no multiple of {multiple} px; "
-            "choose a longer side."
-        )
-
-    def rule(width_px: int, height_px: int) -> tuple[int, int]:
-        scale = min(1.0, long_side_px / max(width_px, height_px))
-        cap = long_side_px // multiple
-
-        def fit(side_px: int) -> int:
-            return multiple * min(cap, max(1, round(side_px * scale / multiple)))
-
-        return fit(width_px), fit(height_px)
-
-    return rule
+    step_s: float
 
 
 def time_grid(
@@ -161,6 +137,8 @@ def sample_frames(
     end_s: float | None = None,
     target_size: SizeRule | tuple[int, int] | None = None,
     fit: str = "stretch",
+    resample: str = "area",
+    via_px: int | None = None,
     batch_frames: int = 16,
     after_s: float | None = None,
     limits: VideoLimits | None = None,
@@ -172,8 +150,10 @@ def sample_frames(
     several times (a still, or fps above the video's own) comes once. Times spread evenly over
     [start_s, end_s) when fps would give more than `max_frames`.
 
-    `target_size` is (width, height), a function from the video's (width, height) to it, or None
-    for the video's own; `fit` is "stretch" (to that size) or "pad" (keep the shape, black bars).
+    `target_size` is (width, height), a function from the video's (width, height) and the number of
+    sampled times to it, or None for the video's own; `fit` is "stretch" (to that size) or "pad"
+    (keep the shape, black bars); `resample` is "area" or a filter of `retake_edge.resample`.
+    `via_px`: with a filter, the longer side of a first step, in the frame's own shape.
     `after_s`: go on after the frame of that time, which an earlier call with the same arguments
     yielded; then there may be no frame left.
     `on_info` is called once, before the first batch. Arguments are checked at the call, the file
@@ -187,9 +167,15 @@ def sample_frames(
         ConfigError: an argument is out of range.
         VideoError: the file cannot be read, nothing decodes, or start_s is beyond the end.
     """
-    check_sampling(fps, max_frames, start_s, end_s, fit, batch_frames)
+    check_sampling(fps, max_frames, start_s, end_s, fit, resample, batch_frames)
     limits = limits or VideoLimits()
-    plan = {"fit": fit, "batch_frames": batch_frames, "max_pixels": limits.max_pixels}
+    plan = {
+        "fit": fit,
+        "resample": resample,
+        "via_px": via_px,
+        "batch_frames": batch_frames,
+        "max_pixels": limits.max_pixels,
+    }
 
     def batches() -> Iterator[FrameBatch]:
         file = check_path(path)
@@ -205,11 +191,11 @@ def sample_frames(
             first_s, step_s, n = time_grid(
                 info.duration_s, fps=fps, max_frames=max_frames, start_s=start_s, end_s=end_s
             )
-            width, height = resolve_size(info, target_size, limits)
+            width, height = resolve_size(info, n, target_size, limits)
             grid = {"start_s": first_s, "step_s": step_s, "n": n}
             size = {"width_px": width, "height_px": height}
             decoder.send({**plan, **grid, **size, "after_s": after_s})
-            yield from receive_batches(decoder, info, n, may_be_none=after_s is not None)
+            yield from receive_batches(decoder, info, n, step_s, may_be_none=after_s is not None)
 
     return batches()
 
@@ -258,6 +244,7 @@ def check_sampling(
     start_s: float,
     end_s: float | None,
     fit: str,
+    resample: str,
     batch_frames: int,
 ) -> None:
     """Raise ConfigError for the first argument that is out of range."""
@@ -267,6 +254,7 @@ def check_sampling(
         (0 <= start_s < math.inf, "start_s", start_s, "0 or more"),
         (end_s is None or end_s > start_s, "end_s", end_s, f"after start_s ({start_s:g})"),
         (fit in FITS, "fit", fit, f"one of {', '.join(FITS)}"),
+        (resample in RESAMPLES, "resample", resample, f"one of {', '.join(RESAMPLES)}"),
         (batch_frames >= 1, "batch_frames", batch_frames, "at least 1"),
     ]
     for ok, name, value, must in checks:
@@ -292,9 +280,12 @@ def read_info(decoder: DecoderProcess, file: Path) -> VideoInfo:
 
 
 def resolve_size(
-    info: VideoInfo, target_size: SizeRule | tuple[int, int] | None, limits: VideoLimits
+    info: VideoInfo,
+    n_frames: int,
+    target_size: SizeRule | tuple[int, int] | None,
+    limits: VideoLimits,
 ) -> tuple[int, int]:
-    """Return the (width, height) of the frames to yield.
+    """Return the (width, height) of the `n_frames` frames to yield.
 
     Raises:
         ConfigError: a side is below 1, or the area is above the pixel limit.
@@ -302,7 +293,7 @@ def resolve_size(
     if target_size is None:
         return info.width_px, info.height_px
     if callable(target_size):
-        width, height = target_size(info.width_px, info.height_px)
+        width, height = target_size(info.width_px, info.height_px, n_frames)
     else:
         width, height = target_size
     if width < 1 or height < 1 or width * height > limits.max_pixels:
@@ -314,7 +305,7 @@ def resolve_size(
 
 
 def receive_batches(
-    decoder: DecoderProcess, info: VideoInfo, n: int, *, may_be_none: bool = False
+    decoder: DecoderProcess, info: VideoInfo, n: int, step_s: float, *, may_be_none: bool = False
 ) -> Iterator[FrameBatch]:
     """Yield the worker's batches, and warn at the end if something was missing.
 
@@ -328,7 +319,7 @@ def receive_batches(
         frames = np.frombuffer(raw, np.uint8).reshape(message["shape"])
         times_s = np.asarray(message["times_s"], np.float64)
         n_received += len(times_s)
-        yield FrameBatch(frames, times_s)
+        yield FrameBatch(frames, times_s, step_s)
     if n_received == 0 and not may_be_none:
         raise VideoError(
             f"No frame of {info.path} could be decoded between the start and end asked for; "

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from retake_edge.clock import clock
+
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
@@ -31,7 +33,8 @@ class VideoStats:
     """What became of the video: its length, frames and cells.
 
     A grid frame is what the vision tower makes of one or two frames; it is a keyframe if it has a
-    pivot, and kept while any of its cells is left in any layer.
+    pivot, and kept while any of its cells is left in any layer. `reduced_by`: 'cells' were evicted,
+    'frames' left out, or 'nothing'; `why_whole`: why no cells could be evicted ('': they could).
     """
 
     path: str
@@ -45,3 +48,16 @@ class VideoStats:
     keep_ratio: float
     n_ctx: int
     kv_bytes: int
+    reduced_by: str = "cells"
+    why_whole: str = ""
+
+    def summary(self) -> str:
+        """Return one line about the video, its frames and cells."""
+        share = self.n_cells_kept / self.n_cells_before
+        kept = f"{self.n_cells_kept} of {self.n_cells_before} KV cells kept ({share:.0%})"
+        if self.reduced_by == "frames":
+            step = -(-self.n_frames // self.n_grid_frames)
+            n_used = min(step * self.n_frames_kept, self.n_frames)
+            kept = f"{n_used} of them used whole, {self.n_cells_kept} KV cells"
+        why = f"; its cache is not compressed: {self.why_whole}" if self.why_whole else ""
+        return f"{clock(self.duration_s)} video, {self.n_frames} frames, {kept}{why}"

@@ -188,7 +188,7 @@ def decode(path: str, index: FrameIndex, channel: Channel, plan: dict[str, Any])
         if picture.shape[0] * picture.shape[1] > plan["max_pixels"]:
             raise WorkerError("too_large", width_px=picture.shape[1], height_px=picture.shape[0])
         last_s = time_s
-        frames.append(resize(picture, width, height, plan["fit"]))
+        frames.append(resize(picture, width, height, plan["fit"], plan["resample"], plan["via_px"]))
         times_s.append(time_s)
         if len(frames) == plan["batch_frames"]:
             flush()
@@ -198,18 +198,30 @@ def decode(path: str, index: FrameIndex, channel: Channel, plan: dict[str, Any])
     channel.send({"kind": "end", "n_missed": goal.n_missed + goal.n - goal.next})
 
 
-def resize(picture: Any, width: int, height: int, fit: str) -> Any:
-    """Scale a BGR picture to (height, width, 3) RGB; `pad` keeps its shape and centres it."""
+def resize(
+    picture: Any, width: int, height: int, fit: str, resample: str, via_px: int | None = None
+) -> Any:
+    """Scale a BGR picture to (height, width, 3) RGB; `pad` keeps its shape and centres it.
+
+    `via_px`: with a filter, the longer side of a first step that keeps its shape.
+    """
     import cv2
     import numpy as np
 
+    from retake_edge.resample import long_side_size
+    from retake_edge.resample import resample as filtered
+
     rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    if via_px is not None and resample != "area":
+        rgb = filtered(rgb, *long_side_size(rgb.shape[1], rgb.shape[0], via_px), resample)
     scale = min(width / rgb.shape[1], height / rgb.shape[0])
     inner_w, inner_h = width, height
     if fit == "pad":
         inner_w = min(width, max(1, round(rgb.shape[1] * scale)))
         inner_h = min(height, max(1, round(rgb.shape[0] * scale)))
-    if (inner_w, inner_h) != (rgb.shape[1], rgb.shape[0]):
+    if resample != "area":
+        rgb = filtered(rgb, inner_w, inner_h, resample)
+    elif (inner_w, inner_h) != (rgb.shape[1], rgb.shape[0]):
         # Area averaging has no aliasing, but turns into pixel repetition when enlarging.
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         rgb = cv2.resize(rgb, (inner_w, inner_h), interpolation=method)

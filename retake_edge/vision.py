@@ -27,7 +27,7 @@ class VisionFeatures:
 
     `embeddings` f32 [T, rows * cols, n_embd_inp], row-major within a frame. `times_s` f64 [T]:
     presentation time of each grid frame's first video frame, in seconds; `middle_s` f64 [T]: mean
-    of its video frames' times.
+    of its video frames' times. `step_s`: seconds between two sampled frames, 0 if not known.
     """
 
     embeddings: Floats
@@ -35,6 +35,7 @@ class VisionFeatures:
     middle_s: Doubles
     rows: int
     cols: int
+    step_s: float = 0.0
 
     def __getitem__(self, frames: slice) -> VisionFeatures:
         """Return some of the grid frames."""
@@ -44,6 +45,7 @@ class VisionFeatures:
             self.middle_s[frames],
             self.rows,
             self.cols,
+            self.step_s,
         )
 
     def joined(self, other: VisionFeatures) -> VisionFeatures:
@@ -54,13 +56,17 @@ class VisionFeatures:
             np.concatenate([self.middle_s, other.middle_s]),
             self.rows,
             self.cols,
+            self.step_s,
         )
 
 
 class VisionEncoder:
     """A vision tower with its projector (an mmproj GGUF).
 
-    `frames_per_step` is how many video frames share one grid frame (2 for Qwen-VL).
+    `frames_per_step` is how many video frames share one grid frame (2 for Qwen-VL); `both_ways`:
+    whether the language model wants an image's tokens to see each other, also those after them.
+    `overview`: mtmd cuts a frame into tiles, whatever its size, and puts the whole frame after
+    them; only that is used, as the models' processors do with video.
 
     Raises:
         ModelError: the file is missing, does not belong to the model, or cannot see.
@@ -73,14 +79,19 @@ class VisionEncoder:
         *,
         offload: bool = True,
         n_threads: int | None = None,
+        overview: bool = False,
     ) -> None:
         self.path = Path(path)
+        self._overview = overview
         self._mtmd = native.load_mtmd()
         self._handle: Any = None
         if not self.path.is_file():
             raise ModelError(f"There is no projector file {self.path}; check --mmproj.")
         params = self._mtmd.mtmd_context_params_default()
         params.use_gpu, params.warmup, params.print_timings = offload, False, False
+        params.image_min_tokens = 1  # the size of a frame is ours to choose: `FrameRule`
+        if overview:
+            params.image_max_tokens = 1  # then a frame is one tile, which costs least
         if n_threads:
             params.n_threads = n_threads
         self._handle = self._mtmd.mtmd_init_from_file(str(self.path).encode(), model.handle, params)
@@ -92,10 +103,11 @@ class VisionEncoder:
         if not self._mtmd.mtmd_support_vision(self._handle):
             raise ModelError(f"{self.path} has no vision tower; use the model's vision mmproj.")
         self._n_embd = model.n_embd_inp
+        self.both_ways = bool(self._mtmd.mtmd_decode_use_non_causal(self._handle, None))
         self._marker: bytes = self._mtmd.mtmd_default_marker()
         blank = np.full((2, 56, 56, 3), 127, np.uint8)
         with _Chunks(self, blank) as chunks:
-            self.frames_per_step = 2 // len(chunks.images)
+            self.frames_per_step = 2 if len(chunks.images) == 1 else 1
 
     def __enter__(self) -> VisionEncoder:
         return self
@@ -109,8 +121,10 @@ class VisionEncoder:
             self._mtmd.mtmd_free(self._handle)
             self._handle = None
 
-    def encode(self, frames: npt.NDArray[np.uint8], times_s: Doubles) -> VisionFeatures:
-        """Encode frames uint8 [B, H, W, 3] RGB shown at times_s f64 [B].
+    def encode(
+        self, frames: npt.NDArray[np.uint8], times_s: Doubles, step_s: float = 0.0
+    ) -> VisionFeatures:
+        """Encode frames uint8 [B, H, W, 3] RGB shown at times_s f64 [B], sampled every `step_s`.
 
         A last group that is not full repeats its last frame, as the models' processors do.
 
@@ -123,17 +137,18 @@ class VisionEncoder:
         middle_s = np.array([_repeat_last(times_s[i : i + step], step).mean() for i in starts])
         rows, cols = steps[0][1:]
         return VisionFeatures(
-            np.stack([s[0] for s in steps]), times_s[::step], middle_s, rows, cols
+            np.stack([s[0] for s in steps]), times_s[::step], middle_s, rows, cols, step_s
         )
 
     def _encode_step(self, frames: npt.NDArray[np.uint8]) -> tuple[Floats, int, int]:
         with _Chunks(self, _repeat_last(frames, self.frames_per_step)) as chunks:
-            if len(chunks.images) != 1:
+            images = chunks.images[-1:] if self._overview else chunks.images
+            if len(images) != 1:
                 raise ModelError(
-                    f"{self.path} cuts a frame into {len(chunks.images)} tiles, which is not "
+                    f"{self.path} cuts a frame into {len(images)} tiles, which is not "
                     "supported for video; use a model that takes a frame whole."
                 )
-            return self._encode_chunk(chunks.images[0])
+            return self._encode_chunk(images[0])
 
     def _encode_chunk(self, chunk: Any) -> tuple[Floats, int, int]:
         mtmd = self._mtmd

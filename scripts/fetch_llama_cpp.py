@@ -93,9 +93,9 @@ def _pip_download(folder: Path, upstream: Upstream) -> None:
     result = subprocess.run(command, stdout=sys.stderr, check=False)
     if result.returncode:
         raise SourceError(
-            f"pip could not download {upstream.sdist}; check the network, or set "
-            "RETAKE_LLAMA_CPP_SOURCE to a local llama.cpp tree of the same commit "
-            f"({upstream.commit})."
+            f"pip could not download {upstream.sdist}; check the network, put that file into "
+            f"{folder.parent}, or set RETAKE_LLAMA_CPP_SOURCE to {upstream.path} in a source tree "
+            f"of {upstream.package} {upstream.version}."
         )
 
 

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from retake_edge.bench.quality_report import (
+    kind_table,
     length_table,
+    loss_table,
     percent,
     pooled,
     quality_table,
@@ -109,6 +111,17 @@ def quality() -> str:
     return "\n\n".join([quality_table(document), *by_length])
 
 
+def losses() -> str:
+    """What the default and the two policies nearest to it lose against the full cache."""
+    policies = dict.fromkeys((PivotKVConfig().policy, "coverage", "hybrid", "pivotkv"))
+    return loss_table(run_file("quality"), list(policies))
+
+
+def kinds() -> str:
+    """Right answers of every question kind, for the default policy."""
+    return kind_table(run_file("quality"), PivotKVConfig().policy)
+
+
 def events() -> str:
     """How many tokens of a card survive in each layer."""
     document = run_file("quality")
@@ -156,6 +169,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "headline": headline,
     "measured": measured,
     "quality": quality,
+    "losses": losses,
+    "kinds": kinds,
     "events": events,
     "text-needle": text_needle,
 }

@@ -1,7 +1,7 @@
 """Fill README.md's generated parts: the file tree and the demo's transcript.
 
-    python scripts/update_readme.py            rewrite README.md (runs the demo)
-    python scripts/update_readme.py --check    exit 1 if the file tree is out of date
+python scripts/update_readme.py            rewrite README.md (runs the demo)
+python scripts/update_readme.py --check    exit 1 if the file tree is out of date
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 DEMO = ROOT / "models" / "tiny" / "demo.mp4"
 DEMO_QUESTIONS = ("What number is on the red card?", "When does the red card appear?")
+BUILT = ("_bindings",)  # made by the build, not kept in git
 FOLDERS = {
     "retake_edge": None,
     "cpp_patches": "the patch series over llama.cpp, and our C++ beside it",
@@ -35,7 +36,8 @@ def file_tree() -> str:
             continue
         lines.append(f"{folder + '/':<32}{text or ''}".rstrip())
         if text is None:
-            lines += [_module_line(path) for path in sorted((ROOT / folder).rglob("*.py"))]
+            files = sorted((ROOT / folder).rglob("*.py"))
+            lines += [_module_line(path) for path in files if path.parent.name not in BUILT]
     return "```\n" + "\n".join(lines) + "\n```"
 
 

@@ -14,14 +14,16 @@ from gguf import GGUFWriter, RopeScalingType
 
 N_LAYER, N_HEAD, N_HEAD_KV, HEAD_DIM, N_FF, N_VOCAB = 3, 4, 2, 64, 128, 64
 N_EMBD = N_HEAD * HEAD_DIM
+N_STATE, N_KEY_STATES, N_VALUE_STATES = 16, 2, 4
 
-# kind -> architecture: one position with either pairing, YaRN on top, three axes; then two
-# attentions that cannot be compressed
+# kind -> architecture: one position with either pairing, YaRN on top, three axes, attention in
+# every other layer beside recurrent ones; then two attentions that cannot be compressed
 ARCHITECTURES = {
     "norm": "llama",
     "neox": "qwen2",
     "yarn": "qwen2",
     "imrope": "qwen3vl",
+    "hybrid": "qwen35",
     "alibi": "bloom",
     "sliding": "gemma3",
 }
@@ -60,14 +62,26 @@ def _add_metadata(writer: GGUFWriter, arch: str, kind: str, n_layer: int) -> Non
     writer.add_rope_freq_base(10000.0)
     writer.add_tokenizer_model("no_vocab")
     writer.add_vocab_size(N_VOCAB)
-    if kind == "imrope":
+    if kind in ("imrope", "hybrid"):
         writer.add_rope_dimension_sections([12, 10, 10, 0])
+    if kind == "hybrid":
+        _add_recurrent_metadata(writer)
     if kind == "sliding":
         writer.add_sliding_window(16)
     if kind == "yarn":
         writer.add_rope_scaling_type(RopeScalingType.YARN)
         writer.add_rope_scaling_factor(4.0)
         writer.add_rope_scaling_orig_ctx_len(1024)
+
+
+def _add_recurrent_metadata(writer: GGUFWriter) -> None:
+    """Gated delta nets, and attention in every other layer, from the second on."""
+    writer.add_full_attention_interval(2)
+    writer.add_ssm_conv_kernel(4)
+    writer.add_ssm_state_size(N_STATE)
+    writer.add_ssm_inner_size(N_STATE * N_VALUE_STATES)
+    writer.add_ssm_time_step_rank(N_VALUE_STATES)
+    writer.add_ssm_group_count(N_KEY_STATES)
 
 
 def _tensor_shapes(arch: str, n_layer: int) -> dict[str, tuple[int, ...]]:
@@ -78,6 +92,8 @@ def _tensor_shapes(arch: str, n_layer: int) -> dict[str, tuple[int, ...]]:
     }
     if arch == "bloom":
         return shapes | _bloom_shapes(n_layer)
+    if arch == "qwen35":
+        return shapes | _hybrid_shapes(n_layer)
     if arch != "gemma3":
         shapes["output.weight"] = (N_VOCAB, N_EMBD)
     for layer in range(n_layer):
@@ -105,6 +121,42 @@ def _tensor_shapes(arch: str, n_layer: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def _hybrid_shapes(n_layer: int) -> dict[str, tuple[int, ...]]:
+    d_kv, d_value = N_HEAD_KV * HEAD_DIM, N_STATE * N_VALUE_STATES
+    d_conv = 2 * N_STATE * N_KEY_STATES + d_value
+    both: dict[str, tuple[int, ...]] = {
+        "attn_norm.weight": (N_EMBD,),
+        "post_attention_norm.weight": (N_EMBD,),
+        "ffn_gate.weight": (N_FF, N_EMBD),
+        "ffn_up.weight": (N_FF, N_EMBD),
+        "ffn_down.weight": (N_EMBD, N_FF),
+    }
+    attention: dict[str, tuple[int, ...]] = {
+        "attn_q.weight": (2 * N_EMBD, N_EMBD),  # with a gate beside each query
+        "attn_k.weight": (d_kv, N_EMBD),
+        "attn_v.weight": (d_kv, N_EMBD),
+        "attn_output.weight": (N_EMBD, N_EMBD),
+        "attn_q_norm.weight": (HEAD_DIM,),
+        "attn_k_norm.weight": (HEAD_DIM,),
+    }
+    recurrent: dict[str, tuple[int, ...]] = {
+        "attn_qkv.weight": (d_conv, N_EMBD),
+        "attn_gate.weight": (d_value, N_EMBD),
+        "ssm_conv1d.weight": (d_conv, 4),
+        "ssm_dt.bias": (N_VALUE_STATES,),
+        "ssm_a": (N_VALUE_STATES,),
+        "ssm_beta.weight": (N_VALUE_STATES, N_EMBD),
+        "ssm_alpha.weight": (N_VALUE_STATES, N_EMBD),
+        "ssm_norm.weight": (N_STATE,),
+        "ssm_out.weight": (N_EMBD, d_value),
+    }
+    shapes: dict[str, tuple[int, ...]] = {"output.weight": (N_VOCAB, N_EMBD)}
+    for layer in range(n_layer):
+        own = attention if layer % 2 else recurrent
+        shapes |= {f"blk.{layer}.{name}": shape for name, shape in (both | own).items()}
+    return shapes
+
+
 def _bloom_shapes(n_layer: int) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {"output_norm.bias": (N_EMBD,)}
     both = {"weight": (N_EMBD,), "bias": (N_EMBD,)}
@@ -127,6 +179,8 @@ def _bloom_shapes(n_layer: int) -> dict[str, tuple[int, ...]]:
 def _weights(
     rng: np.random.Generator, name: str, shape: tuple[int, ...]
 ) -> npt.NDArray[np.float32]:
+    if name.endswith("ssm_a"):  # decay: below zero
+        return -np.linspace(0.2, 1.0, shape[0], dtype=np.float32)
     if "norm" in name:
         return np.full(shape, 1 if name.endswith("weight") else 0, np.float32)
     # queries and keys large enough for attention that differs clearly between tokens

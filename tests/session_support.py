@@ -55,10 +55,10 @@ def opened(cache_dir, config=None, video=VIDEO, model=MODEL, **options) -> Sessi
 def question_logits(session: Session) -> np.ndarray:
     """The logits after a question, f32 [n_vocab]: equal bits only if all cells are equal."""
     engine = session.engine
-    prompt = session.manifest.prompt.question(QUESTION)
+    prompt, mark = session.manifest.prompt.question(QUESTION), engine.mark()
     engine.context.decode_tokens(engine.model.tokenize(prompt), engine.next_position)
     logits = engine.context.logits()
-    engine.context.remove(engine.next_position)
+    engine.go_back(mark)
     return logits
 
 

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from retake_edge.bench.quality import QualitySettings
-from retake_edge.bench.quality_report import pooled, select
+from retake_edge.bench.quality_report import kind_table, loss_table, pooled, select
 from retake_edge.bench.tables import run_tables
 from retake_edge.bench.videos import QUESTIONS_PER_VIDEO, group, make_video
 from retake_edge.cli import app
@@ -77,6 +77,27 @@ def test_tables_and_plots_are_made_from_the_run_file_alone(run):
     assert all(f"| {name} |" in tables for name in POLICIES.split(","))
     for name in ("plot", "plot-needle", "plot-when", "plot-depth"):
         assert (folder / f"{name}.svg").read_text().startswith("<svg")
+
+
+def test_losses_are_the_differences_of_the_shares(run):
+    document, _ = run
+    (row,) = loss_table(document, ["random"]).splitlines()[2:]
+    full, random = (pooled(select(document, *r), "all") for r in (("none", 1.0), ("random", 0.25)))
+    shown = float(row.split("|")[-2].split("(")[0])
+    assert shown == pytest.approx(100 * (full.value - random.value), abs=0.051)
+
+
+def test_every_kind_is_counted_with_the_full_cache_and_compressed(run):
+    document, _ = run
+    rows = {
+        line.split("|")[1].strip(): line for line in kind_table(document, "random").splitlines()
+    }
+    kinds = document["questions"]["32"]["kind"]
+    for kind in set(kinds):
+        counts, n = rows[kind].split("|")[2].split(" of ")
+        cells = (select(document, *r)[0] for r in (("none", 1.0), ("random", 0.25)))
+        assert [int(c) for c in counts.split()] == [c["kinds"][kind]["right"] for c in cells]
+        assert int(n) == kinds.count(kind)
 
 
 def test_the_same_seed_gives_the_same_answers(run, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -24,6 +25,7 @@ from apply_patches import (
     read_series,
 )
 from fetch_llama_cpp import PATCH_DIR, Upstream, fetch_sdist, read_upstream, sha256_of
+from take_bindings import FILES, REWRITES, read_archive, rewrite, take_bindings
 
 DOWNLOADS = PATCH_DIR.parent / "build" / "downloads"
 HOOKED = Path("src/llama-kv-cache.cpp")
@@ -251,3 +253,62 @@ def test_a_failed_download_names_the_way_out(
     offline_pip(monkeypatch, tmp_path)
     with pytest.raises(SourceError, match="RETAKE_LLAMA_CPP_SOURCE"):
         fetch_sdist(tmp_path, read_upstream())
+
+
+# --- the bindings -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def bindings(sdist: Path) -> dict[str, str]:
+    return read_archive(sdist, read_upstream())
+
+
+def test_the_bindings_are_taken_from_the_pinned_archive_with_their_licence(
+    sdist: Path, tmp_path: Path
+) -> None:
+    take_bindings(tmp_path / "out", sdist.parent, None, read_upstream())
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*FILES, "__init__.py"}
+    for name in FILES:
+        text = (tmp_path / "out" / name).read_text(encoding="utf-8")
+        assert "import llama_cpp" not in text.replace("_bindings import llama_cpp", "")
+        assert "from llama_cpp" not in text and "LLAMA_CPP_LIB_PATH" not in text
+    assert "Copyright" in (tmp_path / "out" / "LICENSE").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", REWRITES)
+def test_a_line_that_upstream_has_changed_is_named(bindings: dict[str, str], name: str) -> None:
+    for old, _ in REWRITES[name]:
+        with pytest.raises(SourceError, match=re.escape(repr(old))):
+            rewrite(name, bindings[name].replace(old, "# gone"))
+
+
+def test_bindings_that_need_another_package_are_refused(bindings: dict[str, str]) -> None:
+    with pytest.raises(SourceError, match="diskcache"):
+        rewrite("mtmd_cpp.py", bindings["mtmd_cpp.py"] + "\nimport diskcache.core\n")
+
+
+def test_a_local_llama_cpp_brings_the_bindings_around_it_and_else_the_pinned_ones(
+    sdist: Path, bindings: dict[str, str], tmp_path: Path
+) -> None:
+    bare = tmp_path / "elsewhere" / "llama.cpp"
+    around = tmp_path / "python" / "vendor" / "llama.cpp"
+    for name, source in FILES.items():
+        (tmp_path / "python" / source).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "python" / source).write_text(bindings[name] + "\n# a local change\n", "utf-8")
+    nowhere = tmp_path / "no downloads"  # the second one needs none
+    for tree, downloads, is_local in ((bare, sdist.parent, False), (around, nowhere, True)):
+        take_bindings(tmp_path / "out", downloads, tree, read_upstream())
+        text = (tmp_path / "out" / "llama_cpp.py").read_text(encoding="utf-8")
+        assert text.endswith("# a local change\n") == is_local
+    assert not nowhere.exists()
+
+
+def test_an_archive_without_bindings_is_refused(small_pin: Upstream, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"holds no LICENSE\.md"):
+        take_bindings(tmp_path / "out", tmp_path / "index", None, small_pin)
+    assert not (tmp_path / "out").exists()
+
+
+def test_installing_brings_no_other_llama_cpp_along() -> None:
+    project = (PATCH_DIR.parent / "pyproject.toml").read_text(encoding="utf-8")
+    assert "llama" not in project.partition("dependencies = [")[2].partition("]")[0]

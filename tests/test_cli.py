@@ -30,6 +30,8 @@ ANSWER_SHAPE = {
         "keep_ratio": float,
         "n_ctx": int,
         "kv_bytes": int,
+        "reduced_by": str,
+        "why_whole": str,
     },
     "session": {"key": str, "is_reused": bool, "n_bytes": int},
     "seconds": dict,

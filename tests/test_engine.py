@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retake_edge.config import GenerationConfig, PivotKVConfig, RetakeConfig
+from retake_edge.config import WHOLE_POLICIES, GenerationConfig, PivotKVConfig, RetakeConfig
 from retake_edge.engine import Engine, sample
 from retake_edge.errors import MemoryBudgetError
 from retake_edge.kvc import cells_used
@@ -79,7 +79,7 @@ def test_chunked_prefill_that_keeps_all_equals_one_forward(model, layout):
     parts_context.close()
 
 
-@pytest.mark.parametrize("policy", sorted(set(POLICIES) - {"none"}))
+@pytest.mark.parametrize("policy", sorted(set(POLICIES) - set(WHOLE_POLICIES)))
 @pytest.mark.parametrize("positions", ["keep", "reforge"])
 def test_every_policy_leaves_just_the_cells_it_should(model, policy, positions):
     engine, context, results = prefilled(model, keep_ratio=0.25, policy=policy, positions=positions)

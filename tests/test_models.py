@@ -65,22 +65,6 @@ def test_a_projector_does_not_go_with_a_name(tmp_path):
         models.resolve_model("tiny", tmp_path / "mmproj.gguf")
 
 
-def test_layout_and_prompt_are_read_off_the_files():
-    with Model(GOLDEN / "tiny-f32.gguf") as model:
-        manifest = models.infer_manifest(model, GOLDEN / "mmproj-tiny-f32.gguf")
-    assert manifest.layout.kind == "mrope"
-    assert manifest.prompt.before.endswith("<|im_start|>user\n<|vision_start|>")
-    assert manifest.prompt.question("Why?").startswith("<|vision_end|>Why?<|im_end|>")
-    assert manifest.prompt.after.endswith("<|im_start|>assistant\n")
-
-
-def test_a_language_model_is_refused_as_projector():
-    with pytest.raises(ModelError, match="no projector"):
-        models.projector_type(GOLDEN / "tiny-f32.gguf")
-    with pytest.raises(ModelError, match="no GGUF"):
-        models.projector_type(Path(__file__))
-
-
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF" + bytes(200), b"no model at all"])
 def test_a_damaged_model_file_is_refused(tmp_path, content):
     path = tmp_path / "broken.gguf"

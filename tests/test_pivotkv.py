@@ -41,7 +41,8 @@ def test_every_layer_keeps_equally_many_distinct_tokens_in_order(policy: str, se
     e = evidence(seed)
     for n_keep in (-1, 0, 1, e.n // 2, e.n - 1, e.n, e.n + 5):
         kept = select(policy, e, n_keep)
-        expected = min(max(n_keep, 1, e.forced.sum()), e.n) if policy != "none" else e.n
+        expected = min(max(n_keep, 1, e.forced.sum()), e.n)
+        expected = e.n if policy in ("frames", "none") else expected
         assert kept.shape == (e.n_layer, expected) and kept.dtype == np.int32
         assert (np.diff(kept, axis=1) > 0).all() and kept.min() >= 0 and kept.max() < e.n
         for row in kept:
@@ -144,6 +145,45 @@ def test_hybrid_gives_half_of_its_budget_to_attention() -> None:
     for row, scores in zip(kept, e.scores, strict=True):
         best = sorted(range(80), key=lambda i: (-scores[i], i))[:10]
         assert np.isin(best, row).all()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_spread_keeps_one_set_for_all_layers_however_long_a_layers_values_are(seed: int) -> None:
+    e = evidence(seed, n=64, n_layer=3)
+    kept = select("spread", e, 20)
+    assert (kept == kept[0]).all()
+    scale = np.array([1, 100, 0.01], np.float32)[:, None, None]
+    np.testing.assert_array_equal(select("spread", replace(e, values=e.values * scale), 20), kept)
+
+
+def test_spread_takes_of_equally_far_tokens_the_one_that_attention_favours() -> None:
+    e = replace(
+        evidence(0, n=12, n_layer=2),
+        values=np.tile(np.repeat(np.eye(4, dtype=np.float32), 3, axis=0), (2, 1, 1)),
+        scores=np.tile(np.array([1, 3, 2] * 4, np.float32), (2, 1)),
+        pivots=np.zeros(12, bool),
+        forced=np.zeros(12, bool),
+    )
+    assert select("spread", e, 4).tolist() == [[1, 4, 7, 10]] * 2
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_spread_outlives_broken_scores_and_values(bad: float) -> None:
+    e = replace(evidence(7, n=30, n_layer=2), forced=np.zeros(30, bool), pivots=np.zeros(30, bool))
+    scores, values = e.scores.copy(), e.values.copy()
+    scores[0], values[1, 10:20] = bad, bad
+    kept = select("spread", replace(e, scores=scores, values=values), 20)
+    assert not np.isin(kept, np.arange(10, 20)).any()
+
+
+def test_weights_multiply_squared_distances() -> None:
+    angles = np.array([0, 0.3, 0.6])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)[None].astype(np.float32)
+    seeds = np.zeros((1, 1), np.int32)
+    gaps = np.sum((vectors[0] - vectors[0, 0]) ** 2, axis=1)
+    for weight, second in ((0.9, 2), (1.1, 1)):
+        weights = np.array([[1, weight * gaps[2] / gaps[1], 1]], np.float32)
+        assert farthest_points(vectors, 2, seeds, None, weights).tolist() == [[0, second]]
 
 
 def test_coverage_falls_back_on_vision_features_with_one_set_for_all_layers() -> None:

@@ -49,6 +49,24 @@ def test_time_scaled_steps_are_cut_to_integers_as_the_processor_does() -> None:
     assert frame_steps_by_time(seconds, 2.0).tolist() == [0, 0, 2, 5]
 
 
+def test_frames_shown_a_little_off_their_sampled_time_step_as_if_on_it() -> None:
+    ntsc = np.array([0.0, 0.967633, 2.002, 2.969633])
+    assert frame_steps_by_time(ntsc, 2.0).tolist() == [0, 1, 4, 5]
+    assert frame_steps_by_time(ntsc, 2.0, step_s=0.5).tolist() == [0, 2, 4, 6]
+
+
+def test_a_still_picture_is_stepped_over_by_its_clock() -> None:
+    seconds = np.array([0.0, 1.0, 9.5])
+    assert frame_steps_by_time(seconds, 2.0, step_s=0.5).tolist() == [0, 2, 19]
+
+
+@pytest.mark.parametrize("step_s", [0.4, 0.35, 1 / 3])
+def test_steps_are_the_product_of_grid_frame_and_interval(step_s: float) -> None:
+    grid = np.arange(500)
+    expected = (grid.astype(np.float32) * np.float32(2.0 * 2 * step_s)).astype(np.int32)
+    assert frame_steps_by_time(grid * 2 * step_s, 2.0, step_s).tolist() == expected.tolist()
+
+
 def test_the_same_clock_time_has_the_same_position_at_any_sampling_rate() -> None:
     sparse = timed_layout(np.arange(0, 8, 2.0), 2, 2, base=5)
     dense = timed_layout(np.arange(0, 8, 0.5), 2, 2, base=5)

@@ -62,6 +62,21 @@ def test_chunks_of_a_span_have_the_positions_of_the_whole(model, kind):
     assert expected[1:3].max() == 7 + 2
 
 
+def test_text_around_frames_is_tokenized_as_the_layout_says(model):
+    layout = Layout(
+        "linear", before_frame="Frame{number} at {minutes:02d}:{seconds:02d}:", after_frame=";"
+    )
+    (block,) = frame_blocks(iter([features_of(2)]), 2, per_patch=True, n_embd=128)
+    chunk = ChunkBuilder(model, layout, base=5).build(block, 5)
+    text = model.tokenize("Frame1 at 00:00:"), model.tokenize(";Frame2 at 00:01:")
+    np.testing.assert_array_equal(
+        chunk.embeddings[chunk.is_text], model.embed_tokens([*text[0], *text[1]])
+    )
+    n_first = len(text[0])
+    assert chunk.is_text[:n_first].all() and not chunk.is_text[n_first : n_first + 6].any()
+    assert chunk.frame.tolist() == [0] * (n_first + 6) + [1] * (len(text[1]) + 6)
+
+
 def test_time_goes_on_where_it_is_told_to(model):
     (block,) = frame_blocks(iter([features_of(4)]), 4, per_patch=True, n_embd=128)
     chunk = ChunkBuilder(model, Layout("mrope"), base=5).build(block, 99, time_start=40)

@@ -29,9 +29,7 @@ def videos(tmp_path_factory):
 
 
 def answers(videos, sampling=None, **pivotkv):
-    settings = RetakeConfig(
-        sampling=sampling or SamplingConfig(), pivotkv=PivotKVConfig(**pivotkv)
-    )
+    settings = RetakeConfig(sampling=sampling or SamplingConfig(), pivotkv=PivotKVConfig(**pivotkv))
     found = []
     for path, questions in videos:
         with open_video(path, "tiny", settings, use_cache=False) as session:

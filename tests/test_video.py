@@ -24,11 +24,11 @@ import pytest
 
 from retake_edge import video_index, video_process, video_worker
 from retake_edge.errors import ConfigError, VideoError
+from retake_edge.frame_size import long_side_rule
 from retake_edge.video import (
     VideoInfo,
     VideoLimits,
     VideoWarning,
-    long_side_rule,
     probe_video,
     request,
     sample_frames,
@@ -311,12 +311,12 @@ def test_stretch_fills_the_size_and_pad_keeps_the_shape_between_black_bars() -> 
 def test_the_long_side_rule_caps_and_rounds(
     rule: Any, size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    assert rule(*size) == expected
+    assert rule(*size, 16) == expected
 
 
 def test_a_size_rule_sees_the_size_after_rotation() -> None:
     batches = sample_frames(
-        DATA / "rotated_90.mp4", fps=1, end_s=0.5, target_size=lambda w, h: (w // 2, h // 2)
+        DATA / "rotated_90.mp4", fps=1, end_s=0.5, target_size=lambda w, h, n: (w // 2, h // 2)
     )
     assert next(batches).frames.shape == (1, 64, 32, 3)
 
@@ -587,4 +587,4 @@ def test_the_worker_starts_without_the_rest_of_the_package() -> None:
     modules = result.stdout.split()
     ours = {name for name in modules if name.startswith("retake_edge.")}
     assert ours == {"retake_edge.video_worker", "retake_edge.video_index"}
-    assert not {"numpy", "cv2", "llama_cpp", "typer"} & set(modules)
+    assert not {"numpy", "cv2", "typer"} & set(modules)

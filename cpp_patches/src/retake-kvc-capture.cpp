@@ -8,11 +8,18 @@
 #include "retake-kvc-impl.h"
 
 #include "llama-impl.h"
+#include "llama-memory-hybrid.h"
 
 #include <algorithm>
 #include <map>
 
 namespace {
+
+// the attention part of a batch's memory context
+const llama_kv_cache_context * attention_of(const llama_memory_context_i * mctx) {
+    const auto * hybrid = dynamic_cast<const llama_memory_hybrid_context *>(mctx);
+    return hybrid ? hybrid->get_attn() : static_cast<const llama_kv_cache_context *>(mctx);
+}
 
 class graph_input_kvc : public llm_graph_input_i {
 public:
@@ -34,7 +41,7 @@ public:
     }
 
     bool can_reuse(const llm_graph_params & params) override {
-        mctx = static_cast<const llama_kv_cache_context *>(params.mctx);
+        mctx = attention_of(params.mctx);
 
         const retake_kvc * kvc = retake_kvc::of(retake_kvc::kv_of(mctx));
 

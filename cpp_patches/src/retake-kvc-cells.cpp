@@ -101,6 +101,7 @@ void retake_kvc::commit(llama_context * lctx, int32_t n_keep, const int32_t * ke
         }
     }
     write_cells(order, extents(req), pos_cell);
+    move_states(pos_cell[n_keep - 1]);
     close();
 
     commit_us = ggml_time_us() - t0;
@@ -141,6 +142,13 @@ void retake_kvc::write_cells(
     if (n_keep < order.size()) {
         zero_cells(strm, std::vector<uint32_t>(order.begin() + n_keep, order.end()));
         head = std::min(head, order[n_keep]);
+    }
+}
+
+// A recurrent state stands where the sequence ends: later tokens are placed after both.
+void retake_kvc::move_states(llama_pos last_pos) {
+    if (states) {
+        states->seq_add(seq, -1, -1, last_pos - states->seq_pos_max(seq));
     }
 }
 

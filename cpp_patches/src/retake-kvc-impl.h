@@ -4,6 +4,7 @@
 #include "retake-kvc.h"
 
 #include "llama-kv-cache.h"
+#include "llama-memory-recurrent.h"
 
 #include <functional>
 #include <string>
@@ -51,13 +52,14 @@ struct retake_kvc {
         std::vector<int64_t> dst_rows; // [n_keep]
     };
 
-    explicit retake_kvc(llama_kv_cache & kv) : kv(kv) {}
+    retake_kvc(llama_kv_cache & kv, llama_memory_recurrent * states) : kv(kv), states(states) {}
 
     //
     // hooks
     //
 
-    // an input for every attention graph over a plain cache: records which tokens went where
+    // an input for every attention graph over a plain cache, alone or beside recurrent states:
+    // records which tokens went where
     static llm_graph_input_ptr build_input(
             ggml_context * ctx0, const llama_ubatch & ubatch, const llama_kv_cache_context * mctx);
 
@@ -80,6 +82,7 @@ struct retake_kvc {
     static retake_kvc & get (llama_context * lctx); // creates the state; refuses unsupported memory
     static retake_kvc * find(llama_context * lctx); // null if nothing was ever captured
     static llama_kv_cache & cache_of(llama_context * lctx);
+    static llama_memory_recurrent * states_of(llama_context * lctx); // null without recurrent layers
     static void check_supported(llama_context * lctx);
 
     void begin(llama_seq_id seq, int32_t n_max, int32_t q_stride, uint32_t flags);
@@ -98,7 +101,8 @@ struct retake_kvc {
     // state
     //
 
-    llama_kv_cache & kv;
+    llama_kv_cache         & kv;
+    llama_memory_recurrent * states; // of a hybrid model's recurrent layers, or null
 
     phase        ph       = phase::idle;
     llama_seq_id seq      = -1;
@@ -168,6 +172,7 @@ private:
     // metadata only
     std::vector<llama_kv_cell_ext> extents(const commit_request & req) const;
     void write_cells(const std::vector<uint32_t> & order, const std::vector<llama_kv_cell_ext> & ext, const llama_pos * pos_cell);
+    void move_states(llama_pos last_pos);
     void zero_cells(uint32_t strm, const std::vector<uint32_t> & idxs);
     void remove_chunk();
     void close() { ph = phase::idle; tokens.clear(); why_invalid.clear(); }

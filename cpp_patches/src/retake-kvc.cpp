@@ -4,6 +4,9 @@
 
 #include "llama-context.h"
 #include "llama-impl.h"
+#include "llama-kv-cache-iswa.h"
+#include "llama-memory-hybrid-iswa.h"
+#include "llama-memory-hybrid.h"
 #include "llama-model.h"
 
 #include <cmath>
@@ -21,6 +24,19 @@ void require_finite(const float * x, size_t n_layer, size_t n_row, const char * 
     }
 }
 
+const char * why_no_cache(const llama_memory_i * memory) {
+    if (!memory) {
+        return "the model has no memory";
+    }
+    if (dynamic_cast<const llama_kv_cache_iswa *>(memory) || dynamic_cast<const llama_memory_hybrid_iswa *>(memory)) {
+        return "the model uses sliding-window attention";
+    }
+    if (dynamic_cast<const llama_memory_recurrent *>(memory)) {
+        return "all layers of the model are recurrent";
+    }
+    return "the model's memory is not a plain KV cache";
+}
+
 } // namespace
 
 //
@@ -31,12 +47,20 @@ llama_kv_cache & retake_kvc::cache_of(llama_context * lctx) {
     if (!lctx) {
         retake_refuse(RETAKE_KVC_INVALID, "ctx is NULL");
     }
-    auto * kv = dynamic_cast<llama_kv_cache *>(lctx->get_memory());
+    auto * memory = lctx->get_memory();
+    if (auto * hybrid = dynamic_cast<llama_memory_hybrid *>(memory)) {
+        return *hybrid->get_mem_attn();
+    }
+    auto * kv = dynamic_cast<llama_kv_cache *>(memory);
     if (!kv) {
-        retake_refuse(RETAKE_KVC_UNSUPPORTED,
-                "this model's memory is not a plain KV cache (hybrid, recurrent, sliding-window or MLA memory, or none)");
+        retake_refuse(RETAKE_KVC_UNSUPPORTED, why_no_cache(memory));
     }
     return *kv;
+}
+
+llama_memory_recurrent * retake_kvc::states_of(llama_context * lctx) {
+    auto * hybrid = dynamic_cast<llama_memory_hybrid *>(lctx->get_memory());
+    return hybrid ? hybrid->get_mem_recr() : nullptr;
 }
 
 void retake_kvc::check_supported(llama_context * lctx) {
@@ -62,6 +86,8 @@ void retake_kvc::check_supported(llama_context * lctx) {
         default: no("the model's RoPE type is not known here");
     }
 
+    if (kv.layers.empty()) { no("no layer has a KV cache"); }
+
     for (const auto & layer : kv.layers) {
         if (!layer.k || !layer.v) {
             no("a layer caches no V");
@@ -83,7 +109,7 @@ retake_kvc & retake_kvc::get(llama_context * lctx) {
 
     llama_kv_cache & kv = cache_of(lctx);
     if (!kv.kvc) {
-        kv.kvc = std::make_shared<retake_kvc>(kv);
+        kv.kvc = std::make_shared<retake_kvc>(kv, states_of(lctx));
     }
     return *kv.kvc;
 }

@@ -17,6 +17,10 @@
 // Arrays are dense, row-major, and owned by the caller. "layer" counts the layers of the KV cache
 // (retake_kvc_query RETAKE_KVC_N_LAYER), in ascending order. "token" i is the i-th token decoded
 // since begin.
+//
+// A hybrid model's cache is that of its attention layers; its recurrent states stream on. A commit
+// moves their position along with the chunk's last cell. What removes a chunk leaves the states
+// where they are after it: they have no way back but llama_state_seq_set_data of an earlier state.
 
 #ifndef RETAKE_KVC_H
 #define RETAKE_KVC_H
@@ -26,7 +30,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define RETAKE_ABI_VERSION 1
+#define RETAKE_ABI_VERSION 2
 
 #ifdef __cplusplus
 extern "C" {

@@ -1,7 +1,7 @@
 """The policies that are measured against each other, by name.
 
 Most are selection policies of `retake_edge.pivotkv`; the paper's has three readings of what a
-pivot means; two spend the same number of cells on fewer frames instead, with nothing evicted.
+pivot means; three spend the same number of cells on fewer frames instead, with nothing evicted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from retake_edge.errors import ConfigError
 @dataclass(frozen=True)
 class Contender:
     """A policy under test: `policy` and `pivot` as in PivotKVConfig, or a rule `frames` that
-    drops whole frames before prefill ('uniform', 'dpselect')."""
+    drops whole frames before prefill: 'uniform', 'dpselect', 'different' (retake_edge.frames)."""
 
     name: str
     policy: str
@@ -27,6 +27,7 @@ class Contender:
 _SPECIAL = (
     Contender("pivotkv-reference", "pivotkv", "reference"),
     Contender("pivotkv-nopivot", "pivotkv", "none"),
+    Contender("frames", "none", frames="different"),
     Contender("uniform-frames", "none", frames="uniform"),
     Contender("dpselect-frames", "none", frames="dpselect"),
 )

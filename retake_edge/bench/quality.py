@@ -43,7 +43,7 @@ class QualitySettings:
     keeps: tuple[float, ...] = (0.5, 0.25, 0.125)
     n_questions: int = 168
     chunk_frames: int = 32
-    n_queries: int = 256
+    n_queries: int = 128
 
     def __post_init__(self) -> None:
         if min(self.n_frames) < 16:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from retake_edge.bench.quality import Asked, PolicyRun, QualityResult
 from retake_edge.bench.stats import Share, paired_difference, share
+from retake_edge.bench.videos import group
 
 GROUP_NAMES = ("needle", "when", "order", "other")
 N_DEPTHS = 8
@@ -137,6 +138,49 @@ def length_table(results: dict[str, Any], name: str, keep: float) -> str:
             shares = [percent(pooled(select(results, policy, ratio, n), name)) for n in lengths]
             lines.append(f"| {policy} | {' | '.join(shares)} |")
     return "\n".join(lines)
+
+
+def loss_table(results: dict[str, Any], policies: Sequence[str]) -> str:
+    """Return a Markdown table: points lost against the full cache, same questions, all lengths."""
+    names = (*GROUP_NAMES, "all")
+    lines = [f"| policy | keep | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]
+    for policy, keep in runs_of(results):
+        if policy in policies:
+            shown = []
+            for name in names:
+                pair = (answers(results, *run, name) for run in (("none", 1.0), (policy, keep)))
+                loss, low, high = (100 * value for value in paired_difference(*pair))
+                shown.append(f"{loss:.1f} ({low:.1f} to {high:.1f})")
+            lines.append(f"| {policy} | {keep:g} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def kind_table(results: dict[str, Any], policy: str) -> str:
+    """Return a Markdown table: a row a question kind, a column a length, all keep ratios in it."""
+    lengths = list(dict.fromkeys(cell["frames"] for cell in results["cells"]))
+    ratios = [run for run in runs_of(results) if run[0] in ("none", policy)]
+    kinds = sorted({kind for cell in results["cells"] for kind in cell["kinds"]})
+    lines = [f"| | {' | '.join(f'{n} frames' for n in lengths)} |", "|---|" + "---|" * len(lengths)]
+    for kind in kinds:
+        shown = []
+        for n in lengths:
+            cells = [select(results, *run, n)[0]["kinds"].get(kind) for run in ratios]
+            counts = " ".join(str(cell["right"]) for cell in cells if cell)
+            shown.append(f"{counts} of {cells[0]['n']}" if cells[0] else "-")
+        lines.append(f"| {kind} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def answers(results: dict[str, Any], policy: str, keep: float, name: str) -> list[bool]:
+    """Return whether each question of a group ('all': every one) was answered right."""
+    return [
+        digit == "1"
+        for cell in select(results, policy, keep)
+        for digit, kind in zip(
+            cell["right"], results["questions"][str(cell["frames"])]["kind"], strict=True
+        )
+        if name in ("all", group(kind))
+    ]
 
 
 def percent(counted: Share) -> str:

@@ -12,6 +12,7 @@ from retake_edge.config import GenerationConfig, PivotKVConfig, RetakeConfig, Ru
 from retake_edge.coverage import evenly_spaced
 from retake_edge.dpselect import select_keyframes
 from retake_edge.engine import ChunkResult, Engine
+from retake_edge.frames import choose_frames, in_whole_video
 from retake_edge.llama import Context, Ints, Model
 from retake_edge.models import ModelManifest
 from retake_edge.planner import kept_vision
@@ -28,7 +29,7 @@ class ReplaySettings:
 
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     steps_per_chunk: int = 16
-    n_queries: int = 256
+    n_queries: int = 128
     seed: int = 0
 
 
@@ -73,10 +74,7 @@ def replay(
         for block in _blocks(features, frames, context.model, settings)
     ]
     cells = np.concatenate([result.cell_frames for result in results], axis=1)
-    whole = np.where(
-        cells >= 0, frames[np.maximum(cells, 0)], -1 - frames[np.maximum(-1 - cells, 0)]
-    )
-    return Replayed(engine, results, whole.astype(np.int32))
+    return Replayed(engine, results, in_whole_video(cells, frames))
 
 
 def _config(contender: Contender, settings: ReplaySettings) -> RetakeConfig:
@@ -121,6 +119,8 @@ def kept_frames(
     n_keep = max(1, min(n_frames, round(n_cells / (n_tokens + n_text))))
     if contender.frames == "uniform":
         return evenly_spaced(n_frames, n_keep)
+    if contender.frames == "different":
+        return choose_frames([features], n_frames, n_keep, n_embd).index
     seen = features.embeddings[..., :n_embd]
     selected: Ints = select_keyframes(seen, n_keep, per_patch=False).selected[0]
     return selected
@@ -129,4 +129,4 @@ def kept_frames(
 def n_clock_tokens(model: Model, manifest: ModelManifest, features: VisionFeatures) -> int:
     """Return how many tokens of clock text a grid frame has."""
     last, middle = float(features.times_s[-1]), float(features.middle_s[-1])
-    return len(clock_tokens(model, manifest.layout, last, middle, is_first=False))
+    return len(clock_tokens(model, manifest.layout, len(features.times_s) - 1, last, middle))

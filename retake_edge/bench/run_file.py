@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from retake_edge import __version__
+from retake_edge import __version__, native
 from retake_edge.errors import ConfigError
 
 FORMAT = 1
@@ -55,7 +55,8 @@ def machine() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Return the versions of everything that computes, and the commit of a checkout."""
     found = {"retake_edge": __version__, "python": platform.python_version()}
-    for package in ("llama-cpp-python", "numpy", "opencv-python-headless"):
+    found["llama.cpp"] = native.origin()
+    for package in ("numpy", "opencv-python-headless"):
         found[package] = importlib.metadata.version(package)
     commit = _commit()
     return found | ({"commit": commit} if commit else {})

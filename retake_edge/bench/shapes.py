@@ -49,10 +49,11 @@ class ModelShape:
         """Return the shape with at most `n_layer` layers, and its vocabulary cut alike.
 
         Then every part of the language model does the same share of the work as in the whole, and
-        ratios stay. The vision tower keeps `VISION_LAYERS_MIN` layers at least.
+        ratios stay. The vision tower keeps `VISION_LAYERS_MIN` layers; deepstack enters all
+        layers but the last.
         """
         n_vision = min(self.vision.n_layer, max(VISION_LAYERS_MIN, n_layer))
-        deepstack = tuple(range(min(len(self.vision.deepstack), n_layer, n_vision)))
+        deepstack = tuple(range(min(len(self.vision.deepstack), n_layer - 1, n_vision)))
         vision = replace(self.vision, n_layer=n_vision, deepstack=deepstack)
         kept = min(self.n_layer, n_layer)
         n_vocab = max(_MIN_VOCAB, self.n_vocab * kept // self.n_layer)

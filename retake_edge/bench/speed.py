@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from retake_edge import errors
-from retake_edge.bench.speed_run import SpeedTask, manifest_of
+from retake_edge.bench.speed_run import SpeedTask
 from retake_edge.config import PivotKVConfig, RuntimeConfig
 from retake_edge.errors import ConfigError, NativeError, RetakeError
+from retake_edge.families import manifest_of
 from retake_edge.llama import Model
 from retake_edge.models import ModelManifest, resolve_model
 from retake_edge.scene import make_scene, write_video
@@ -43,7 +44,7 @@ class SpeedSettings:
     with_full: bool = True
     policy: str = PivotKVConfig().policy
     chunk_frames: int = 32
-    n_queries: int = 256
+    n_queries: int = 128
     long_side_px: int | None = None
     n_decode: int = 32
     encode_frames: int | None = None
@@ -120,7 +121,7 @@ def _variants(settings: SpeedSettings) -> dict[str, tuple[dict[str, Any], dict[s
         "n_queries": settings.n_queries,
     }
     full = {"policy": "none", **shared}
-    ours = {"policy": settings.policy, "kv_budget": settings.kv_budget, **shared}
+    ours: dict[str, Any] = {"policy": settings.policy, "kv_budget": settings.kv_budget, **shared}
     if settings.kv_budget is None:
         ours["keep_ratio"] = settings.keep
     runtime = asdict(settings.runtime)
@@ -139,13 +140,17 @@ def _prepared(
     runtime, source = settings.runtime, resolve_model(model, mmproj)
     n_encoded = min(settings.n_frames, settings.encode_frames or settings.n_frames)
     path = write_video(make_scene(0, n_encoded / FPS), folder / "v.mp4", FPS, _SCENE_PX)
+    manifest = manifest_of(source)
     with (
         Model(source.model, n_gpu_layers=runtime.n_gpu_layers) as llm,
         VisionEncoder(
-            llm, source.mmproj, offload=runtime.mmproj_offload, n_threads=runtime.n_threads
+            llm,
+            source.mmproj,
+            offload=runtime.mmproj_offload,
+            n_threads=runtime.n_threads,
+            overview=manifest.frames.overview,
         ) as encoder,
     ):
-        manifest = manifest_of(source, llm)
         features, decode_s, encode_s = _encoded(path, manifest, encoder, settings)
         step = encoder.frames_per_step
     n_steps = -(-settings.n_frames // step)
@@ -190,6 +195,7 @@ def _encoded(
         fps=FPS,
         target_size=manifest.frames.size_rule(settings.long_side_px),
         fit=manifest.frames.fit,
+        resample=manifest.frames.resample,
     )
     features: VisionFeatures | None = None
     decode_s = encode_s = 0.0

@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 
 from retake_edge.config import PivotKVConfig, RetakeConfig, RuntimeConfig
+from retake_edge.device_memory import peak_memory_bytes
 from retake_edge.engine import ChunkResult, Engine
 from retake_edge.errors import RetakeError
+from retake_edge.families import manifest_of
 from retake_edge.kvc import cells_used
 from retake_edge.llama import Context, Model
-from retake_edge.models import ModelFiles, ModelManifest, infer_manifest, resolve_model
+from retake_edge.models import ModelManifest, resolve_model
 from retake_edge.planner import MemoryPlan, VideoShape, kv_bytes_per_cell, plan_memory
 from retake_edge.prefill import ChunkBuilder, clock_tokens, frame_blocks
-from retake_edge.session import peak_memory_bytes
 from retake_edge.vision import VisionFeatures
 
 QUESTION = "What happens in this video, and when?"
@@ -82,7 +83,7 @@ def run_task(task: SpeedTask) -> SpeedFigures:
     pivotkv, runtime = PivotKVConfig(**task.pivotkv), RuntimeConfig(**task.runtime)
     source = resolve_model(task.model, Path(task.mmproj) if task.mmproj else None)
     with Model(source.model, n_gpu_layers=runtime.n_gpu_layers) as llm:
-        manifest = manifest_of(source, llm)
+        manifest = manifest_of(source)
         n_steps = Path(task.features).stat().st_size // (task.n_values_per_step * 4)
         plan = _plan(task, n_steps, llm, manifest, pivotkv, runtime)
         with _context(llm, plan.n_ctx, runtime) as context:
@@ -117,18 +118,13 @@ def run_task(task: SpeedTask) -> SpeedFigures:
                 chunk_s=[round(result.seconds["prefill"], 4) for result in results],
                 first_token_s=first_token_s,
                 decode_tokens_per_s=per_s,
-                peak_memory_bytes=own_peak_memory_bytes(),
+                peak_memory_bytes=peak_memory_bytes(),
             )
 
 
 def _stages(results: list[ChunkResult]) -> dict[str, float]:
     stages = ("prefill", "score", "select", "compact")
     return {stage: sum(r.seconds.get(stage, 0.0) for r in results) for stage in stages}
-
-
-def manifest_of(source: ModelManifest | ModelFiles, llm: Model) -> ModelManifest:
-    """Return a model's manifest, inferred from its files where it has none of its own."""
-    return source if isinstance(source, ModelManifest) else infer_manifest(llm, source.mmproj)
 
 
 def _plan(
@@ -140,7 +136,7 @@ def _plan(
     runtime: RuntimeConfig,
 ) -> MemoryPlan:
     last = (n_steps - 1) * task.step_s
-    text = clock_tokens(llm, manifest.layout, last, last, is_first=False)
+    text = clock_tokens(llm, manifest.layout, n_steps - 1, last, last)
     shape = VideoShape(
         n_steps=n_steps,
         vision_per_step=task.rows * task.cols,
@@ -173,19 +169,6 @@ def _features(task: SpeedTask, n_steps: int) -> Iterator[VisionFeatures]:
             part = np.fromfile(file, np.float32, count).reshape(shape)
             times_s = np.arange(first, first + len(part), dtype=np.float64) * task.step_s
             yield VisionFeatures(part, times_s, times_s + task.step_s / 4, task.rows, task.cols)
-
-
-def own_peak_memory_bytes() -> int:
-    """Return the most memory that this program has had resident.
-
-    Linux hands a process's ru_maxrss on to the program it starts, so that would be the parent's.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return peak_memory_bytes()
 
 
 def _decode(context: Context, engine: Engine, prompt: str, task: SpeedTask) -> tuple[float, float]:

@@ -19,13 +19,14 @@ from retake_edge.bench.needle_text import Document, Fact, make_document
 from retake_edge.config import GenerationConfig, PivotKVConfig, RetakeConfig, RuntimeConfig
 from retake_edge.engine import Engine
 from retake_edge.errors import ConfigError
+from retake_edge.families.template import text_prompt
 from retake_edge.llama import Context, Model
-from retake_edge.models import Prompt, prompt_from_template
+from retake_edge.models import Prompt
 from retake_edge.positions import text_positions
 from retake_edge.prefill import PrefillChunk
 
 _N_AFTER = 128
-_ANSWER_TOKENS = 24
+_ANSWER_TOKENS = 16
 _CELL_PADDING = 256
 
 
@@ -93,7 +94,7 @@ def run_text_needle(
         if contender.frames:
             raise ConfigError(f"{contender.name} drops frames, and text has none; leave it out.")
     runs = cells(contenders, settings.keeps)
-    prompt = prompt_from_template(model.chat_template, with_vision_marks=False)
+    prompt = text_prompt(model.chat_template)
     documents = [
         make_document(settings.seed * 100_003 + i, settings.n_sentences, settings.n_facts)
         for i in range(settings.n_documents)
@@ -193,9 +194,13 @@ def _asked(
 
 
 def _answer(engine: Engine, prompt: Prompt, fact: Fact) -> str:
-    question = prompt.question(f"\n\n{fact.question}")
-    pieces = [engine.model.piece(token) for token in engine.generate(question)]
-    return b"".join(pieces).decode("utf-8", "replace").strip()
+    """Return what the model says, up to the right code if it says that."""
+    said = b""
+    for token in engine.generate(prompt.question(f"\n\n{fact.question}")):
+        said += engine.model.piece(token)
+        if fact.answer.encode() in said:
+            break
+    return said.decode("utf-8", "replace").strip()
 
 
 def outcome_dicts(result: TextNeedleResult) -> list[dict[str, object]]:

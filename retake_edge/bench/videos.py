@@ -83,7 +83,7 @@ def _batches(
     video: BenchVideo, manifest: ModelManifest
 ) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]]:
     size = manifest.frames.size_rule(None)
-    shape = size if isinstance(size, tuple) else size(RENDER_PX, RENDER_PX)
+    shape = size if isinstance(size, tuple) else size(RENDER_PX, RENDER_PX, video.n_frames)
     times_s = video.times_s()
     for start in range(0, video.n_frames, _BATCH_FRAMES):
         times = times_s[start : start + _BATCH_FRAMES]

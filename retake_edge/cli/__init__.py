@@ -17,7 +17,11 @@ import retake_edge
 from retake_edge.cli import bench, sessions
 from retake_edge.cli.ask import ask
 from retake_edge.cli.chat import chat
+from retake_edge.cli.doctor import doctor
 from retake_edge.cli.index import index
+from retake_edge.cli.models import models
+from retake_edge.cli.plan import plan
+from retake_edge.cli.pull import pull
 from retake_edge.cli.report import report
 from retake_edge.cli.scene import scene
 from retake_edge.errors import RetakeError
@@ -35,7 +39,11 @@ app = typer.Typer(
 app.command()(ask)
 app.add_typer(bench.app, name="bench")
 app.command()(chat)
+app.command()(doctor)
 app.command()(index)
+app.command()(models)
+app.command()(plan)
+app.command()(pull)
 app.add_typer(sessions.app, name="sessions")
 app.command()(report)
 app.command()(scene)

@@ -15,10 +15,10 @@ from retake_edge.errors import ConfigError
 app = typer.Typer(no_args_is_help=True, help="Measure quality and speed on this machine.")
 
 QUALITY_POLICIES = (
-    "none,pivotkv,pivotkv-reference,pivotkv-nopivot,coverage,hybrid,random,random-stratified,"
-    "uniform,recent,uniform-frames,dpselect-frames"
+    "none,spread,pivotkv,pivotkv-reference,pivotkv-nopivot,coverage,hybrid,random,"
+    "random-stratified,uniform,recent,uniform-frames,dpselect-frames"
 )
-TEXT_POLICIES = "none,pivotkv,coverage,hybrid,random,uniform"
+TEXT_POLICIES = "none,spread,pivotkv,coverage,hybrid,random,uniform"
 
 _Json = Annotated[bool, typer.Option("--json", help="Print the run file instead of tables.")]
 _Out = Annotated[Path | None, typer.Option(help="Write the run file here.")]
@@ -48,7 +48,7 @@ def quality(
     prefill_chunk_frames: Annotated[
         int, typer.Option(help="Frames prefilled between two compressions.")
     ] = 32,
-    n_queries: _Queries = 256,
+    n_queries: _Queries = 128,
     threads: _Threads = None,
     n_gpu_layers: _Layers = -1,
     as_json: _Json = False,
@@ -67,8 +67,9 @@ def quality(
     from retake_edge.bench.quality import QualitySettings, run_quality
     from retake_edge.bench.quality_report import quality_results
     from retake_edge.bench.run_file import run_file
+    from retake_edge.families import manifest_of
     from retake_edge.llama import Model
-    from retake_edge.models import ModelManifest, infer_manifest, resolve_model
+    from retake_edge.models import resolve_model
     from retake_edge.progress import progress_bars
     from retake_edge.vision import VisionEncoder
 
@@ -83,15 +84,14 @@ def quality(
     contenders = parse_contenders(policies)
     runtime = config.RuntimeConfig(n_gpu_layers=n_gpu_layers, n_threads=threads)
     source = resolve_model(model, mmproj)
+    manifest = manifest_of(source)
+    overview = manifest.frames.overview
     with (
         Model(source.model, n_gpu_layers=n_gpu_layers) as llm,
-        VisionEncoder(llm, source.mmproj, n_threads=threads) as encoder,
+        VisionEncoder(llm, source.mmproj, n_threads=threads, overview=overview) as encoder,
+        progress_bars() as progress,
     ):
-        manifest = (
-            source if isinstance(source, ModelManifest) else infer_manifest(llm, source.mmproj)
-        )
-        with progress_bars() as progress:
-            result = run_quality(llm, encoder, manifest, contenders, settings, runtime, progress)
+        result = run_quality(llm, encoder, manifest, contenders, settings, runtime, progress)
     files = {"model": source.model, "mmproj": source.mmproj}
     document = run_file(
         "quality", _plain(settings, runtime), _hashes(files), quality_results(result)
@@ -181,7 +181,7 @@ def speed(
     prefill_chunk_frames: Annotated[
         int, typer.Option(help="Frames prefilled between two compressions.")
     ] = 32,
-    n_queries: _Queries = 256,
+    n_queries: _Queries = 128,
     long_side: Annotated[
         int | None, typer.Option(help="Longer side of a frame in px.  [default: the model's]")
     ] = None,

@@ -42,3 +42,5 @@ def index(
     typer.echo(
         f"session of {stats.n_cells_kept} KV cells {state}: {saved.n_bytes / 1e6:.1f} MB", err=True
     )
+    if stats.reduced_by == "frames" or stats.why_whole:
+        typer.echo(stats.summary(), err=True)

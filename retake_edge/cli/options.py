@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from retake_edge import config
+from retake_edge.errors import ConfigError
 
 _pivotkv, _runtime = config.PivotKVConfig(), config.RuntimeConfig()
 _sampling, _generation = config.SamplingConfig(), config.GenerationConfig()
@@ -22,13 +23,20 @@ _sampling, _generation = config.SamplingConfig(), config.GenerationConfig()
 
 @dataclass(frozen=True)
 class VideoRequest:
-    """What the options ask for: a model by name or path, its projector, all settings, the cache."""
+    """What the options ask for: a model, its projector, all settings, the cache.
+
+    `model` is a name or a path; `hub`: user/repo[:quant] in its place, and `offline`: only if it
+    is downloaded already. `fit`: change settings so that the run fits.
+    """
 
     model: str
     mmproj: Path | None
     settings: config.RetakeConfig
     use_cache: bool
     cache_dir: Path | None
+    hub: str | None = None
+    offline: bool = False
+    fit: bool = False
 
 
 CacheDir = Annotated[
@@ -39,8 +47,20 @@ CacheDir = Annotated[
 
 def _options(
     model: Annotated[
-        str, typer.Option("-m", "--model", help="A model's name, or the path of its GGUF.")
-    ] = "tiny",
+        str | None,
+        typer.Option(
+            "-m", "--model", help="A model's name, or the path of its GGUF.  [default: tiny]"
+        ),
+    ] = None,
+    hf_repo: Annotated[
+        str | None,
+        typer.Option(
+            "-hf", "--hf-repo", help="In place of -m: USER/REPO[:QUANT], downloaded if missing."
+        ),
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="With -hf: use what is downloaded, or say so.")
+    ] = False,
     mmproj: Annotated[
         Path | None,
         typer.Option(
@@ -50,7 +70,9 @@ def _options(
     fps: Annotated[
         float | None, typer.Option(help="Frames sampled a second.  [default: the model's, or 2]")
     ] = _sampling.fps,
-    max_frames: Annotated[int, typer.Option(help="Most frames sampled.")] = _sampling.max_frames,
+    max_frames: Annotated[
+        int | None, typer.Option(help="Most frames sampled.  [default: the model's, or 2048]")
+    ] = _sampling.max_frames,
     long_side: Annotated[
         int | None, typer.Option(help="Longer side of a frame in px.  [default: the model's]")
     ] = _sampling.long_side_px,
@@ -112,6 +134,9 @@ def _options(
         bool, typer.Option("--no-cache", help="Neither use nor save a session.")
     ] = False,
     cache_dir: CacheDir = None,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Change settings so that it fits into the memory.")
+    ] = False,
 ) -> VideoRequest:
     settings = config.RetakeConfig(
         config.SamplingConfig(fps, max_frames, long_side, start, end),
@@ -136,7 +161,11 @@ def _options(
         ),
         generation=config.GenerationConfig(max_tokens, temperature, seed),
     )
-    return VideoRequest(model, mmproj, settings, not no_cache, cache_dir)
+    if model and hf_repo:
+        raise ConfigError(f"-m {model} and -hf {hf_repo} both name a model; give one of them.")
+    return VideoRequest(
+        model or "tiny", mmproj, settings, not no_cache, cache_dir, hf_repo, offline, fit
+    )
 
 
 def opens_video(command: Callable[..., None]) -> Callable[..., None]:

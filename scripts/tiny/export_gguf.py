@@ -1,6 +1,6 @@
 """Write the trained weights as the two GGUF files that llama.cpp loads.
 
-    python export_gguf.py VIT.pt LM.pt OUT_FOLDER
+python export_gguf.py VIT.pt LM.pt OUT_FOLDER
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Write the SHA-256 of the bundled model's files into models/tiny.toml.
 
-    python scripts/tiny/hash_manifest.py
+python scripts/tiny/hash_manifest.py
 """
 
 from __future__ import annotations

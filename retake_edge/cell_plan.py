@@ -1,0 +1,73 @@
+"""The cells of one run: what the video becomes in the KV cache, known before it is read.
+
+One function for the plan that is shown and the plan that is carried out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from retake_edge.config import WHOLE_POLICIES, PivotKVConfig, RetakeConfig
+from retake_edge.frames import frames_that_fit
+from retake_edge.kvc import why_not_compressible
+from retake_edge.llama import Model
+from retake_edge.models import ModelManifest
+from retake_edge.planner import (
+    MemoryPlan,
+    VideoShape,
+    kv_bytes_per_cell,
+    plan_memory,
+    video_shape,
+)
+from retake_edge.video import VideoInfo
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """The cells of one run.
+
+    `n_before`: cells of the uncompressed video; `n_chosen`: grid frames used of a video that does
+    not fit whole and whose cells are not evicted (None: all); `why_whole`: why they cannot be.
+    """
+
+    memory: MemoryPlan
+    n_before: int
+    n_chosen: int | None = None
+    why_whole: str = ""
+
+
+def plan_cells(
+    model: Model,
+    manifest: ModelManifest,
+    settings: RetakeConfig,
+    video: VideoInfo,
+    n_after: int,
+) -> CellPlan:
+    """Choose how many cells, or frames, of a video stay; the model needs no weights.
+
+    `n_after`: cells for text after the video.
+
+    Raises:
+        MemoryBudgetError: the cells do not fit into `-c`.
+    """
+    shape = video_shape(model, manifest, settings, video, n_after)
+    why_whole, pivotkv, runtime = "", settings.pivotkv, settings.runtime
+    if pivotkv.policy not in WHOLE_POLICIES:
+        why_whole = why_not_compressible(model, type_k=runtime.type_k, type_v=runtime.type_v)
+    n_before, n_chosen = shape.n_video_cells, None
+    if why_whole or pivotkv.policy == "frames":
+        n_fit = _whole_frames(model, shape, pivotkv, runtime.n_ctx)
+        n_chosen = n_fit if n_fit < shape.n_steps else None
+        if n_chosen is not None:
+            shape = video_shape(model, manifest, settings, video, n_after, n_fit)
+        pivotkv = replace(pivotkv, policy="none", kv_budget=None)
+    memory = plan_memory(shape, pivotkv, runtime, kv_bytes_per_cell(model, runtime))
+    return CellPlan(memory, n_before, n_chosen, why_whole)
+
+
+def _whole_frames(
+    model: Model, shape: VideoShape, pivotkv: PivotKVConfig, n_ctx: int | None
+) -> int:
+    """Where each cell takes a position of its own, the model's training is a limit, too."""
+    n_ctx_train = model.n_ctx_train if model.n_pos_per_embd == 1 else None
+    return frames_that_fit(shape, pivotkv, n_ctx, n_ctx_train)

@@ -1,0 +1,24 @@
+"""GGUF pairs from the Hugging Face hub: found in the caches that llama.cpp uses, pulled if missing.
+
+Nothing here uses the network but `pull`, and `obtain` when files are missing.
+"""
+
+from __future__ import annotations
+
+from retake_edge.hub.cache import GgufPair, cache_dir, check, find_pair
+from retake_edge.hub.errors import HubError, HubWarning
+from retake_edge.hub.naming import HubRef, parse_ref
+from retake_edge.hub.obtain import obtain, pull
+
+__all__ = [
+    "GgufPair",
+    "HubError",
+    "HubRef",
+    "HubWarning",
+    "cache_dir",
+    "check",
+    "find_pair",
+    "obtain",
+    "parse_ref",
+    "pull",
+]
