@@ -17,9 +17,9 @@ from typing import Any
 
 from retake_edge.config import RetakeConfig
 from retake_edge.gguf_file import GgufFile
-from retake_edge.journal import write_atomically
 from retake_edge.memory_plan import patches_per_step
 from retake_edge.planner import FramePlan, MemoryPlan, kept_vision
+from retake_edge.remembered import Remembered
 from retake_edge.video import VideoInfo
 
 STAGES = ("decode", "encode", "prefill", "answer")
@@ -131,7 +131,8 @@ class Calibration:
     """
 
     def __init__(self, cache_dir: Path | None) -> None:
-        self._path = cache_dir / "calibration.json" if cache_dir else None
+        path = cache_dir / "calibration.json" if cache_dir else None
+        self._known = Remembered(path, _MAX_KEYS)
 
     def seconds(self, key: str, work: Work, n_answer: int) -> dict[str, float] | None:
         """Return the seconds expected of each stage that was measured, None before any was.
@@ -155,37 +156,16 @@ class Calibration:
                     _OLD_SHARE * old_work + amount,
                     _OLD_SHARE * old_s + seconds[stage],
                 )
-        known = self._read()
-        known.pop(key, None)
-        known[key] = entry
-        self._write(dict(list(known.items())[-_MAX_KEYS:]))
+        self._known.put(key, entry)
 
     def _entry(self, key: str) -> dict[str, tuple[float, float]]:
         """A key's stages; whatever else the file holds is left out."""
-        found = self._read().get(key)
+        found = self._known.get(key)
         entry = {}
         for stage, pair in (found if isinstance(found, dict) else {}).items():
             if stage in STAGES and _is_rate(pair):
                 entry[stage] = (float(pair[0]), float(pair[1]))
         return entry
-
-    def _read(self) -> dict[str, Any]:
-        if self._path is None:
-            return {}
-        try:
-            known = json.loads(self._path.read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return known if isinstance(known, dict) else {}
-
-    def _write(self, known: Mapping[str, Any]) -> None:
-        if self._path is None:
-            return
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._path, json.dumps(known).encode())
-        except OSError:
-            pass
 
 
 def _is_rate(pair: Any) -> bool:

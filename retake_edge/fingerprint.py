@@ -19,8 +19,8 @@ from typing import Any
 
 from retake_edge import __version__, native
 from retake_edge.config import RetakeConfig
-from retake_edge.journal import write_atomically
 from retake_edge.models import ModelFiles, ModelManifest, file_sha256
+from retake_edge.remembered import Remembered
 
 _MAX_REMEMBERED = 1000
 # A file changed this shortly before it was read may change again within the same time stamp.
@@ -65,6 +65,7 @@ SOURCES = (
     "prefilled",
     "progress",
     "reader",
+    "remembered",
     "resample",
     "run_plan",
     "timing",
@@ -86,36 +87,19 @@ class HashCache:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._known = Remembered(path, _MAX_REMEMBERED)
 
     def sha256(self, file: Path) -> str:
         """Return a file's SHA-256 as 64 hex digits."""
-        known = self._read()
         name, identity = str(file.resolve()), file_identity(file)
-        found = known.get(name)
+        found = self._known.get(name)
         if isinstance(found, list) and len(found) == 2 and found[0] == identity:
             return str(found[1])
         started = time.time()
         digest = file_sha256(file)
         if identity == file_identity(file) and max(identity[3:]) / 1e9 < started - _SETTLED_S:
-            known.pop(name, None)
-            known[name] = [identity, digest]
-            self._write(dict(list(known.items())[-_MAX_REMEMBERED:]))
+            self._known.put(name, [identity, digest])
         return digest
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            known = json.loads(self._path.read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return known if isinstance(known, dict) else {}
-
-    def _write(self, known: Mapping[str, Any]) -> None:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._path, json.dumps(known).encode())
-        except OSError:
-            pass
 
 
 def file_identity(file: Path) -> list[int]:

@@ -62,8 +62,9 @@ def measured() -> str:
     if is_measured("text-needle"):
         parts += [
             "### Facts found again in long text, with a pretrained model",
-            text_table(run_file("text-needle")),
+            text_table(text_results()),
             source("text-needle"),
+            source("text-needle-uniform"),
         ]
     parts += [
         "### Time and memory against the full cache",
@@ -145,7 +146,16 @@ def text_needle() -> str:
     """Every policy on text."""
     if not is_measured("text-needle"):
         return "There is no run file of this yet: `retake-edge bench text-needle` makes one."
-    return text_table(run_file("text-needle"))
+    return text_table(text_results())
+
+
+def text_results() -> dict[str, Any]:
+    """The text run, and `uniform` from a run of its own on the same documents."""
+    results, later = run_file("text-needle"), run_file("text-needle-uniform")
+    same = ("seed", "n_documents", "n_sentences", "n_facts", "chunk_tokens", "keeps")
+    assert all(results["settings"][name] == later["settings"][name] for name in same)
+    cells = [cell for cell in later["cells"] if cell["policy"] == "uniform"]
+    return results | {"cells": results["cells"] + cells}
 
 
 def headline() -> str:

@@ -3,6 +3,9 @@ compressed. Seeds from 900000 on were never trained on.
 """
 
 import dataclasses
+import json
+import subprocess
+import sys
 
 import pytest
 
@@ -76,3 +79,19 @@ def test_times_do_not_depend_on_where_the_look_begins(videos):
             right += sum(grade(q, session.ask(q.text).text, 1.0) for q in late)
     assert kept >= 4
     assert right / kept >= 0.7
+
+
+def test_memory_does_not_grow_with_the_video_once_the_budget_is_reached(tmp_path):
+    """Six times the frames into as many cells, each run in a process of its own."""
+    path = write_video(make_scene(900_006, 120.0), tmp_path / "long.mp4", fps=8.0, size_px=224)
+    options = ["--fps", "8", "--kv-budget", "1200", "--no-cache", "--json", "-t", "1"]
+    videos, peaks = [], []
+    for end_s in ("20", "120"):
+        command = [sys.executable, "-m", "retake_edge", "ask", str(path), "What?", *options]
+        run = subprocess.run([*command, "--end", end_s], capture_output=True, text=True, check=True)
+        answer = json.loads(run.stdout)
+        videos.append(answer["video"])
+        peaks.append(answer["peak_memory_bytes"])
+    assert videos[1]["n_frames"] == 6 * videos[0]["n_frames"]
+    assert videos[1]["n_cells_kept"] <= 1200
+    assert peaks[1] - peaks[0] < 6 << 20
