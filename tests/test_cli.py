@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -192,6 +194,23 @@ def test_libraries_without_pivotkv_are_a_native_error(tmp_path, monkeypatch):
     code, out, err = run("ask", str(VIDEO), "x", *ARGUMENTS, "--cache-dir", str(tmp_path))
     assert (code, out) == (6, "")
     assert "There is no libllama" in err
+
+
+def test_a_ctrl_c_that_falls_into_a_callback_is_not_lost():
+    code = (
+        "import ctypes, signal, time\n"
+        "from retake_edge.cli.interrupts import keep_interrupts\n"
+        "keep_interrupts()\n"
+        "callback = ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(signal.SIGINT))\n"
+        "try:\n"
+        "    callback()\n"
+        "    print('returned', flush=True)\n"
+        "    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout.split(), done.stderr) == (["returned", "interrupted"], "")
 
 
 def test_ctrl_c_ends_with_130_and_the_work_goes_on_the_next_time(tmp_path):

@@ -19,6 +19,7 @@ from retake_edge.cli.ask import ask
 from retake_edge.cli.chat import chat
 from retake_edge.cli.doctor import doctor
 from retake_edge.cli.index import index
+from retake_edge.cli.interrupts import keep_interrupts
 from retake_edge.cli.models import models
 from retake_edge.cli.plan import plan
 from retake_edge.cli.pull import pull
@@ -75,6 +76,7 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
+    keep_interrupts()
     try:
         app()
     except RetakeError as error:
