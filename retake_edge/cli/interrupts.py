@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _thread
+import signal
 import sys
 import threading
 
@@ -15,7 +15,8 @@ def keep_interrupts() -> None:
 
     def hook(dropped: sys.UnraisableHookArgs) -> None:
         if dropped.exc_type is KeyboardInterrupt:
-            threading.Timer(_AGAIN_AFTER_S, _thread.interrupt_main).start()
+            main = threading.main_thread().ident, signal.SIGINT
+            threading.Timer(_AGAIN_AFTER_S, signal.pthread_kill, main).start()
         else:
             shown(dropped)
 
