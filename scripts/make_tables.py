@@ -70,6 +70,9 @@ def measured() -> str:
         "### Time and memory against the full cache",
         _speed_summary(run_file("speed")),
         source("speed"),
+        "### One budget, longer and longer videos",
+        _length_summary(run_file("speed-length")),
+        source("speed-length"),
     ]
     return "\n\n".join(parts)
 
@@ -102,6 +105,25 @@ def _speed_summary(document: dict[str, Any]) -> str:
     model = document["model"]
     cut = f", cut to {model['layers']} layers" if model.get("is_cut") else ""
     return "\n\n".join([f"{model['name']}{cut}.", *map(speed_table, document["lengths"])])
+
+
+def _length_summary(document: dict[str, Any]) -> str:
+    """What stays and what grows with a video's length, under one budget of cells."""
+    budget = document["settings"]["kv_budget"]
+    lines = [
+        f"| frames | video tokens | KV cells, budget {budget} | KV allocated "
+        "| peak resident memory | prefill tokens/s | decode tokens/s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for length in document["lengths"]:
+        (run,) = length["runs"].values()
+        kv, peak = (run[name] / 2**20 for name in ("kv_allocated_bytes", "peak_memory_bytes"))
+        speed = run["n_tokens"] / run["seconds"]["prefill"]
+        lines.append(
+            f"| {length['video']['n_frames']} | {run['n_tokens']} | {run['n_cells']} "
+            f"| {kv:.1f} MiB | {peak:.1f} MiB | {speed:.0f} | {run['decode_tokens_per_s']:.0f} |"
+        )
+    return "\n".join(lines)
 
 
 def quality() -> str:
