@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from retake_edge import __version__, native
+from retake_edge.checksum import file_sha256
 from retake_edge.config import RetakeConfig
-from retake_edge.models import ModelFiles, ModelManifest, file_sha256
+from retake_edge.models import ModelFiles, ModelManifest
 from retake_edge.remembered import Remembered
 
 _MAX_REMEMBERED = 1000
@@ -31,6 +32,7 @@ SOURCES = (
     "calibration",
     "cell_plan",
     "checkpoint",
+    "checksum",
     "clock",
     "config",
     "coverage",

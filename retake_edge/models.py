@@ -7,7 +7,6 @@ same facts from the files' own metadata.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retake_edge.checksum import file_sha256
 from retake_edge.errors import ConfigError, ModelError
 from retake_edge.frame_size import PixelLimits, SizeRule, limited_rule, long_side_rule
 from retake_edge.number_words import in_words
@@ -331,12 +331,3 @@ def resolve_model(
             )
         mmproj = beside[0]
     return ModelFiles(path, mmproj)
-
-
-def file_sha256(path: Path) -> str:
-    """Return a file's SHA-256 as 64 hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

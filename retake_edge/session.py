@@ -21,6 +21,7 @@ from pathlib import Path
 from retake_edge.answer import Answer, SavedState, versions
 from retake_edge.attention import AnswerAttention
 from retake_edge.calibration import Calibration, measured
+from retake_edge.checksum import file_sha256
 from retake_edge.config import RetakeConfig
 from retake_edge.device_memory import peak_memory_bytes
 from retake_edge.errors import ConfigError
@@ -30,7 +31,7 @@ from retake_edge.hub.naming import split_files
 from retake_edge.indexing import read_video
 from retake_edge.journal import SessionError
 from retake_edge.loading import read_session
-from retake_edge.models import ModelFiles, ModelManifest, file_sha256, resolve_model
+from retake_edge.models import ModelFiles, ModelManifest, resolve_model
 from retake_edge.prefilled import (
     QUESTION_RESERVE,
     PrefilledVideo,

@@ -25,9 +25,10 @@ import numpy as np
 
 from retake_edge.bench.run_file import command_line, run_file, write_run_file
 from retake_edge.bench.stats import share
+from retake_edge.checksum import file_sha256
 from retake_edge.config import GenerationConfig, PivotKVConfig, RetakeConfig, RuntimeConfig
 from retake_edge.evidence import Span
-from retake_edge.models import ModelFiles, ModelManifest, file_sha256, resolve_model
+from retake_edge.models import ModelFiles, ModelManifest, resolve_model
 from retake_edge.scene import Card, Scene, make_scene, write_video
 from retake_edge.scene_questions import Question, grade, make_questions
 from retake_edge.session import open_video

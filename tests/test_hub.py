@@ -11,10 +11,10 @@ from hub_support import LARGE_BYTES, MMPROJ, MODEL, REPO, VARIABLES, cache, cont
 
 from retake_edge import hub as hubs
 from retake_edge import models
+from retake_edge.checksum import file_sha256
 from retake_edge.errors import ConfigError, ModelError
 from retake_edge.hub import transfer
 from retake_edge.hub.cache import cached_repos
-from retake_edge.models import file_sha256
 
 __all__ = ["cache", "hub"]  # fixtures
 

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from retake_edge.checksum import file_sha256
 from retake_edge.cli.sessions import parse_bytes
 from retake_edge.errors import ConfigError
 from retake_edge.fingerprint import HashCache
@@ -21,7 +22,6 @@ from retake_edge.journal import (
     read_arrays,
     write_atomically,
 )
-from retake_edge.models import file_sha256
 from retake_edge.store import SessionStore, default_cache_dir
 
 

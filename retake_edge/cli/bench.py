@@ -261,7 +261,7 @@ def _plain(settings: Any, runtime: config.RuntimeConfig) -> dict[str, Any]:
 
 
 def _hashes(files: dict[str, Path]) -> dict[str, Any]:
-    from retake_edge.models import file_sha256
+    from retake_edge.checksum import file_sha256
 
     return {
         role: {"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from retake_edge import __version__
+from retake_edge.checksum import file_sha256
 from retake_edge.hub.cache import (
     SHA256,
     GgufPair,
@@ -23,7 +24,6 @@ from retake_edge.hub.errors import HubError, HubWarning, told_in_a_sentence
 from retake_edge.hub.naming import HubRef, model_parts, projector_of, quants
 from retake_edge.hub.transfer import RemoteFile, patiently, place
 from retake_edge.journal import write_atomically
-from retake_edge.models import file_sha256
 from retake_edge.progress import ProgressCallback, no_progress
 
 _MIB = 1 << 20

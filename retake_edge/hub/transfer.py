@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
+from retake_edge.checksum import file_sha256
 from retake_edge.hub.cache import Sha256
 from retake_edge.hub.errors import HubError
-from retake_edge.models import file_sha256
 
 _T = TypeVar("_T")
 _WAITS_S = (1.0, 2.0, 4.0)
