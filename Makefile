@@ -13,8 +13,8 @@
 #                                           download at all where it is llama-cpp-python's
 #                                           vendor/llama.cpp, whose bindings are then taken, too
 #   PYTEST_ARGS="-m browser" make unit      other tests: -m browser needs Chromium, -m gpu a GPU
-#   PARITY_PIP="--extra-index-url URL" make parity  where pip finds torch's CPU builds for Linux;
-#                                           PARITY_TORCH=torch==2.13.0 where all builds are such
+#   PARITY_PIP="OPTIONS" make parity        pip's options that tell where torch's CPU builds for Linux
+#                                           are; PARITY_TORCH=torch==2.13.0 where all builds are such
 #   PYTHON=python3.12 make                  the interpreter of .venv, and of make install
 
 PYTHON ?= python3
