@@ -3,6 +3,16 @@
 import pytest
 
 
+def pytest_addoption(parser):
+    parser.addoption("--forbid-skips", action="store_true", help="A skipped test is a failure.")
+
+
+def pytest_sessionfinish(session):
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.config.getoption("--forbid-skips") and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _a_cache_folder_of_their_own(tmp_path_factory):
     """Keep what tests save out of the user's cache folder."""
