@@ -58,6 +58,27 @@ def layers_joined(vectors: Floats) -> Floats:
     return _unit(finite).transpose(1, 0, 2).reshape(1, n, n_layer * width)
 
 
+def nearest_counts(vectors: Floats, kept: npt.NDArray[np.integer]) -> Floats:
+    """Count for each kept token the tokens that are nearest to it of all kept, itself included.
+
+    `vectors`: f32 [n, d], compared by direction; `kept`: int [k], ascending. Returns f32 [k],
+    together n. Ties go to the lowest index; a token with NaN or infinity
+    counts for the first.
+    """
+    if not len(kept):
+        return np.zeros(0, np.float32)
+    finite = np.isfinite(vectors).all(axis=1, keepdims=True)
+    units = _unit(np.where(finite, vectors, 0)[None])[0]
+    columns = np.ascontiguousarray(units[kept].T)
+    dropped = np.delete(np.arange(len(vectors)), kept)
+    counts = np.ones(len(kept), np.float32)
+    block = max(1, _ONE_THREAD // columns.size)
+    for first in range(0, len(dropped), block):
+        nearest = (units[dropped[first : first + block]] @ columns).argmax(axis=1)
+        np.add.at(counts, nearest, 1)
+    return counts
+
+
 def remember(memory: Floats | None, vectors: Floats, kept: Ints, n_max: int) -> Floats:
     """Append the kept vectors to what earlier chunks kept, thinned evenly to `n_max` a layer.
 

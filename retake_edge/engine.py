@@ -130,8 +130,9 @@ class Engine:
             evidence = self._evidence(chunk, capture)
             with self._measure("select"):
                 keep = self._select(evidence, n_keep)
+                weights = pivotkv.cell_weights(self._settings.pivotkv.policy, evidence, keep)
             with self._measure("compact"):
-                self._commit(capture, chunk, keep)
+                self._commit(capture, chunk, keep, weights)
         return self._result(chunk, keep)
 
     def _decode(self, chunk: PrefillChunk) -> None:
@@ -200,7 +201,9 @@ class Engine:
             self._memory = coverage.remember(self._memory, evidence.values, keep, MEMORY_CELLS)
         return keep
 
-    def _commit(self, capture: Capture, chunk: PrefillChunk, keep: Ints) -> None:
+    def _commit(
+        self, capture: Capture, chunk: PrefillChunk, keep: Ints, weights: Floats | None
+    ) -> None:
         times = _times(chunk.positions)
         moved, deltas = times, None
         if self._settings.pivotkv.positions == "reforge":
@@ -210,7 +213,7 @@ class Engine:
         # that the last one stands where the chunk ends, since 1-D positions must run on.
         cells = moved[keep[0]].copy()
         cells[-1] = moved.max()
-        capture.commit(keep, cells, deltas)
+        capture.commit(keep, cells, deltas, None if weights is None else np.log(weights))
         self._advance(chunk.positions, moved)
 
     def _advance(self, ids: Ints, times: Ints) -> None:

@@ -45,7 +45,7 @@ def _library() -> ctypes.CDLL:
         "attention": [context, _FLOAT_ARRAY, i32, i32, i32, i32],
         "cells": [context, i32, i32, null, null],
         "values": [context, _FLOAT_ARRAY, null, i32, i32, i32],
-        "commit": [context, i32, _INT32_ARRAY, null, u32, _INT32_ARRAY],
+        "commit": [context, i32, _INT32_ARRAY, null, u32, _INT32_ARRAY, null],
         "abort": [context, ctypes.c_bool],
         "free": [context],
     }
@@ -201,13 +201,18 @@ class Capture:
         return self._query("n_embd_v")
 
     def commit(
-        self, keep: Ints, cell_positions: Ints, deltas: npt.NDArray[np.int32] | None = None
+        self,
+        keep: Ints,
+        cell_positions: Ints,
+        deltas: npt.NDArray[np.int32] | None = None,
+        bias: Floats | None = None,
     ) -> None:
         """Keep each layer's own tokens and free the chunk's other cells.
 
         `keep`: int32 [n_layer, n_keep], ascending token indices. `cell_positions`: int32 [n_keep],
         non-decreasing, below every later token's position. `deltas`: int32 [n_layer, n_keep],
-        change of the kept keys' time positions.
+        change of the kept keys' time positions. `bias`: f32 [n_keep], added to the attention logits
+        of each kept cell in all layers.
 
         Raises:
             NativeError: the library refused; the chunk is then removed on leaving the block.
@@ -218,10 +223,12 @@ class Capture:
         if deltas is not None:
             deltas = np.ascontiguousarray(deltas, np.int32)
             pointer = deltas.ctypes.data
-        n_keep = keep.shape[1]
-        _check(
-            self._lib.retake_kvc_commit(self._context, n_keep, keep, pointer, _TIME_AXIS, positions)
-        )
+        bias_pointer: Any = None
+        if bias is not None:
+            bias = np.ascontiguousarray(bias, np.float32)
+            bias_pointer = bias.ctypes.data
+        arguments = (keep.shape[1], keep, pointer, _TIME_AXIS, positions, bias_pointer)
+        _check(self._lib.retake_kvc_commit(self._context, *arguments))
         self._open = False
 
 

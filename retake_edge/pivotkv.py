@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retake_edge.config import PIVOT_MODES, WHOLE_POLICIES
-from retake_edge.coverage import evenly_spaced, farthest_points, layers_joined
+from retake_edge.coverage import evenly_spaced, farthest_points, layers_joined, nearest_counts
 from retake_edge.errors import ConfigError
 
 Floats = npt.NDArray[np.float32]
@@ -30,6 +30,9 @@ ATTENTION_SHARE = 0.5
 
 QUERY_WINDOWS = 16
 """Parts of a chunk whose queries vote apart in `spread` and `hybrid`: about a grid frame each."""
+
+MOST_TOKENS = 8
+"""Most tokens that a kept cell of `spread` weighs."""
 
 _LEAST_SCORE = np.float32(1e-6)
 
@@ -79,6 +82,7 @@ class Policy:
 
     `query_windows`: in how many equal parts the chunk's queries are summed for the scores, the
     part that attends most being the one that counts (1: one sum over all, as in the paper).
+    `weighs`: whether a kept cell weighs as much as the tokens it stands for (see `cell_weights`).
 
     `select(evidence, n_keep, rng, pivot)` returns distinct indices, int [L, n_keep], in any
     order, with all forced tokens among them; 1 <= forced <= n_keep < n holds when it is called.
@@ -88,6 +92,7 @@ class Policy:
     needs_scores: bool = False
     needs_values: bool = False
     query_windows: int = 1
+    weighs: bool = False
 
 
 def select_cells(
@@ -121,6 +126,24 @@ def select_cells(
     kept = rule.select(evidence, n_keep, rng, pivot)
     assert kept.shape == (evidence.n_layer, n_keep)
     return np.sort(kept, axis=1).astype(np.int32)
+
+
+def cell_weights(policy: str, evidence: ChunkEvidence, kept: Ints) -> Floats | None:
+    """Return how many tokens each kept cell weighs, f32 [k] from 1 to MOST_TOKENS; None: all 1.
+
+    `kept`: as `select_cells` returns it, the same in all layers. A dropped token counts for the
+    kept one that it is most like; forced tokens weigh 1. Attention then falls on what is left as
+    it fell on the whole chunk: without it, an event of which many cells are left outweighs one
+    of which few are.
+    Source: Bolya et al. 2023 (ToMe, proportional attention), here without merging.
+    """
+    if not POLICIES[policy].weighs:
+        return None
+    seen, is_seen = np.flatnonzero(~evidence.forced), ~evidence.forced[kept[0]]
+    vectors = layers_joined(_vectors(evidence)[:, seen])[0]
+    weights = np.ones(kept.shape[1], np.float32)
+    weights[is_seen] = nearest_counts(vectors, np.searchsorted(seen, kept[0][is_seen]))
+    return np.minimum(weights, np.float32(MOST_TOKENS))
 
 
 def masked_scores(scores: Floats, pivots: Bools, pivot: str) -> tuple[Floats, Ints]:
@@ -198,7 +221,9 @@ def _none(e: ChunkEvidence, n_keep: int, rng: np.random.Generator, pivot: str) -
 
 
 POLICIES: dict[str, Policy] = {
-    "spread": Policy(_spread, needs_scores=True, needs_values=True, query_windows=QUERY_WINDOWS),
+    "spread": Policy(
+        _spread, needs_scores=True, needs_values=True, query_windows=QUERY_WINDOWS, weighs=True
+    ),
     "pivotkv": Policy(_pivotkv, needs_scores=True),
     "hybrid": Policy(_hybrid, needs_scores=True, needs_values=True, query_windows=QUERY_WINDOWS),
     "coverage": Policy(_coverage, needs_values=True),

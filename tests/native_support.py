@@ -94,18 +94,17 @@ class Kvc:
         n_keep: int | None = None,
         delta: Array | None = None,
         mask: int = 1,
+        bias: Array | None = None,
     ) -> int:
         keep = None if keep is None else np.ascontiguousarray(keep, np.int32)
         delta = None if delta is None else np.ascontiguousarray(delta, np.int32)
         pos_cell = None if pos_cell is None else np.ascontiguousarray(pos_cell, np.int32)
+        bias = None if bias is None else np.ascontiguousarray(bias, np.float32)
         if n_keep is None:
             assert keep is not None
             n_keep = keep.shape[1]
-        return int(
-            self._lib.retake_kvc_commit(
-                self._handle, n_keep, _pointer(keep), _pointer(delta), mask, _pointer(pos_cell)
-            )
-        )
+        arrays = (_pointer(keep), _pointer(delta), mask, _pointer(pos_cell), _pointer(bias))
+        return int(self._lib.retake_kvc_commit(self._handle, n_keep, *arrays))
 
     def abort(self, *, remove: bool = True) -> int:
         return int(self._lib.retake_kvc_abort(self._handle, ctypes.c_bool(remove)))
@@ -241,11 +240,13 @@ def expected_scores(q: Array, k: Array, scale: float) -> Array:
 class State:
     """A sequence's cells as its state blob holds them, in cell order.
 
-    pos int32 [n]; xy int32 [n, 2] (M-RoPE only, else empty); k and v: per layer uint8 [n, bytes].
+    pos int32 [n]; xy int32 [n, 2] (0 without M-RoPE); bias f32 [n]; k and v: per layer uint8
+    [n, bytes].
     """
 
     pos: Ints
     xy: Ints
+    bias: Floats
     k: list[npt.NDArray[np.uint8]]
     v: list[npt.NDArray[np.uint8]]
 
@@ -256,29 +257,28 @@ def read_state(context: Context, seq: int = 0) -> State:
     blob.take("I"), blob.take("i")  # magic, sequence
     assert blob.take("I") == 1, "one stream"
     n = blob.take("I")
-    has_ext = context.model.n_pos_per_embd > 1
-    pos, xy = np.empty(n, np.int32), np.zeros((n if has_ext else 0, 2), np.int32)
+    pos, xy, bias = np.empty(n, np.int32), np.zeros((n, 2), np.int32), np.empty(n, np.float32)
     for i in range(n):
         pos[i], n_seq = blob.take("i"), blob.take("I")
-        if has_ext:
-            xy[i] = blob.take("i"), blob.take("i")
-            blob.take("i")
+        xy[i] = blob.take("i"), blob.take("i")
+        blob.take("i")
+        bias[i] = blob.take("f")
         for _ in range(n_seq):
             blob.take("i")
     v_trans, n_layer = blob.take("I"), blob.take("I")
     k = [blob.rows(n) for _ in range(n_layer)]
     v = [blob.columns(n) if v_trans else blob.rows(n) for _ in range(n_layer)]
-    return State(pos, xy, k, v)
+    return State(pos, xy, bias, k, v)
 
 
 class _Reader:
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0
 
-    def take(self, kind: str) -> int:
+    def take(self, kind: str) -> Any:
         (value,) = struct.unpack_from("<" + kind, self._data, self._at)
         self._at += struct.calcsize("<" + kind)
-        return int(value)
+        return value
 
     def rows(self, n: int) -> npt.NDArray[np.uint8]:
         self.take("i")

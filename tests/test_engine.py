@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from native_support import read_state
 
 from retake_edge.config import WHOLE_POLICIES, GenerationConfig, PivotKVConfig, RetakeConfig
 from retake_edge.engine import Engine, sample
@@ -98,6 +99,22 @@ def test_compression_changes_what_the_model_sees(model):
     assert gap.max() > 0.1
     full_context.close()
     small_context.close()
+
+
+@pytest.mark.parametrize("positions", ["keep", "reforge"])
+def test_kept_cells_weigh_what_they_stand_for_and_only_with_spread(model, positions):
+    for policy in ("spread", "coverage", "pivotkv"):
+        _engine, context, results = prefilled(
+            model, keep_ratio=0.4, policy=policy, positions=positions
+        )
+        weights = np.exp(read_state(context).bias)
+        first = len(weights) - sum(r.cell_frames.shape[1] for r in results)
+        seen = np.concatenate([r.cell_frames[0] >= 0 for r in results])
+        assert (weights[:first] == 1).all() and (weights[first:][~seen] == 1).all()
+        # Few tokens a chunk: no cell reaches the limit, so together they weigh all of them.
+        expected = ROWS * COLS * N_STEPS if policy == "spread" else seen.sum()
+        assert weights[first:][seen].sum() == pytest.approx(expected, rel=1e-4)
+        context.close()
 
 
 def test_reforged_positions_take_less_room(model):

@@ -7,9 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from retake_edge.coverage import evenly_spaced, farthest_points, remember
+from retake_edge.coverage import evenly_spaced, farthest_points, nearest_counts, remember
 from retake_edge.errors import ConfigError
-from retake_edge.pivotkv import POLICIES, ChunkEvidence, select_cells
+from retake_edge.pivotkv import (
+    MOST_TOKENS,
+    POLICIES,
+    ChunkEvidence,
+    cell_weights,
+    select_cells,
+)
 
 SEEDS = range(12)
 
@@ -286,3 +292,49 @@ def test_the_engine_measures_only_what_a_policy_reads() -> None:
         if not policy.needs_values:
             e = replace(e, values=None)
         assert len(select(name, e, 10)) == e.n_layer
+
+
+# --- what a kept cell weighs --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_token_counts_for_the_kept_one_it_is_most_like(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((50, 6)).astype(np.float32)
+    kept = np.sort(rng.permutation(50)[: int(rng.integers(1, 50))])
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    brute = np.bincount((units @ units[kept].T).argmax(axis=1), minlength=len(kept))
+    counts = nearest_counts(3 * vectors, kept)
+    assert counts.dtype == np.float32 and counts.tolist() == brute.tolist()
+
+
+def test_tokens_that_cannot_be_compared_are_counted_all_the_same() -> None:
+    vectors = np.eye(4, dtype=np.float32)
+    vectors[2:] = np.nan
+    assert nearest_counts(vectors, np.array([0, 1])).tolist() == [3, 1]
+    assert nearest_counts(vectors, np.array([], np.int64)).shape == (0,)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_weights_share_out_the_chunk_and_leave_text_alone(seed: int) -> None:
+    e = evidence(seed, n=64)
+    kept = select("spread", e, 40)
+    weights = cell_weights("spread", e, kept)
+    assert weights is not None and weights.dtype == np.float32
+    text = e.forced[kept[0]]
+    assert (weights[text] == 1).all() and weights.min() == 1 and weights.max() <= MOST_TOKENS
+    assert weights[~text].sum() == pytest.approx((~e.forced).sum()) or weights.max() == MOST_TOKENS
+
+
+def test_the_background_weighs_as_much_as_its_tokens_up_to_a_limit() -> None:
+    values = np.zeros((2, 40, 3), np.float32)
+    values[:, :35, 0] = values[:, 35:, 1] = 1
+    e = replace(evidence(0, n=40, n_layer=2), values=values, forced=np.arange(40) == 39)
+    kept = np.tile(np.array([0, 36, 39], np.int32), (2, 1))
+    assert cell_weights("spread", e, kept).tolist() == [MOST_TOKENS, 4, 1]
+
+
+@pytest.mark.parametrize("policy", sorted(set(POLICIES) - {"spread"}))
+def test_other_policies_weigh_every_cell_alike(policy: str) -> None:
+    e = evidence(3, n=40)
+    assert cell_weights(policy, e, select(policy, e, 20)) is None

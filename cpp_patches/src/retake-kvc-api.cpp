@@ -69,8 +69,8 @@ int32_t retake_kvc_values(llama_context * ctx, float * out, const float * projec
 }
 
 int32_t retake_kvc_commit(llama_context * ctx, int32_t n_keep, const int32_t * keep, const int32_t * delta,
-        uint32_t section_mask, const llama_pos * pos_cell) {
-    return status_of([&] { retake_kvc::get(ctx).commit(ctx, n_keep, keep, delta, section_mask, pos_cell); });
+        uint32_t section_mask, const llama_pos * pos_cell, const float * bias) {
+    return status_of([&] { retake_kvc::get(ctx).commit(ctx, n_keep, keep, delta, section_mask, pos_cell, bias); });
 }
 
 int32_t retake_kvc_abort(llama_context * ctx, bool remove_chunk) {

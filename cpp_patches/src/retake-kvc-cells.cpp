@@ -5,6 +5,7 @@
 #include "llama-impl.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 void retake_kvc::require_own_cells() const {
@@ -35,7 +36,7 @@ static void require_kept_sets(int32_t n_layer, int32_t n_keep, int32_t n_tokens,
 }
 
 void retake_kvc::commit(llama_context * lctx, int32_t n_keep, const int32_t * keep, const int32_t * delta,
-        uint32_t section_mask, const llama_pos * pos_cell) {
+        uint32_t section_mask, const llama_pos * pos_cell, const float * bias) {
     require_open();
 
     const int32_t n = (int32_t) tokens.size();
@@ -60,6 +61,9 @@ void retake_kvc::commit(llama_context * lctx, int32_t n_keep, const int32_t * ke
     for (int32_t i = 0; i < n_keep; ++i) {
         if (pos_cell[i] < 0 || (i > 0 && pos_cell[i] < pos_cell[i - 1])) {
             retake_refuse(RETAKE_KVC_INVALID, format("pos_cell[%d] = %d is negative or below the one before it", i, pos_cell[i]));
+        }
+        if (bias && !std::isfinite(bias[i])) {
+            retake_refuse(RETAKE_KVC_INVALID, format("bias[%d] = %f is not finite", i, bias[i]));
         }
     }
     require_kept_sets((int32_t) n_layer(), n_keep, n, keep);
@@ -100,7 +104,11 @@ void retake_kvc::commit(llama_context * lctx, int32_t n_keep, const int32_t * ke
             retake_refuse(RETAKE_KVC_CHUNK_LOST, format("commit failed (%s): the %d tokens of the chunk were removed", failure.c_str(), n));
         }
     }
-    write_cells(order, extents(req), pos_cell);
+    auto ext = extents(req);
+    for (int32_t i = 0; bias && i < n_keep; ++i) {
+        ext[i].bias = bias[i];
+    }
+    write_cells(order, ext, pos_cell);
     move_states(pos_cell[n_keep - 1]);
     close();
 

@@ -39,6 +39,7 @@ struct retake_kvc {
 
         std::vector<int32_t>   k_rows;
         std::vector<llama_pos> k_pos; // [4][nk], only for unrotate
+        std::vector<float>     k_bias; // [nk], or empty: none
         float *                out = nullptr; // [n_layer][nk]
     };
 
@@ -90,7 +91,7 @@ struct retake_kvc {
     void attention(llama_context * lctx, float * out, int32_t q0, int32_t nq, int32_t c0, int32_t nc);
     void values(llama_context * lctx, float * out, const float * projection, int32_t dim, int32_t k0, int32_t nk);
     void commit(llama_context * lctx, int32_t n_keep, const int32_t * keep, const int32_t * delta,
-            uint32_t section_mask, const llama_pos * pos_cell);
+            uint32_t section_mask, const llama_pos * pos_cell, const float * bias);
     void abort(bool remove_chunk);
     void free_queries();
 

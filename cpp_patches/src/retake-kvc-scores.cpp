@@ -61,6 +61,18 @@ ggml_tensor * build_queries(graph & g, const retake_kvc & kvc, const retake_kvc:
     return g.on(q->type == GGML_TYPE_F32 ? ggml_cont(g.ctx(), q) : ggml_cast(g.ctx(), q, GGML_TYPE_F32));
 }
 
+// the keys' biases, once for each of n queries: [nk, n]; null where there are none
+ggml_tensor * build_bias(graph & g, const retake_kvc::score_request & req, int64_t n) {
+    if (req.k_bias.empty()) {
+        return nullptr;
+    }
+    std::vector<float> rows;
+    for (int64_t i = 0; i < n; ++i) {
+        rows.insert(rows.end(), req.k_bias.begin(), req.k_bias.end());
+    }
+    return g.input<float>(GGML_TYPE_F32, { (int64_t) req.k_bias.size(), n }, rows);
+}
+
 // sum over queries (and heads, or left to the host): P [nk, n, n_head] -> [nk, 1, n_head] or [nk]
 ggml_tensor * build_column_sums(graph & g, ggml_tensor * p) {
     const int64_t n = p->ne[1], n_head = p->ne[2];
@@ -123,7 +135,7 @@ void retake_compute_scores(retake_kvc & kvc, llama_context * lctx, const retake_
                 ggml_tensor * q = build_queries(g, kvc, req, l, rp, req.q_row0 + r0, n);
                 ggml_tensor * p = g.on(ggml_mul_mat(g.ctx(), k, q));
                 ggml_mul_mat_set_prec(p, GGML_PREC_F32);
-                p = g.on(ggml_soft_max_ext(g.ctx(), p, nullptr, kq_scale, 0.0f));
+                p = g.on(ggml_soft_max_ext(g.ctx(), p, build_bias(g, req, n), kq_scale, 0.0f));
 
                 ggml_tensor * s = build_column_sums(g, p);
 

@@ -265,6 +265,7 @@ void retake_kvc::attention(llama_context * lctx, float * out, int32_t q0, int32_
     auto it = std::next(order.begin(), c0);
     for (int32_t i = 0; i < nc; ++i, ++it) {
         req.k_rows.push_back((int32_t) (strm*kv.get_size() + it->second));
+        req.k_bias.push_back(kv.v_cells[strm].ext_get(it->second).bias);
     }
 
     const int64_t t0 = ggml_time_us();

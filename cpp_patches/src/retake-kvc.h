@@ -30,7 +30,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define RETAKE_ABI_VERSION 2
+#define RETAKE_ABI_VERSION 3
 
 #ifdef __cplusplus
 extern "C" {
@@ -104,8 +104,8 @@ LLAMA_API int32_t retake_kvc_scores(
                      int32_t   nk,
                     uint32_t   flags);
 
-// As scores, but over cells of the whole sequence: the nc cells from c0 on, in the order of
-// retake_kvc_cells. out[n_layer][nc].
+// As scores, but over cells of the whole sequence, biases included: the nc cells from c0 on, in the
+// order of retake_kvc_cells. out[n_layer][nc].
 LLAMA_API int32_t retake_kvc_attention(
         struct llama_context * ctx,
                        float * out,
@@ -141,15 +141,18 @@ LLAMA_API int32_t retake_kvc_values(
 //                           3 = extra; 1 for models with one position; ignored without delta
 //   pos_cell[n_keep]        position of each kept cell, non-decreasing. It decides what later
 //                           tokens may see: keep it below the next token's position
-// n_keep above the chunk's size is allowed without delta and keeps everything (keep and pos_cell
-// are then not read). The kept rows move to the chunk's lowest cells, in order.
+//   bias[n_keep]            added to the attention logits of each kept cell, in all layers, or
+//                           NULL: 0. ln(n) lets a cell weigh as much as n cells like it
+// n_keep above the chunk's size is allowed without delta and keeps everything (keep, pos_cell and
+// bias are then not read). The kept rows move to the chunk's lowest cells, in order.
 LLAMA_API int32_t retake_kvc_commit(
         struct llama_context * ctx,
                      int32_t   n_keep,
                const int32_t * keep,
                const int32_t * delta,
                     uint32_t   section_mask,
-             const llama_pos * pos_cell);
+             const llama_pos * pos_cell,
+                 const float * bias);
 
 // Close the capture, valid or not; remove_chunk also removes the tokens decoded since begin. OK when
 // none is open. The query buffers stay for the next begin: retake_kvc_free returns them.

@@ -115,7 +115,7 @@ def ratios(full: dict[str, Any], ours: dict[str, Any]) -> dict[str, float]:
 
 
 def _variants(settings: SpeedSettings) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-    """Settings of each run by name: the full cache in f16, and ours in each K/V type."""
+    """Settings of each run by name: the full cache in f16 and each K/V type, and ours in each."""
     shared = {
         "prefill_chunk_frames": settings.chunk_frames,
         "n_queries": settings.n_queries,
@@ -127,7 +127,8 @@ def _variants(settings: SpeedSettings) -> dict[str, tuple[dict[str, Any], dict[s
     runtime = asdict(settings.runtime)
     found = {}
     if settings.with_full:
-        found["full f16"] = (full, runtime | {"type_k": "f16", "type_v": "f16"})
+        for kind in ("f16", *settings.kv_types):
+            found[f"full {kind}"] = (full, runtime | {"type_k": kind, "type_v": kind})
     for kind in settings.kv_types:
         found[f"{settings.policy} {kind}"] = (ours, runtime | {"type_k": kind, "type_v": kind})
     return found

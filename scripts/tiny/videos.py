@@ -33,15 +33,15 @@ WEIGHTS = {
     "exists": 2,
     "colour": 0.5,
     "shape": 0.5,
-    "when_object": 4,
+    "when_object": 5,
     "object_at": 2,
-    "first_card": 1,
-    "last_card": 1,
-    "first_object": 0.5,
-    "last_object": 0.5,
+    "first_card": 2,
+    "last_card": 3,
+    "first_object": 1,
+    "last_object": 1,
     "background": 0.7,
     "motion": 0.7,
-    "count": 0.5,
+    "count": 1,
 }
 NAMES = (tuple(sc.COLOURS), sc.SHAPES)
 NAMED_WORDS = tuple([tokens.encode(" " + w)[0] for w in words] for words in NAMES)
