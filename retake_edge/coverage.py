@@ -62,8 +62,7 @@ def nearest_counts(vectors: Floats, kept: npt.NDArray[np.integer]) -> Floats:
     """Count for each kept token the tokens that are nearest to it of all kept, itself included.
 
     `vectors`: f32 [n, d], compared by direction; `kept`: int [k], ascending. Returns f32 [k],
-    together n. Ties go to the lowest index; a token with NaN or infinity
-    counts for the first.
+    together n. Ties go to the lowest index; a token with NaN or infinity counts for the first.
     """
     if not len(kept):
         return np.zeros(0, np.float32)

@@ -21,8 +21,8 @@ from retake_edge.errors import ModelError, NativeError, RetakeError, VideoError
 
 MODEL = "tiny"
 VIDEO = "demo.mp4"
-QUESTIONS = {"What number is on the red card?": "70", "When does the red card appear?": "0:14"}
-# The card appears within these seconds; the video's rest would only take time.
+QUESTIONS = {"What number is on the red card?": "70", "When does the blue card appear?": "0:08"}
+# Both cards appear within these seconds; the video's rest would only take time.
 END_S = 20.0
 TIMEOUT_S = 300.0
 _VISION = re.compile(r"CLIP using (\S+) backend")

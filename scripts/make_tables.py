@@ -62,9 +62,8 @@ def measured() -> str:
     if is_measured("text-needle"):
         parts += [
             "### Facts found again in long text, with a pretrained model",
-            text_table(text_results()),
+            text_needle(),
             source("text-needle"),
-            source("text-needle-uniform"),
         ]
     parts += [
         "### Time and memory against the full cache",
@@ -140,6 +139,11 @@ def losses() -> str:
     return loss_table(run_file("quality"), list(policies))
 
 
+def losses_more() -> str:
+    """The same over four times as many questions, for the default and what is nearest to it."""
+    return loss_table(run_file("quality-losses"), (PivotKVConfig().policy, "coverage", "hybrid"))
+
+
 def kinds() -> str:
     """Right answers of every question kind, for the default policy."""
     return kind_table(run_file("quality"), PivotKVConfig().policy)
@@ -168,16 +172,7 @@ def text_needle() -> str:
     """Every policy on text."""
     if not is_measured("text-needle"):
         return "There is no run file of this yet: `retake-edge bench text-needle` makes one."
-    return text_table(text_results())
-
-
-def text_results() -> dict[str, Any]:
-    """The text run, and `uniform` from a run of its own on the same documents."""
-    results, later = run_file("text-needle"), run_file("text-needle-uniform")
-    same = ("seed", "n_documents", "n_sentences", "n_facts", "chunk_tokens", "keeps")
-    assert all(results["settings"][name] == later["settings"][name] for name in same)
-    cells = [cell for cell in later["cells"] if cell["policy"] == "uniform"]
-    return results | {"cells": results["cells"] + cells}
+    return text_table(run_file("text-needle"))
 
 
 def headline() -> str:
@@ -202,6 +197,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "measured": measured,
     "quality": quality,
     "losses": losses,
+    "losses-more": losses_more,
     "kinds": kinds,
     "events": events,
     "text-needle": text_needle,

@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 DEMO = ROOT / "models" / "tiny" / "demo.mp4"
-DEMO_QUESTIONS = ("What number is on the red card?", "When does the red card appear?")
+DEMO_QUESTIONS = ("What number is on the red card?", "When does the green card appear?")
 BUILT = ("_bindings",)  # made by the build, not kept in git
 FOLDERS = {
     "retake_edge": None,

@@ -92,7 +92,7 @@ def test_a_sequence_state_survives_being_taken_apart(flash_attention: str) -> No
         ids = np.tile(np.arange(9, dtype=np.int32), (runner.n_layer, 3, 1))
         runner.text(np.arange(20, 29, dtype=np.int32), ids)
         blob = runner.state()
-    state = parse_sequence_state(blob, has_mrope=True)
+    state = parse_sequence_state(blob)
     assert state.cells[:, 0].tolist() == list(range(9))
     assert state.is_v_transposed == (flash_attention == "off")
     assert state.to_bytes() == blob

@@ -55,7 +55,7 @@ class OracleRunner(NativeRunner):
         first, end = int(shared[0].min()), int(shared[0].max()) + 1
         self._context.copy(0, _SCRATCH_SEQUENCE, first, end)
         blob = self._context.sequence_state(_SCRATCH_SEQUENCE)
-        state = parse_sequence_state(blob, has_mrope=self._has_mrope)
+        state = parse_sequence_state(blob)
         # A chunk that starts mid-frame shares its first t with cells of the chunk before.
         n_before = len(state.cells) - len(rows)
         assert (state.cells[n_before:, 0] == shared[0]).all(), "cells are not in token order"

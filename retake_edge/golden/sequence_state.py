@@ -1,8 +1,8 @@
 """llama.cpp's blob of one sequence, taken apart and put together: cells, keys and values.
 
 Layout of the pinned llama.cpp (llama_context::state_seq_get_data, llama_kv_cache::state_write):
-magic, sequence, streams, cells; per cell its position, sequences and M-RoPE extension; then every
-layer's K rows and V rows, V as columns where it is stored transposed.
+magic, sequence, streams, cells; per cell its position, extension and sequences; then every layer's
+K rows and V rows, V as columns where it is stored transposed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Ints = npt.NDArray[np.int32]
 class SequenceState:
     """The cells of one sequence, in cell order.
 
-    `cells`: int32 [m, w], each cell's metadata: position, number of sequences, with M-RoPE width,
-    height and token, and the sequence. `k`, `v`: per layer uint8 [m, row bytes].
+    `cells`: int32 [m, 7], each cell's metadata: position, number of sequences, width, height,
+    token, bias (its bits) and the sequence. `k`, `v`: per layer uint8 [m, row bytes].
     `k_types`, `v_types`: ggml types. `is_v_transposed`: how V is written back.
     """
 
@@ -41,8 +41,7 @@ class SequenceState:
         """
         cells = self.cells[keep[0]].copy()
         cells[:, 0] = positions
-        if cells.shape[1] > _PLAIN_CELL_WIDTH:
-            cells[:, 2:4] = 0
+        cells[:, 2:4] = 0
         return replace(
             self,
             cells=cells,
@@ -77,20 +76,20 @@ class SequenceState:
         return b"".join(parts)
 
 
-_PLAIN_CELL_WIDTH, _MROPE_CELL_WIDTH = 3, 6
+_CELL_WIDTH = 7
 _ELEMENT_BYTES = {0: 4, 1: 2}
 _HEADER_BYTES = 12
 _STREAMS_AT = 8
 
 
-def parse_sequence_state(blob: bytes, *, has_mrope: bool) -> SequenceState:
-    """Take apart what `Context.sequence_state` returns; `has_mrope`: cells carry h and w."""
+def parse_sequence_state(blob: bytes) -> SequenceState:
+    """Take apart what `Context.sequence_state` returns."""
     reader = _Reader(blob)
     header = reader.bytes(_HEADER_BYTES)
     assert int.from_bytes(header[_STREAMS_AT:], "little") == 1, "a unified cache has one stream"
     n_cells = reader.u32()
-    width = _MROPE_CELL_WIDTH if has_mrope else _PLAIN_CELL_WIDTH
-    cells = np.frombuffer(reader.bytes(4 * width * n_cells), "<i4").reshape(n_cells, width)
+    cells = np.frombuffer(reader.bytes(4 * _CELL_WIDTH * n_cells), "<i4")
+    cells = cells.reshape(n_cells, _CELL_WIDTH)
     is_v_transposed, n_layer = bool(reader.u32()), reader.u32()
     k, v, k_types, v_types = [], [], [], []
     for _ in range(n_layer):
