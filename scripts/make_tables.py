@@ -58,6 +58,9 @@ def measured() -> str:
         "### Right answers after compression",
         _quality_summary(run_file("quality")),
         source("quality"),
+        "### Points lost against the full cache, more questions",
+        losses_more(),
+        source("quality-losses"),
     ]
     if is_measured("text-needle"):
         parts += [
