@@ -16,8 +16,9 @@ from retake_edge.llama import Model
 
 pytestmark = pytest.mark.text
 DEFAULT = PivotKVConfig().policy
+# The first documents of benchmarks/text-needle.json.
 SETTINGS = TextNeedleSettings(
-    seed=7, n_documents=3, n_sentences=16, n_facts=3, chunk_tokens=128, keeps=(0.5,)
+    seed=20261127, n_documents=5, n_sentences=20, n_facts=2, chunk_tokens=128, keeps=(0.5,)
 )
 
 
@@ -37,7 +38,7 @@ def n_right(result: TextNeedleResult, policy: str) -> int:
 
 
 def test_the_model_finds_the_facts_with_its_full_cache(result: TextNeedleResult) -> None:
-    assert n_right(result, "none") >= 8
+    assert n_right(result, "none") >= 7
 
 
 def test_the_default_policy_keeps_facts_that_random_dropping_loses(
