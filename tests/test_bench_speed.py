@@ -72,6 +72,8 @@ def test_q8_0_cells_take_about_half_the_bytes_of_f16(figures):
 def test_the_table_shows_every_run_and_ratio(figures):
     table = speed_table(json.loads(json.dumps(figures)))
     assert "| full f16 |" in table and "| ratio: kv bytes | 1 |" in table
+    on_gpu = figures["runs"]["full f16"]["device_memory_bytes"] / 2**20
+    assert f"| device memory | {on_gpu:.1f} MiB |" in table
 
 
 def test_ratios_are_ours_against_the_full_cache(figures):

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from retake_edge.config import PivotKVConfig, RetakeConfig, RuntimeConfig
-from retake_edge.device_memory import peak_memory_bytes
+from retake_edge.device_memory import buffers_of, peak_memory_bytes
 from retake_edge.engine import ChunkResult, Engine
 from retake_edge.errors import RetakeError
 from retake_edge.families import manifest_of
@@ -60,7 +60,8 @@ class SpeedTask:
 @dataclass(frozen=True)
 class SpeedFigures:
     """What it took. Seconds by stage; `chunk_s`: prefill seconds of each chunk; `kv_bytes` of the
-    cells in use after the video, `kv_allocated_bytes` of the whole cache."""
+    cells in use after the video, `kv_allocated_bytes` of the whole cache; `device_memory_bytes`:
+    weights, cells and compute buffers on GPUs, as llama.cpp counts them (0 without one)."""
 
     n_tokens: int
     n_cells: int
@@ -72,6 +73,7 @@ class SpeedFigures:
     first_token_s: float
     decode_tokens_per_s: float
     peak_memory_bytes: int
+    device_memory_bytes: int
 
 
 def run_task(task: SpeedTask) -> SpeedFigures:
@@ -119,6 +121,11 @@ def run_task(task: SpeedTask) -> SpeedFigures:
                 first_token_s=first_token_s,
                 decode_tokens_per_s=per_s,
                 peak_memory_bytes=peak_memory_bytes(),
+                device_memory_bytes=sum(
+                    part.weights + part.cells + part.compute
+                    for part in buffers_of(context)
+                    if part.device
+                ),
             )
 
 

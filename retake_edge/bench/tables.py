@@ -85,6 +85,9 @@ _SPEED_ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "KV used": lambda f: _mib(f["kv_bytes"]),
     "KV allocated": lambda f: _mib(f["kv_allocated_bytes"]),
     "peak resident memory": lambda f: _mib(f["peak_memory_bytes"]),
+    "device memory": lambda f: (
+        _mib(f["device_memory_bytes"]) if "device_memory_bytes" in f else "not recorded"
+    ),
 }
 
 _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
