@@ -177,12 +177,18 @@ def _model_use(
 
 
 def _mapped_bytes(lm: GgufFile, buffers: list[BufferUse]) -> int:
-    """Pages of repacked weights in the mapped file, which llama.cpp unmaps only at its end."""
-    repacked = sum(part.weights for part in buffers if not part.device and part.name != "CPU")
+    """Pages of repacked weights in the mapped file, which llama.cpp unmaps only at its end.
+
+    It keeps the file mapped up to its last plain tensor. The repacked form may be larger than the
+    file's (AMX adds 4 bytes to each block of 32 weights), so the file's bytes are counted.
+    """
+    own = [part for part in buffers if not part.device]
+    if not any(part.weights for part in own if part.name != "CPU"):
+        return 0
     ends = {name: lm.tensor_offsets[name] + size for name, size in lm.tensor_bytes.items()}
     plain = [end for name, end in ends.items() if len(lm.tensor_shapes[name]) == 1]
-    return max(0, repacked - (max(ends.values(), default=0) - max(plain, default=0)))
-
+    kept = sum(part.weights for part in own if part.name == "CPU")
+    return max(0, max(plain, default=0) - min(lm.tensor_offsets.values(), default=0) - kept)
 
 def _available(use: DeviceUse, account: BufferUse) -> int | None:
     """What the device can give; in this machine's memory, what the program has already counts."""
