@@ -1,4 +1,4 @@
-"""Put the figures of the run files in benchmarks/ into README.md and docs/policy.md.
+"""Put the figures of the run files in benchmarks/ into the README and the pages of docs/.
 
     python scripts/make_tables.py          write what lies between the markers anew
     python scripts/make_tables.py --check  only say whether it is up to date (exit 1 if not)
@@ -30,7 +30,7 @@ from retake_edge.bench.text_report import text_table
 from retake_edge.config import PivotKVConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/policy.md")
+PAGES = ("README.md", "docs/measured.md", "docs/policy.md")
 KEEPS = (0.25, 0.125)
 
 
@@ -49,11 +49,12 @@ def source(name: str) -> str:
     """Say which run file a table comes from, and how that was made."""
     document = run_file(name)
     note = f" {document['note']}" if "note" in document else ""
-    return f"Run file [benchmarks/{name}.json](benchmarks/{name}.json): {origin(document)}.{note}"
+    link = f"[benchmarks/{name}.json](../benchmarks/{name}.json)"
+    return f"Run file {link}: {origin(document)}.{note}"
 
 
 def measured() -> str:
-    """The README's block: quality, text and speed, the main figures only."""
+    """The main figures: quality, text and speed."""
     parts = [
         "### Right answers after compression",
         _quality_summary(run_file("quality")),

@@ -1,6 +1,6 @@
-"""Fill README.md's generated parts: the file tree and the demo's transcript.
+"""Fill the generated parts of README.md and docs/tree.md: the demo's transcript and the file tree.
 
-python scripts/update_readme.py            rewrite README.md (runs the demo)
+python scripts/update_readme.py            rewrite both (runs the demo)
 python scripts/update_readme.py --check    exit 1 if the file tree is out of date
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+TREE = ROOT / "docs" / "tree.md"
 DEMO = ROOT / "models" / "tiny" / "demo.mp4"
 DEMO_QUESTIONS = ("What number is on the red card?", "When does the green card appear?")
 BUILT = ("_bindings",)  # made by the build, not kept in git
@@ -64,24 +65,26 @@ def transcript() -> str:
     return "```\n" + "\n".join(lines) + "\n```"
 
 
-def fill(text: str, section: str, content: str) -> str:
-    """Return the text with what stands between a section's markers replaced."""
+def fill(page: Path, section: str, content: str) -> str:
+    """Return the page's text with what stands between a section's markers replaced."""
     pattern = rf"(<!-- {section} -->\n).*?(<!-- /{section} -->)"
+    text = page.read_text(encoding="utf-8")
     filled, n = re.subn(
         pattern, lambda m: f"{m[1]}{content}\n{m[2]}", text, count=1, flags=re.DOTALL
     )
     if n != 1:
-        raise SystemExit(f"{README} has no markers for {section!r}.")
+        raise SystemExit(f"{page} has no markers for {section!r}.")
     return filled
 
 
 def main() -> None:
-    """Rewrite README.md, or check it."""
-    text = README.read_text(encoding="utf-8")
-    with_tree = fill(text, "tree", file_tree())
+    """Rewrite both pages, or check the tree."""
+    with_tree = fill(TREE, "tree", file_tree())
     if "--check" in sys.argv[1:]:
-        raise SystemExit(0 if with_tree == text else "README.md: the file tree is out of date.")
-    README.write_text(fill(with_tree, "transcript", transcript()), encoding="utf-8")
+        is_current = with_tree == TREE.read_text(encoding="utf-8")
+        raise SystemExit(0 if is_current else f"{TREE}: the file tree is out of date.")
+    TREE.write_text(with_tree, encoding="utf-8")
+    README.write_text(fill(README, "transcript", transcript()), encoding="utf-8")
 
 
 if __name__ == "__main__":

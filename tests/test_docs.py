@@ -1,4 +1,4 @@
-"""README is what the code says: its file tree, its commands, its transcript."""
+"""README and docs are what the code says: the file tree, the commands, the transcript."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ from retake_edge.pivotkv import POLICIES as RULES
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_the_file_tree_in_the_readme_is_up_to_date():
+def test_the_file_tree_is_up_to_date():
     check = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "update_readme.py"), "--check"],
         capture_output=True,
