@@ -8,6 +8,7 @@ from typing import Any
 
 from retake_edge import __version__
 from retake_edge.evidence import Span
+from retake_edge.sampler import SamplerSettings
 from retake_edge.video_map import VideoStats
 
 
@@ -29,7 +30,8 @@ class Answer:
     """An answer, and all that is needed to make it again.
 
     `seconds` by stage; 'first_token' is the part of 'generate' before the answer's first token.
-    `evidence`: the spans of the video that it attended to, the heaviest first.
+    `evidence`: the spans of the video that it attended to, the heaviest first. `sampler`: how it
+    was drawn, the model file's own settings included.
     """
 
     question: str
@@ -43,6 +45,7 @@ class Answer:
     model: dict[str, str]
     config: dict[str, Any]
     versions: dict[str, str]
+    sampler: SamplerSettings
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""

@@ -5,7 +5,8 @@ A value that cannot work is refused here with one sentence, before anything is l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_type_hints
 
@@ -148,15 +149,38 @@ class RuntimeConfig:
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """How the answer is drawn: greedy at temperature 0."""
+    """How the answer is drawn; the names and their meaning are llama.cpp's.
+
+    None: what the model's file says (its `general.sampling` metadata), else the likeliest token at
+    each step (`temperature` 0), or llama.cpp's own default where a temperature is asked for.
+    `grammar`: GBNF text that the answer must follow, '' for none. `seed`: of the draw.
+    """
 
     max_tokens: int = 256
-    temperature: float = 0.0
+    temperature: float | None = None
     seed: int = 0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    presence_penalty: float | None = None
+    repeat_last_n: int | None = None
+    grammar: str = ""
 
     def __post_init__(self) -> None:
         _require(self.max_tokens >= 1, "-n", self.max_tokens, "at least 1")
-        _require(self.temperature >= 0, "--temp", self.temperature, "0 or more")
+        _require(0 <= self.seed < 2**32, "--seed", self.seed, "from 0 to 4294967295")
+        checks: tuple[tuple[str, float | None, Callable[[float], bool], str], ...] = (
+            ("--temp", self.temperature, lambda v: 0 <= v < math.inf, "0 or more"),
+            ("--top-k", self.top_k, lambda v: 0 <= v < 2**31, "0 (all tokens) or more"),
+            ("--top-p", self.top_p, lambda v: 0 < v <= 1, "above 0 and at most 1"),
+            ("--min-p", self.min_p, lambda v: 0 <= v <= 1, "from 0 to 1"),
+            ("--repeat-penalty", self.repeat_penalty, lambda v: 0 < v < math.inf, "above 0"),
+            ("--presence-penalty", self.presence_penalty, math.isfinite, "a number"),
+            ("--repeat-last-n", self.repeat_last_n, lambda v: 0 <= v < 2**31, "0 or more"),
+        )
+        for name, value, is_good, must in checks:
+            _require(value is None or is_good(value), name, value, must)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ from retake_edge.kvc import Capture, n_cache_layers, require_compressible
 from retake_edge.llama import Context, Floats, Ints
 from retake_edge.planner import kept_vision
 from retake_edge.prefill import PrefillChunk
+from retake_edge.sampler import Sampler, SamplerSettings, settings_of_run
 
-__all__ = ["ChunkResult", "Engine", "EngineState", "ImageRule", "Mark", "sample"]
+__all__ = ["ChunkResult", "Engine", "EngineState", "ImageRule", "Mark"]
 
 VALUE_DIM = 16
 """Width of the random projection in which coverage compares values."""
@@ -66,6 +67,11 @@ class Engine:
     def context(self) -> Context:
         """The context that holds the cells."""
         return self._context
+
+    @cached_property
+    def sampler_settings(self) -> SamplerSettings:
+        """How answers are drawn, every value known."""
+        return settings_of_run(self.model, self._settings.generation)
 
     def state(self) -> EngineState:
         """Return what `restore` needs, besides the cells, to go on from here."""
@@ -291,18 +297,19 @@ class Engine:
     ) -> Iterator[int]:
         """Decode a prompt and its answer from `position` on."""
         settings = self._settings.generation
-        rng = np.random.default_rng(settings.seed)
         recorded = (
             attention.recorded(self._context, len(tokens), settings.max_tokens)
             if attention
             else nullcontext()
         )
-        with recorded:
+        drawn = Sampler(self.model, self.sampler_settings, settings.seed, settings.grammar)
+        with drawn as sampler, recorded:
+            sampler.remember(tokens)
             self._context.decode_tokens(tokens, position)
             position += len(tokens)
             self.n_cells += len(tokens)
             for _ in range(settings.max_tokens):
-                token = sample(self._context.logits(), settings.temperature, rng)
+                token = sampler.draw(self._context)
                 if self.model.is_end(token):
                     return
                 yield token
@@ -314,12 +321,3 @@ class Engine:
 def _times(ids: Ints) -> Ints:
     """The time axis of positions int32 [4, n] or [n]."""
     return ids[0] if ids.ndim == 2 else ids
-
-
-def sample(logits: Floats, temperature: float, rng: np.random.Generator) -> int:
-    """Draw a token from logits f32 [n_vocab]: the highest at temperature 0."""
-    if temperature == 0:
-        return int(logits.argmax())
-    scaled = (logits - logits.max()).astype(np.float64) / temperature
-    weights = np.exp(scaled)
-    return int(rng.choice(len(logits), p=weights / weights.sum()))

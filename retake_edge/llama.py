@@ -77,6 +77,11 @@ class Model:
         """The llama_model pointer, for other native calls."""
         return self._handle
 
+    @property
+    def vocab(self) -> Any:
+        """The llama_vocab pointer, for other native calls."""
+        return self._vocab
+
     @cached_property
     def n_layer(self) -> int:
         """Number of transformer layers."""

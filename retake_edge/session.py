@@ -170,6 +170,7 @@ class Session:
             model=self.model_facts(),
             config=self.settings.to_dict(),
             versions=versions(),
+            sampler=self.engine.sampler_settings,
         )
 
     def _evidence(self, attention: AnswerAttention) -> list[Span]:

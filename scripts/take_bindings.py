@@ -27,6 +27,7 @@ from fetch_llama_cpp import SourceError, Upstream, fetch_sdist, read_upstream
 FILES = {
     "_ctypes_extensions.py": "llama_cpp/_ctypes_extensions.py",
     "llama_cpp.py": "llama_cpp/llama_cpp.py",
+    "llama_grammar.py": "llama_cpp/llama_grammar.py",
     "mtmd_cpp.py": "llama_cpp/mtmd_cpp.py",
     "LICENSE": "LICENSE.md",
 }
@@ -43,6 +44,10 @@ REWRITES = {
         _IMPORT,
         _LIBRARY_DIR,
         ('os.environ.get("LLAMA_CPP_LIB_PATH")', "library_dir()"),
+    ],
+    # A schema that names another one by its URL is refused: nothing here uses the network.
+    "llama_grammar.py": [
+        ("import requests", 'raise ValueError(f"it refers to {ref}, and nothing is downloaded")'),
     ],
     "mtmd_cpp.py": [
         _IMPORT,

@@ -47,6 +47,15 @@ ANSWER_SHAPE = {
         "generation": dict,
     },
     "versions": {"retake_edge": str, "python": str},
+    "sampler": {
+        "temperature": float,
+        "top_k": int,
+        "top_p": float,
+        "min_p": float,
+        "repeat_penalty": float,
+        "presence_penalty": float,
+        "repeat_last_n": int,
+    },
 }
 
 

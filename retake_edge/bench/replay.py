@@ -86,7 +86,7 @@ def _config(contender: Contender, settings: ReplaySettings) -> RetakeConfig:
             seed=settings.seed,
         ),
         runtime=settings.runtime,
-        generation=GenerationConfig(max_tokens=ANSWER_TOKENS),
+        generation=GenerationConfig(max_tokens=ANSWER_TOKENS, temperature=0),
     )
 
 

@@ -148,7 +148,7 @@ def _prefilled(
     config = RetakeConfig(
         pivotkv=pivotkv,
         runtime=runtime,
-        generation=GenerationConfig(max_tokens=_ANSWER_TOKENS),
+        generation=GenerationConfig(max_tokens=_ANSWER_TOKENS, temperature=0),
     )
     engine = Engine(context, config, n_after=_N_AFTER)
     engine.prefill_text(prompt.before)

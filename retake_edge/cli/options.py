@@ -128,8 +128,44 @@ def _options(
         int, typer.Option("-n", "--predict", help="Most tokens of an answer.")
     ] = _generation.max_tokens,
     temperature: Annotated[
-        float, typer.Option("--temp", help="0: always the likeliest word.")
+        float | None,
+        typer.Option("--temp", help="0: always the likeliest word.  [default: the model's, or 0]"),
     ] = _generation.temperature,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", help="Most words drawn from; 0: all.  [default: 40]")
+    ] = _generation.top_k,
+    top_p: Annotated[
+        float | None,
+        typer.Option("--top-p", help="Draw from the likeliest this share.  [default: 0.95]"),
+    ] = _generation.top_p,
+    min_p: Annotated[
+        float | None,
+        typer.Option("--min-p", help="Least share of the likeliest word's.  [default: 0.05]"),
+    ] = _generation.min_p,
+    repeat_penalty: Annotated[
+        float | None,
+        typer.Option("--repeat-penalty", help="Above 1: repeat words less.  [default: 1]"),
+    ] = _generation.repeat_penalty,
+    presence_penalty: Annotated[
+        float | None,
+        typer.Option("--presence-penalty", help="Above 0: use new words more.  [default: 0]"),
+    ] = _generation.presence_penalty,
+    repeat_last_n: Annotated[
+        int | None,
+        typer.Option("--repeat-last-n", help="Words that both look back at.  [default: 64]"),
+    ] = _generation.repeat_last_n,
+    grammar: Annotated[
+        str, typer.Option("--grammar", help="A GBNF grammar that answers must follow.")
+    ] = "",
+    grammar_file: Annotated[
+        Path | None, typer.Option("--grammar-file", help="A file with such a grammar.")
+    ] = None,
+    json_schema: Annotated[
+        str, typer.Option("-j", "--json-schema", help="A JSON schema that answers must follow.")
+    ] = "",
+    json_schema_file: Annotated[
+        Path | None, typer.Option("-jf", "--json-schema-file", help="A file with such a schema.")
+    ] = None,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Neither use nor save a session.")
     ] = False,
@@ -159,13 +195,49 @@ def _options(
             type_v=type_v,
             mmproj_offload=mmproj_offload,
         ),
-        generation=config.GenerationConfig(max_tokens, temperature, seed),
+        generation=config.GenerationConfig(
+            max_tokens,
+            temperature,
+            seed,
+            top_k,
+            top_p,
+            min_p,
+            repeat_penalty,
+            presence_penalty,
+            repeat_last_n,
+            _grammar(grammar, grammar_file, json_schema, json_schema_file),
+        ),
     )
     if model and hf_repo:
         raise ConfigError(f"-m {model} and -hf {hf_repo} both name a model; give one of them.")
     return VideoRequest(
         model or "tiny", mmproj, settings, not no_cache, cache_dir, hf_repo, offline, fit
     )
+
+
+def _grammar(
+    grammar: str, grammar_file: Path | None, schema: str, schema_file: Path | None
+) -> str:
+    """The one grammar that was asked for, as GBNF text; '' for none."""
+    asked = [value for value in (grammar, grammar_file, schema, schema_file) if value]
+    if len(asked) > 1:
+        raise ConfigError("Give one of --grammar, --grammar-file, -j and -jf; each is a grammar.")
+    if schema or schema_file:
+        from retake_edge.sampler import grammar_of_schema
+
+        return grammar_of_schema(schema or _text_of(schema_file))
+    return grammar or _text_of(grammar_file)
+
+
+def _text_of(file: Path | None) -> str:
+    if file is None:
+        return ""
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"Cannot read {file} ({error.strerror}); check the path.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file} is not UTF-8 text; convert the file.") from None
 
 
 def opens_video(command: Callable[..., None]) -> Callable[..., None]:
