@@ -70,6 +70,7 @@ SOURCES = (
     "remembered",
     "resample",
     "run_plan",
+    "sampler",
     "timing",
     "video",
     "video_index",
