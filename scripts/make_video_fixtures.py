@@ -88,6 +88,8 @@ def make_clocks(folder: Path) -> None:
     encode(folder / "h264.avi", 30, 10, h264)
     encode(folder / "h264.h264", 30, 25, h264)
     encode(folder / "long.mkv", 200, 1, [*h264, *simple])
+    encode(folder / "mpeg2.mpg", 30, 25, ["-c:v", "mpeg2video", "-q:v", "8", "-bf", "2"])
+    encode(folder / "flv1.flv", 30, 10, ["-c:v", "flv1", "-q:v", "8"])
 
 
 def make_rotations(folder: Path) -> None:

@@ -1,0 +1,87 @@
+"""Changes to a finished file that ffmpeg cannot make: display matrices, lost packets, cuts."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+TS_PACKET_BYTES = 188
+
+
+def turn(name: str, source: str, a: int, b: int, c: int, d: int) -> Callable[[Path], None]:
+    """Write `source` as `name` with the display matrix (a b; c d) in the first track header.
+
+    The file's picture point (x, y) goes to (a x + c y, b x + d y): ISO 14496-12, 8.3.2.
+    """
+
+    def step(folder: Path) -> None:
+        data = bytearray((folder / source).read_bytes())
+        at = data.index(b"tkhd") + 4
+        version = data[at]
+        matrix = at + (36 + 16 if version == 1 else 24 + 16)
+        values = (a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+        struct.pack_into(">9i", data, matrix, *values)
+        (folder / name).write_bytes(data)
+
+    return step
+
+
+def cut(name: str, source: str, share: float, start: float = 0.0) -> Callable[[Path], None]:
+    """Write the part of `source` from `start` to `share` of its length as `name`."""
+
+    def step(folder: Path) -> None:
+        data = (folder / source).read_bytes()
+        (folder / name).write_bytes(data[int(len(data) * start) : int(len(data) * share)])
+
+    return step
+
+
+def cut_ts(name: str, source: str, start: float, end: float = 1.0) -> Callable[[Path], None]:
+    """Write the whole TS packets between two shares of `source` as `name`."""
+
+    def step(folder: Path) -> None:
+        data = (folder / source).read_bytes()
+        n = len(data) // TS_PACKET_BYTES
+        (folder / name).write_bytes(
+            data[int(n * start) * TS_PACKET_BYTES : int(n * end) * TS_PACKET_BYTES]
+        )
+
+    return step
+
+
+def lose_ts(name: str, source: str, share: float, seed: int = 1) -> Callable[[Path], None]:
+    """Write `source` without `share` of its TS packets, chosen by `seed`."""
+
+    def step(folder: Path) -> None:
+        data = (folder / source).read_bytes()
+        rng = random.Random(seed)
+        packets = [data[k : k + TS_PACKET_BYTES] for k in range(0, len(data), TS_PACKET_BYTES)]
+        kept = [p for k, p in enumerate(packets) if k < 10 or rng.random() >= share]
+        (folder / name).write_bytes(b"".join(kept))
+
+    return step
+
+
+def overwrite(name: str, source: str, places: list[tuple[float, int]]) -> Callable[[Path], None]:
+    """Write `source` as `name` with zeros over `n` bytes at each (share of the length, n)."""
+
+    def step(folder: Path) -> None:
+        data = bytearray((folder / source).read_bytes())
+        for share, n in places:
+            at = int(len(data) * share)
+            data[at : at + n] = bytes(min(n, len(data) - at))
+        (folder / name).write_bytes(data)
+
+    return step
+
+
+def without_avi_index(name: str, source: str) -> Callable[[Path], None]:
+    """Write an AVI without its index, as a recorder leaves it when the battery is empty."""
+
+    def step(folder: Path) -> None:
+        data = (folder / source).read_bytes()
+        (folder / name).write_bytes(data[: data.rindex(b"idx1")])
+
+    return step

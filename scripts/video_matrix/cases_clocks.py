@@ -1,0 +1,303 @@
+"""Time: rates, offsets, held pictures, edit lists, joined recordings, wraps, missing stamps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from video_matrix.bytes_of import cut_ts
+from video_matrix.case import Case, Truth, case, even
+from video_matrix.cases_codecs import AV1, MPEG1, MPEG2, MPEG4, TONE, VP8, VP9, X264, X265
+
+SLOW = "'settb=1/1000,setpts=(if(lt(N\\,10)\\,N*0.3\\,3+(N-10)*0.04))/TB'"
+ONE_KEY = (
+    "-c:v libx264 -preset veryfast -crf 16 -g 600 -keyint_min 600 -sc_threshold 0 -bf 2 "
+    "-pix_fmt yuv420p"
+)
+PASS = "-fps_mode passthrough -enc_time_base 1/1000"
+
+
+def rates() -> list[Case]:
+    """Constant rates, slow and fast, and rates that change."""
+    ntsc, film = 30000 / 1001, 24000 / 1001
+    slow_then_fast = tuple(k * 0.3 if k < 10 else 3 + (k - 10) * 0.04 for k in range(60))
+    changing = Truth(tuple(range(60)), slow_then_fast, slow_then_fast[-1] + 0.04)
+    vfr = f"-i src:25:0:60 -vf {SLOW} {PASS}"
+    return [
+        case("rate_29_97.mp4", f"-i src:30000/1001:0:100 {X264}", truth=even(100, ntsc)),
+        case("rate_23_976.mkv", f"-i src:24000/1001:0:100 {X265}", truth=even(100, film)),
+        case("rate_59_94.ts", f"-i src:60000/1001:0:150 {X264}", truth=even(150, 60000 / 1001)),
+        case("rate_120.mp4", f"-i src:120:0:240 {X264}", truth=even(240, 120)),
+        case("rate_240.mkv", f"-i src:240:0:250 {X264}", truth=even(250, 240)),
+        case("rate_1.mkv", f"-i src:1:0:40 {X264}", truth=even(40, 1)),
+        case("rate_0_1.mp4", f"-i src:1/10:0:20 {X264}", truth=even(20, 0.1)),
+        case("rate_0_1.webm", f"-i src:1/10:0:20 {VP9}", truth=even(20, 0.1)),
+        case("rate_5.ts", f"-i src:5:0:40 {X265}", truth=even(40, 5)),
+        case("vfr.mp4", f"{vfr} {X264} -video_track_timescale 1000", truth=changing),
+        case("vfr.mov", f"{vfr} {X264}", truth=changing),
+        case("vfr.mkv", f"{vfr} {X265}", truth=changing),
+        case("vfr.webm", f"{vfr} {VP9}", truth=changing),
+        case("vfr.flv", f"{vfr} -c:v flv1 -q:v 2", truth=changing),
+        case("vfr.wmv", f"{vfr} -c:v wmv2 -q:v 2", truth=changing),
+        case("vfr.ts", f"{vfr} {X264}", truth=changing),
+        case("vfr_av1.mp4", f"{vfr} {AV1}", truth=changing),
+        case("vfr.gif", f"{vfr} -c:v gif", truth=changing),
+        case("long_gop.mp4", f"{ONE_KEY}"),
+        case("all_intra.mov", f"{X264} -g 1 -bf 0"),
+        case("open_gop.mkv", f"{X264} -x264opts open-gop=1:keyint=24:bframes=3"),
+        case("open_gop_hevc.mp4", X265.replace("keyint=24", "keyint=24:open-gop=1")),
+        case("two_frames.mp4", f"-i src:25:0:2 {X264}", truth=even(2)),
+        *[case(f"one_frame.{e}", f"-i src:25:0:1 {X264}", truth=even(1)) for e in ("mp4", "mkv")],
+        case("one_frame.ts", f"-i src:25:0:1 {X264}", truth=even(1)),
+        case("one_frame.webm", f"-i src:25:0:1 {VP8}", truth=even(1)),
+        case("one_frame.gif", "-i src:25:0:1", truth=even(1), mark="still"),
+    ]
+
+
+def held() -> list[Case]:
+    """Slides and screen recordings: a stored picture that stays for long."""
+    slides = Truth(tuple(range(6)), tuple(5.0 * k for k in range(6)), 30.0)
+    step = f"-i src:25:0:6 -vf settb=1/1000,setpts=N*5/TB {PASS}"
+    sound = "-f lavfi -i sine=duration=30"
+    slow_sound = f"-i src:25:0:6 {sound} -vf settb=1/1000,setpts=N*5/TB {PASS}"
+    starts = (0.0, 0.5, 0.54, 7.0, 7.1, 7.14, 19.0, 19.04)
+    screen = Truth(tuple(range(8)), starts, 19.08)
+    at = "+".join(f"eq(N\\,{k})*{t}" for k, t in enumerate(starts))
+    recorder = f"-i src:25:0:8 -vf 'settb=1/1000,setpts=({at})/TB' {PASS}"
+    return [
+        case("slides.mp4", f"{step} {X264}", truth=slides),
+        case("slides.mkv", f"{step} {X264}", truth=slides),
+        case("slides_hevc.mov", f"{step} {X265}", truth=slides),
+        case("slides.webm", f"{step} {VP9}", truth=slides),
+        case(
+            "slides_sound.mp4",
+            f"-i src:25:0:6 {sound} -vf settb=1/1000,setpts=N*5/TB {PASS} {X264} -c:a aac",
+            truth=slides,
+        ),
+        case(
+            "slides_sound.flv",
+            f"{slow_sound} -c:v flv1 -q:v 2 -ar 44100 -c:a libmp3lame",
+            truth=slides,
+        ),
+        case("slides.gif", f"{step} -c:v gif -final_delay 500", truth=slides),
+        case("screen_recorder.mkv", f"{recorder} {X264}", truth=screen),
+        case("screen_recorder.mov", f"{recorder} {X265}", truth=screen),
+        case("screen_recorder.webm", f"{recorder} {VP8}", truth=screen),
+        case(
+            "meeting.mp4",
+            f"-f lavfi -i sine=duration=25 {recorder} {X264} -c:a aac",
+            truth=screen,
+        ),
+    ]
+
+
+def offsets() -> list[Case]:
+    """Clocks that do not start at 0, and pictures that begin before or after the sound."""
+    late = (
+        "-f lavfi -i sine=sample_rate=48000:duration=9 -itsoffset 5 -i src "
+        "-map 1:v -map 0:a -fps_mode passthrough"
+    )
+    sound_late = "-i src -itsoffset 2 -f lavfi -i sine=sample_rate=48000:duration=4"
+    five = even(offset_s=5.0)
+    return [
+        case("start_5s.mkv", f"{X264} -output_ts_offset 5"),
+        case("start_1h.ts", f"{X264} -output_ts_offset 3600"),
+        case("start_5s.webm", f"{VP9} -output_ts_offset 5"),
+        case("start_7s.flv", "-c:v flv1 -q:v 2 -output_ts_offset 7"),
+        case(
+            "start_5s_fragmented.mp4",
+            f"{X264} -output_ts_offset 5 -movflags empty_moov+frag_keyframe+default_base_moof",
+        ),
+        case("no_edit_list.mp4", f"{X264} -use_editlist 0"),
+        case("negative_cts.mp4", f"{X264} -movflags +negative_cts_offsets"),
+        case("late_video.mp4", f"{late} {X264} -c:a aac", truth=five),
+        case("late_video.mov", f"{late} {X265} -tag:v hvc1 -c:a aac", truth=five),
+        case("late_video.mkv", f"{late} {X264} -c:a aac", truth=five),
+        case("late_video.webm", f"{late} {VP9} -c:a libopus", truth=five),
+        case("late_video.ts", f"{late} {X264} -c:a aac", truth=five),
+        case("late_video.mpg", f"{late} {MPEG2} -c:a mp2", truth=five),
+        case("late_video.flv", f"{late} {X264} -c:a aac", truth=five),
+        case(
+            "late_video_fragmented.mp4",
+            f"{late} {X264} -c:a aac -movflags empty_moov+frag_keyframe",
+            truth=five,
+        ),
+        case("late_sound.mp4", f"{sound_late} {X264} -c:a aac"),
+        case("late_sound.ts", f"{sound_late} {X264} -c:a aac"),
+        case("long_sound.mp4", f"-i src -f lavfi -i sine=duration=9 {X264} -c:a aac", mark="sound"),
+        case("long_sound.mkv", f"-i src -f lavfi -i sine=duration=9 {X264} -c:a aac", mark="sound"),
+        case("long_sound.ts", f"-i src -f lavfi -i sine=duration=9 {X264} -c:a aac", mark="sound"),
+        case("short_sound.mp4", f"-i src -f lavfi -i sine=duration=1 {X264} -c:a aac"),
+        case("short_sound.webm", f"-i src -f lavfi -i sine=duration=1 {VP9} -c:a libopus"),
+        case("wrap.ts", f"{X264} -output_ts_offset 95441"),
+        case("wrap_sound.ts", f"{TONE} {MPEG2} -c:a mp2 -output_ts_offset 95441"),
+        case("wrap.m2ts", f"{X265} -output_ts_offset 95441"),
+    ]
+
+
+def cuts() -> list[Case]:
+    """Lossless cuts, whose hidden packets an edit list or a negative time marks."""
+    after = Truth(tuple(range(40, 100)), tuple(k / 25 for k in range(60)), 2.4)
+    keyed = X264.replace("-g 24", "-g 24 -keyint_min 24 -sc_threshold 0")
+    from_key = even(76, 25, first=24)
+    return [
+        case("cut.mp4", f"{ONE_KEY} whole.mp4", "-ss 1.6 -i whole.mp4 -c copy", truth=after),
+        case("cut.mov", f"{ONE_KEY} whole.mov", "-ss 1.6 -i whole.mov -c copy", truth=after),
+        case(
+            "cut_sound.mp4",
+            f"{TONE} {ONE_KEY} -c:a aac whole.mp4",
+            "-ss 1.6 -i whole.mp4 -c copy",
+            truth=after,
+        ),
+        case(
+            "cut_hevc.mp4",
+            X265.replace("keyint=24", "keyint=600") + " whole.mp4",
+            "-ss 1.6 -i whole.mp4 -c copy",
+            truth=after,
+        ),
+        case(
+            "cut_both.mp4",
+            f"{ONE_KEY} -bf 0 whole.mp4",
+            "-ss 0.8 -t 2 -i whole.mp4 -c copy",
+            truth=even(50, 25, first=20),
+        ),
+        case(
+            "cut_at_key.mp4", f"{keyed} whole.mp4", "-ss 0.96 -i whole.mp4 -c copy", truth=from_key
+        ),
+        case(
+            "cut.ts",
+            f"{keyed} whole.ts",
+            "-ss 0.97 -i whole.ts -c copy",
+            truth=from_key,
+            mark="cut",
+        ),
+        case(
+            "cut_open_gop.mp4",
+            X265.replace("keyint=24", "keyint=24:min-keyint=24:open-gop=1:scenecut=0")
+            + " whole.mp4",
+            "-ss 0.97 -i whole.mp4 -c copy",
+            truth=even(75, 25, first=25),
+            mark="cut",
+        ),
+    ]
+
+
+def joined() -> list[Case]:
+    """Recordings put together with `cat`: the clock starts again at each join."""
+
+    def two(name: str, video: str, kind: str, **other: Any) -> Case:
+        parts = [
+            f"-i src:25:{a}:{b} {video} {c}.{kind}" for a, b, c in ((0, 50, "a"), (50, 100, "b"))
+        ]
+        return case(name, *parts, f"cat a.{kind} b.{kind} > {name}", **other)
+
+    sound = "-f lavfi -i sine=sample_rate=48000:duration=2"
+    with_sound = [
+        f"-i src:25:{a}:{b} {sound} {X264} -c:a aac {c}.ts"
+        for a, b, c in ((0, 50, "a"), (50, 100, "b"))
+    ]
+    disc = [
+        f"-i src:25:{a}:{b} {sound} {MPEG2} -c:a ac3 {c}.vob"
+        for a, b, c in ((0, 50, "a"), (50, 100, "b"))
+    ]
+    three = [f"-i src:25:{a}:{a + 33} {X264} {c}.ts" for a, c in ((0, "a"), (33, "b"), (66, "c"))]
+    back = [
+        f"-i src:25:0:50 {X264} -output_ts_offset 500 a.ts",
+        f"-i src:25:50:100 {X264} -output_ts_offset 20 b.ts",
+    ]
+    ahead = [f"-i src:25:0:50 {X264} a.ts", f"-i src:25:50:100 {X264} -output_ts_offset 500 b.ts"]
+    return [
+        two("cat.ts", X264, "ts"),
+        two("cat_hevc.ts", X265, "ts"),
+        two("cat.m2ts", X264, "m2ts"),
+        two("cat_mpeg2.ts", MPEG2, "ts"),
+        two("cat.mpg", MPEG2, "mpg"),
+        two("cat_mpeg1.mpg", MPEG1, "mpg"),
+        two("cat.vob", MPEG2, "vob"),
+        two("cat.h264", X264, "h264"),
+        two("cat.m2v", MPEG2, "m2v"),
+        two("cat.mjpeg", "-c:v mjpeg -q:v 2 -pix_fmt yuvj420p", "mjpeg"),
+        two("cat.m4v", MPEG4 + " -f m4v", "m4v"),
+        case("cat_sound.ts", *with_sound, "cat a.ts b.ts > cat_sound.ts"),
+        case("cat_sound.vob", *disc, "cat a.vob b.vob > cat_sound.vob"),
+        case("cat_three.ts", *three, "cat a.ts b.ts c.ts > cat_three.ts", truth=even(99)),
+        case("cat_back.ts", *back, "cat a.ts b.ts > cat_back.ts"),
+        case("cat_ahead.ts", *ahead, "cat a.ts b.ts > cat_ahead.ts"),
+        case(
+            "cat_sizes.ts",
+            f"-i src:25:0:50 {X264} a.ts",
+            f"-i src:25:50:100:352x288 {X264} b.ts",
+            "cat a.ts b.ts > cat_sizes.ts",
+            min_psnr_db=24.0,
+        ),
+    ]
+
+
+def stamps() -> list[Case]:
+    """Time stamps that are missing or wild."""
+
+    def setts(expression: str) -> str:
+        return f"-i plain.mkv -c copy -bsf:v setts=ts='{expression}'"
+
+    no_b = X264.replace("-bf 3", "-bf 0")
+    twice = Truth(tuple(range(100)), tuple((k - (k % 10 == 5)) / 25 for k in range(100)), 4.0)
+    return [
+        case("bare_hevc.h265", f"{X265} -f hevc"),
+        case("bare_b_frames.avi", f"{X264} -bf 2"),
+        case(
+            "wild_one.mkv",
+            f"{no_b} plain.mkv",
+            setts("if(eq(N\\,50)\\,PTS+600000\\,PTS)"),
+            mark="wild",
+        ),
+        case(
+            "wild_back.mkv",
+            f"{no_b} plain.mkv",
+            setts("if(eq(N\\,50)\\,PTS-1500\\,PTS)"),
+            mark="wild",
+        ),
+        case(
+            "wild_last.mkv",
+            f"{no_b} plain.mkv",
+            setts("if(eq(N\\,99)\\,PTS+36000000\\,PTS)"),
+            mark="wild",
+        ),
+        case(
+            "same_twice.mkv",
+            f"{no_b} plain.mkv",
+            setts("if(eq(mod(N\\,10)\\,5)\\,PTS-40\\,PTS)"),
+            truth=twice,
+            mark="wild",
+            blur=1,
+        ),
+    ]
+
+
+def recorder_starts_between_keys() -> list[Case]:
+    """A surveillance recorder that begins in the middle of a group of pictures."""
+
+    def step(name: str) -> Callable[[Path], None]:
+        return cut_ts(name, "whole.ts", 0.1)
+
+    return [
+        case(
+            "starts_between_keys.ts",
+            f"{X264} whole.ts",
+            step("starts_between_keys.ts"),
+            truth=even(78, 25, first=22, offset_s=0.68),
+            mark="damaged",
+        ),
+    ]
+
+
+def cases() -> list[Case]:
+    return [
+        *rates(),
+        *held(),
+        *offsets(),
+        *cuts(),
+        *joined(),
+        *stamps(),
+        *recorder_starts_between_keys(),
+    ]

@@ -1,0 +1,258 @@
+"""Compare our reader with the truth that was drawn and with ffmpeg, for one file.
+
+Tolerances, and why:
+- A time t may show the frame of any time from t to t + half a frame: time bases round (1/1000 in
+  Matroska, 1/90000 in MPEG), and a sample half a frame early is the same picture to a person.
+- Where sound begins a little before the picture, or a container keeps no presentation times (AVI,
+  bare streams), ffmpeg's first picture comes up to 0.13 s late; both clocks are accepted.
+- Lengths agree to one frame and 0.05 s: containers round, and most do not store how long the
+  last frame lasts.
+- PSNR against ffmpeg's picture at least 32 dB: another rounding of the same conversion is above
+  40 dB, a wrong colour matrix or range, field order, frame or crop is below 30.
+- A deinterlacer is free in what it makes of moving lines: 24 dB and no combing there, and a number
+  may be its neighbour's (the other field).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import warnings
+from bisect import bisect_right
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from retake_edge.errors import VideoError
+from retake_edge.video import VideoInfo, sample_frames
+from video_matrix import picture as pictures
+from video_matrix.case import Case, Truth
+from video_matrix.picture import Picture
+from video_matrix.reference import Reference, decode
+
+MAX_COMPARED_PX = 200  # larger pictures are compared scaled down
+COMBED = 40.0
+MAX_LEAD_S = 0.13
+DENSE_FPS, N_SPARSE = 5.0, 2
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What our reader gives: pictures with the times at which they are shown."""
+
+    info: VideoInfo
+    shown: list[tuple[float, Picture]]
+    step_s: float
+    said: list[str]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One row of the table; `faults` is empty where all agrees."""
+
+    name: str
+    faults: list[str]
+    n_pictures: int = 0
+    lowest_psnr_db: float | None = None
+    length_s: float | None = None
+    size: str = ""
+
+    def row(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def look(path: Path, fps: float, start_s: float = 0.0) -> Seen:
+    """Sample `path` with our reader."""
+    infos: list[VideoInfo] = []
+    shown: list[tuple[float, Picture]] = []
+    step_s = 0.0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for batch in sample_frames(path, fps=fps, start_s=start_s, on_info=infos.append):
+            step_s = batch.step_s
+            shown += [
+                (float(t), frame) for t, frame in zip(batch.times_s, batch.frames, strict=True)
+            ]
+    return Seen(infos[0], shown, step_s, [str(w.message) for w in caught])
+
+
+def compare(one: Case, path: Path) -> Verdict:
+    """Compare one made file: dense samples, then far apart ones, which seek."""
+    if "refused" in one.mark:
+        return refused(one, path)
+    length_s = one.truth.end_s
+    dense_fps = min(DENSE_FPS, 40 / length_s) if length_s > 8 else DENSE_FPS
+    try:
+        dense = look(path, dense_fps)
+    except VideoError as error:
+        return Verdict(one.name, [f"not read: {error}"])
+    size = compared_size(dense.info)
+    found = decode(path, *size, deinterlace="interlaced" in one.mark)
+    lead_s = found.times_s[0] - one.truth.starts_s[0]
+    lead_s = lead_s if "wild" not in one.mark and abs(lead_s) <= MAX_LEAD_S else 0.0
+    truth, faults = best_clock(one, dense, lead_s, 0.0, dense_fps)
+    quality, against = check_reference(one, dense, found, size, truth)
+    faults = [*check_info(one, dense.info), *check_said(one, dense), *faults, *against]
+    if length_s >= 2:
+        start_s, sparse_fps = 0.3 * length_s, N_SPARSE / (0.7 * length_s)
+        try:
+            sparse = look(path, sparse_fps, start_s)
+        except VideoError as error:
+            return Verdict(one.name, [*faults, f"far apart: not read: {error}"])
+        far = check_times(one, truth, sparse, start_s, sparse_fps)
+        faults += [f"far apart: {fault}" for fault in far]
+    info = dense.info
+    return Verdict(
+        one.name,
+        faults,
+        len(dense.shown),
+        round(quality, 1),
+        round(info.duration_s, 3),
+        f"{info.width_px}x{info.height_px}",
+    )
+
+
+def best_clock(
+    one: Case, seen: Seen, lead_s: float, start_s: float, fps: float
+) -> tuple[Truth, list[str]]:
+    """Return the drawn truth on the clock that fits, and what is wrong on that clock.
+
+    Where sound begins first, or a container keeps decoding times alone, ffmpeg's first picture is
+    a few frames late; a reader may say so, too, or begin at 0, but not both in one file.
+    """
+    clocks = [one.truth, delayed(one.truth, lead_s)] if lead_s else [one.truth]
+    found = [(truth, check_times(one, truth, seen, start_s, fps)) for truth in clocks]
+    return min(found, key=lambda pair: len(pair[1]))
+
+
+def delayed(truth: Truth, by_s: float) -> Truth:
+    """Return `truth` with every picture `by_s` later."""
+    return replace(
+        truth, starts_s=tuple(t + by_s for t in truth.starts_s), end_s=truth.end_s + by_s
+    )
+
+
+def refused(one: Case, path: Path) -> Verdict:
+    """Check that a file without a film is refused in a sentence."""
+    try:
+        seen = look(path, 1.0)
+    except VideoError:
+        return Verdict(one.name, [])
+    return Verdict(one.name, [f"{len(seen.shown)} pictures shown, but there is no film in it"])
+
+
+def frame_s(truth: Truth) -> float:
+    """Return the usual distance of two frames."""
+    gaps = [b - a for a, b in zip(truth.starts_s, truth.starts_s[1:], strict=False)]
+    return statistics.median(gaps) if gaps else truth.end_s - truth.starts_s[0]
+
+
+def check_info(one: Case, info: VideoInfo) -> list[str]:
+    """Compare length and shape with the truth."""
+    faults = []
+    slack_s = frame_s(one.truth) + 0.05
+    if "damaged" in one.mark:
+        slack_s += 0.3
+    known = not one.mark & {"still", "length"}
+    if known and abs(info.duration_s - one.truth.end_s) > slack_s:
+        faults.append(f"length {info.duration_s:.3f} s, not {one.truth.end_s:.3f}")
+    aspect = info.width_px / info.height_px
+    if abs(aspect / one.truth.aspect - 1) > 0.02:
+        faults.append(f"shape {info.width_px}x{info.height_px}, not {one.truth.aspect:.3f}")
+    return faults
+
+
+def check_said(one: Case, seen: Seen) -> list[str]:
+    """A healthy file gives no warning."""
+    if "damaged" in one.mark:
+        return []
+    return [f"warned: {text}" for text in seen.said]
+
+
+def expected(truth: Truth, time_s: float) -> set[int]:
+    """Return the numbers that may be on screen at a sampled time."""
+    half_s = frame_s(truth) / 2
+    allowed = set()
+    for t in (time_s - 0.003, time_s, time_s + half_s):
+        k = max(0, bisect_right(truth.starts_s, t + 1e-6) - 1)
+        allowed.add(truth.numbers[k])
+    return allowed
+
+
+def check_times(one: Case, truth: Truth, seen: Seen, start_s: float, fps: float) -> list[str]:
+    """Compare each picture's number, read off it, with the one shown then, and look for gaps."""
+    faults: list[str] = []
+    n_wrong = 0
+    half_s = frame_s(truth) / 2
+    times_s = [t for t, _ in seen.shown]
+    for time_s, frame in seen.shown:
+        corners = pictures.read_corners(frame, "gray" in one.mark)
+        if corners != truth.corners and "damaged" not in one.mark:
+            return [*faults, f"corners {corners} at {time_s:.3f} s"]
+        number = pictures.read_number(pictures.upright(frame, truth.corners))
+        allowed = expected(truth, time_s)
+        if min(abs(number - a) for a in allowed) > one.blur:
+            n_wrong += 1
+            faults.append(f"{time_s:.3f} s shows {number}, not {sorted(allowed)}")
+        if time_s < truth.starts_s[0] - half_s - 0.003:
+            faults.append(f"{time_s:.3f} s is before the first picture")
+        if "interlaced" in one.mark and pictures.combing(frame) > COMBED:
+            faults.append(f"{time_s:.3f} s is combed")
+    if "damaged" in one.mark:  # a lost packet may hurt pictures, but not most of them
+        return faults[:4] if n_wrong > 0.4 * len(times_s) or not times_s else []
+    faults += unserved(truth, times_s, start_s, fps)
+    return faults[:4]
+
+
+def unserved(truth: Truth, times_s: list[float], start_s: float, fps: float) -> list[str]:
+    """Name the wanted times at which a picture is on screen and none was given."""
+    faults = []
+    half_s = frame_s(truth) / 2
+    for k in range(math.ceil((truth.end_s - half_s - start_s) * fps)):
+        wanted_s = start_s + k / fps
+        if wanted_s < truth.starts_s[0]:
+            continue
+        on_screen_s = truth.starts_s[bisect_right(truth.starts_s, wanted_s) - 1]
+        if not any(on_screen_s - 0.01 <= t <= wanted_s + half_s + 0.003 for t in times_s):
+            faults.append(f"no picture for {wanted_s:.3f} s")
+    return faults
+
+
+def compared_size(info: VideoInfo) -> tuple[int, int]:
+    """Return the size at which pictures are compared with ffmpeg's."""
+    scale = min(1.0, MAX_COMPARED_PX / max(info.width_px, info.height_px))
+    return max(1, round(info.width_px * scale)), max(1, round(info.height_px * scale))
+
+
+def check_reference(
+    one: Case, seen: Seen, found: Reference, size: tuple[int, int], truth: Truth
+) -> tuple[float, list[str]]:
+    """Compare pictures, times and length with ffmpeg's."""
+    faults: list[str] = []
+    lowest = 99.0
+    gaps = np.diff(found.times_s)
+    usual_s = float(np.median(gaps)) if len(gaps) else 0.04
+    end_s = max(found.end_s, found.times_s[-1] + usual_s)
+    if "wild" in one.mark:
+        return lowest, faults
+    slack_s = usual_s + 0.05 + (0.3 if "damaged" in one.mark else 0.0)
+    shift_s = found.times_s[0] - truth.starts_s[0]
+    shift_s = shift_s if abs(shift_s) <= MAX_LEAD_S else 0.0
+    end_s -= shift_s
+    if "still" not in one.mark and abs(seen.info.duration_s - end_s) > slack_s:
+        faults.append(f"length {seen.info.duration_s:.3f} s, ffmpeg's {end_s:.3f}")
+    for own_s, frame in seen.shown:
+        time_s, small = own_s + shift_s, frame
+        if (frame.shape[1], frame.shape[0]) != size:
+            small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+        best = -1.0
+        for t in (time_s - 0.003, time_s, time_s + usual_s / 2):
+            k = max(0, bisect_right(found.times_s, t + 1e-6) - 1)
+            best = max(best, pictures.psnr(small, found.frames[k]))
+        lowest = min(lowest, best)
+        limit = 24.0 if "interlaced" in one.mark else one.min_psnr_db
+        if best < limit and "damaged" not in one.mark and "hdr" not in one.mark:
+            faults.append(f"{time_s:.3f} s is {best:.1f} dB from ffmpeg's picture")
+    return lowest, faults[:4]
