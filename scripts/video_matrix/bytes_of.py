@@ -28,6 +28,29 @@ def turn(name: str, source: str, a: int, b: int, c: int, d: int) -> Callable[[Pa
     return step
 
 
+def edit(name: str, source: str, entries: list[tuple[int, int]]) -> Callable[[Path], None]:
+    """Write an MP4 whose index is last with another edit list in its first track.
+
+    `entries`: (length in the movie's 1/1000 s, start in the track's time units; -1: nothing shown).
+    """
+
+    def step(folder: Path) -> None:
+        data = (folder / source).read_bytes()
+        body = b"".join(struct.pack(">Iihh", length, start, 1, 0) for length, start in entries)
+        body = struct.pack(">I4sII", 16 + len(body), b"elst", 0, len(entries)) + body
+        old = data.index(b"edts") - 4
+        old_len = struct.unpack_from(">I", data, old)[0]
+        new = struct.pack(">I4s", 8 + len(body), b"edts") + body
+        grown = bytearray(data[:old] + new + data[old + old_len :])
+        for kind in (b"moov", b"trak"):
+            at = data.index(kind) - 4
+            size = struct.unpack_from(">I", grown, at)[0]
+            struct.pack_into(">I", grown, at, size + len(new) - old_len)
+        (folder / name).write_bytes(grown)
+
+    return step
+
+
 def cut(name: str, source: str, share: float, start: float = 0.0) -> Callable[[Path], None]:
     """Write the part of `source` from `start` to `share` of its length as `name`."""
 

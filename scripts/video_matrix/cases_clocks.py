@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from video_matrix.bytes_of import cut_ts
+from video_matrix.bytes_of import cut_ts, edit
 from video_matrix.case import Case, Truth, case, even
 from video_matrix.cases_codecs import AV1, MPEG1, MPEG2, MPEG4, TONE, VP8, VP9, X264, X265
 
@@ -274,6 +274,74 @@ def stamps() -> list[Case]:
     ]
 
 
+def mixtures() -> list[Case]:
+    """Several of these oddities in one file."""
+    sound = "-f lavfi -i sine=sample_rate=48000:duration"
+    ticks = 12800  # of the track, for 25 frames a second
+    edited = Truth((*range(50, 75), *range(25)), tuple(k / 25 for k in range(50)), 2.0)
+    # Nothing is shown for a second: the file starts with its first picture.
+    paused = Truth((*range(25), *range(50, 75)), tuple(k / 25 for k in range(50)), 2.0)
+    keyed = X264.replace("-bf 3", "-bf 0 -keyint_min 24 -sc_threshold 0")
+    gap = Truth(
+        tuple(range(100)), tuple(k / 25 + (1.0 if k >= 50 else 0.0) for k in range(100)), 5.0
+    )
+    avi = Truth(
+        tuple(range(60)),
+        tuple(k * 0.32 if k < 10 else 3.2 + (k - 10) * 0.04 for k in range(60)),
+        5.2,
+    )
+    stepped = "'settb=1/25,setpts=if(lt(N\\,10)\\,N*8\\,80+N-10)'"
+    return [
+        case(
+            "two_edits.mp4",
+            f"{keyed} plain.mp4",
+            edit("two_edits.mp4", "plain.mp4", [(1000, 2 * ticks), (1000, 0)]),
+            truth=edited,
+        ),
+        case(
+            "pause_and_edits.mp4",
+            f"{keyed} plain.mp4",
+            edit("pause_and_edits.mp4", "plain.mp4", [(1000, -1), (1000, 0), (1000, 2 * ticks)]),
+            truth=paused,
+        ),
+        case("vfr.avi", f"-i src:25:0:60 -vf {stepped} -fps_mode passthrough -c:v mpeg4 -q:v 2", truth=avi),
+        case("wrap.mpg", f"{MPEG2} -output_ts_offset 95441"),
+        case(
+            "cat_wrap.ts",
+            f"-i src:25:0:50 {X264} -output_ts_offset 95441 a.ts",
+            f"-i src:25:50:100 {X264} -output_ts_offset 30 b.ts",
+            "cat a.ts b.ts > cat_wrap.ts",
+        ),
+        case(
+            "cat_gap.ts",
+            f"-i src:25:0:50 {keyed} a.ts",
+            f"-i src:25:50:100 {keyed} -output_ts_offset 3 b.ts",
+            "cat a.ts b.ts > cat_gap.ts",
+            truth=gap,
+        ),
+        case(
+            "cat_overlap.ts",
+            f"-i src:25:0:50 {X264} a.ts",
+            f"-i src:25:50:100 {X264} -output_ts_offset 1 b.ts",
+            "cat a.ts b.ts > cat_overlap.ts",
+        ),
+        case(
+            "late_wrap.ts",
+            f"{sound}=9 -itsoffset 5 -i src -map 1:v -map 0:a -fps_mode passthrough {X264} "
+            "-c:a aac -output_ts_offset 95440",
+            truth=even(offset_s=5.0),
+        ),
+        case(
+            "cat_late.ts",
+            f"{sound}=2 -i src:25:0:50 -map 1:v -map 0:a {keyed} -c:a aac a.ts",
+            f"{sound}=3 -itsoffset 1 -i src:25:50:100 -map 1:v -map 0:a -fps_mode passthrough "
+            f"{keyed} -c:a aac b.ts",
+            "cat a.ts b.ts > cat_late.ts",
+            truth=gap,
+        ),
+    ]
+
+
 def recorder_starts_between_keys() -> list[Case]:
     """A surveillance recorder that begins in the middle of a group of pictures."""
 
@@ -299,5 +367,6 @@ def cases() -> list[Case]:
         *cuts(),
         *joined(),
         *stamps(),
+        *mixtures(),
         *recorder_starts_between_keys(),
     ]

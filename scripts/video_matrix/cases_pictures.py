@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -224,6 +225,17 @@ def weave(video: str, name: str = "", top: bool = True, size: str = "176x144") -
     )
 
 
+def twice(truth: Truth) -> Truth:
+    """Return the truth of a recording that follows itself."""
+    again = tuple(t + truth.end_s for t in truth.starts_s)
+    return replace(
+        truth,
+        numbers=truth.numbers * 2,
+        starts_s=truth.starts_s + again,
+        end_s=2 * truth.end_s,
+    )
+
+
 def interlaced() -> list[Case]:
     """Camcorders, broadcast, discs: two moments in the lines of one frame."""
     lines = "-flags +ilme+ildct"
@@ -232,6 +244,7 @@ def interlaced() -> list[Case]:
     def h264(order: str) -> str:
         return f"-c:v libx264 -preset veryfast -crf 14 {lines} -x264opts {order}=1"
 
+    wide_fields = replace(fields(), aspect=16 / 9)
     mpeg2 = f"-c:v mpeg2video -q:v 2 -g 12 -bf 2 {lines}"
     film = "-i src:24000/1001:0:80 -vf telecine=pattern=23,setfield=tff"
     telecined = even(100, 30000 / 1001)
@@ -275,6 +288,14 @@ def interlaced() -> list[Case]:
             "telecined.mpg",
             f"{film} {mpeg2} -top 1 -r 30000/1001",
             truth=pulled,
+            mark="interlaced",
+            blur=1,
+        ),
+        case(
+            "cat_interlaced.vob",
+            *weave(f"{mpeg2} -top 1 -aspect 16:9", "a.vob"),
+            "cat a.vob a.vob > cat_interlaced.vob",
+            truth=twice(wide_fields),
             mark="interlaced",
             blur=1,
         ),

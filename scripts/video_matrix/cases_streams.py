@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from video_matrix import bytes_of
 from video_matrix.case import Case, case
 from video_matrix.cases_codecs import AV1, MPEG2, TONE, VP8, VP9, X264, X265
@@ -30,6 +32,11 @@ def choice() -> list[Case]:
         case(
             "two_angles.mp4",
             f"-i src -i {OTHER} -map 0 -map 1 {X264} -disposition:v:0 default -disposition:v:1 0",
+        ),
+        case(
+            "two_programs.ts",
+            f"-i {SMALL} -i {LARGE} -map 0 -map 1 {X264} "
+            "-program title=a:st=0 -program title=b:st=1",
         ),
         case("dashcam_two.ts", f"-i {LARGE} -i {SMALL} -map 0 -map 1 {X264}"),
         case("cover_first.mp4", COVER, f"{X264} film.mp4", cover_first),
@@ -72,12 +79,14 @@ def choice() -> list[Case]:
     ]
 
 
-def write_subtitles(folder: object) -> None:
+def write_subtitles(folder: Path) -> None:
     """Write a subtitle file."""
-    from pathlib import Path
-
-    assert isinstance(folder, Path)
     (folder / "sub.srt").write_text("1\n00:00:00,000 --> 00:00:03,000\nHello.\n")
+
+
+def list_parts(folder: Path) -> None:
+    """Write what ffmpeg's concat reads."""
+    (folder / "list.txt").write_text("file a.webm\nfile b.webm\n")
 
 
 def company() -> list[Case]:
@@ -116,6 +125,15 @@ def forms() -> list[Case]:
             "no_index_mjpeg.avi",
             "-c:v mjpeg -q:v 2 -pix_fmt yuvj420p whole.avi",
             bytes_of.without_avi_index("no_index_mjpeg.avi", "whole.avi"),
+        ),
+        case("hev1.mp4", f"{X265} -tag:v hev1"),
+        case(
+            "size_changes.webm",
+            f"-i src:25:0:50 {VP8} a.webm",
+            f"-i src:25:50:100:352x288 {VP8} b.webm",
+            list_parts,
+            "-f concat -i list.txt -c copy size_changes.webm",
+            min_psnr_db=24.0,
         ),
         case("wrong_name.avi", f"{X264} right.mp4", "cat right.mp4 > wrong_name.avi"),
         case("no_name.dat", f"{MPEG2} right.mpg", "cat right.mpg > no_name.dat"),
