@@ -15,6 +15,7 @@ ONE_KEY = (
     "-c:v libx264 -preset veryfast -crf 16 -g 600 -keyint_min 600 -sc_threshold 0 -bf 2 "
     "-pix_fmt yuv420p"
 )
+AVI_SLOW = "-fps_mode passthrough -c:v mpeg4 -q:v 2"
 PASS = "-fps_mode passthrough -enc_time_base 1/1000"
 
 
@@ -304,7 +305,7 @@ def mixtures() -> list[Case]:
             edit("pause_and_edits.mp4", "plain.mp4", [(1000, -1), (1000, 0), (1000, 2 * ticks)]),
             truth=paused,
         ),
-        case("vfr.avi", f"-i src:25:0:60 -vf {stepped} -fps_mode passthrough -c:v mpeg4 -q:v 2", truth=avi),
+        case("vfr.avi", f"-i src:25:0:60 -vf {stepped} {AVI_SLOW}", truth=avi),
         case("wrap.mpg", f"{MPEG2} -output_ts_offset 95441"),
         case(
             "cat_wrap.ts",
