@@ -148,6 +148,16 @@ class RuntimeConfig:
 
 
 @dataclass(frozen=True)
+class PromptConfig:
+    """What is said to the model before the video: `system`, '' for what its template says."""
+
+    system: str = ""
+
+    def __post_init__(self) -> None:
+        _require("\0" not in self.system, "-sys", self.system, "text without NUL characters")
+
+
+@dataclass(frozen=True)
 class GenerationConfig:
     """How the answer is drawn; the names and their meaning are llama.cpp's.
 
@@ -191,6 +201,7 @@ class RetakeConfig:
     dpselect: DPSelectConfig = field(default_factory=DPSelectConfig)
     pivotkv: PivotKVConfig = field(default_factory=PivotKVConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    prompt: PromptConfig = field(default_factory=PromptConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
 
     def to_dict(self) -> dict[str, Any]:

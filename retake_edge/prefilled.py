@@ -88,7 +88,7 @@ def load_model(resources: ExitStack, request: Request) -> tuple[Model, ModelMani
     llm = resources.enter_context(
         Model(source.model, n_gpu_layers=request.settings.runtime.n_gpu_layers)
     )
-    return llm, manifest_of(source)
+    return llm, manifest_of(source, request.settings.prompt.system)
 
 
 def make_context(

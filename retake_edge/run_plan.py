@@ -15,7 +15,7 @@ from retake_edge.calibration import Calibration, Work, calibration_key, work_of
 from retake_edge.cell_plan import CellPlan, plan_cells
 from retake_edge.config import KV_TYPES, RetakeConfig
 from retake_edge.errors import MemoryBudgetError
-from retake_edge.families import infer_manifest
+from retake_edge.families import infer_manifest, manifest_of
 from retake_edge.gguf_file import read_gguf
 from retake_edge.llama import Model
 from retake_edge.memory_plan import DeviceUse, fits, memory_use, model_buffers
@@ -85,9 +85,7 @@ class RunPlanner:
     ) -> None:
         self.source, self.n_after, self.available = source, n_after, available
         self.lm, self.mmproj = read_gguf(source.model), read_gguf(source.mmproj)
-        self.manifest = (
-            source if isinstance(source, ModelManifest) else infer_manifest(self.lm, self.mmproj)
-        )
+        self.manifest = self._manifest("")
         self._models: dict[int, Model] = {}
         self._resources = ExitStack()
 
@@ -96,6 +94,11 @@ class RunPlanner:
 
     def __exit__(self, *_: object) -> None:
         self._resources.close()
+
+    def _manifest(self, system: str) -> ModelManifest:
+        if isinstance(self.source, ModelManifest):
+            return manifest_of(self.source, system)
+        return infer_manifest(self.lm, self.mmproj, system)
 
     def model(self, settings: RetakeConfig) -> Model:
         """Return the model without weights, its layers placed as the settings say."""
@@ -114,7 +117,8 @@ class RunPlanner:
         """
         model = self.model(settings)
         frames = plan_frames(self.manifest, settings, video)
-        cells = plan_cells(model, self.manifest, settings, video, self.n_after)
+        manifest = self._manifest(settings.prompt.system)
+        cells = plan_cells(model, manifest, settings, video, self.n_after)
         size = video.width_px, video.height_px
         memory = memory_use(
             model,

@@ -44,6 +44,7 @@ ANSWER_SHAPE = {
         "dpselect": dict,
         "pivotkv": dict,
         "runtime": dict,
+        "prompt": dict,
         "generation": dict,
     },
     "versions": {"retake_edge": str, "python": str},

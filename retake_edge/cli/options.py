@@ -124,6 +124,12 @@ def _options(
     mmproj_offload: Annotated[
         bool, typer.Option("--mmproj-offload/--no-mmproj-offload", help="Vision on the GPU.")
     ] = _runtime.mmproj_offload,
+    system: Annotated[
+        str,
+        typer.Option(
+            "-sys", "--system-prompt", help="Said before the video.  [default: the template's]"
+        ),
+    ] = "",
     max_tokens: Annotated[
         int, typer.Option("-n", "--predict", help="Most tokens of an answer.")
     ] = _generation.max_tokens,
@@ -195,6 +201,7 @@ def _options(
             type_v=type_v,
             mmproj_offload=mmproj_offload,
         ),
+        prompt=config.PromptConfig(system),
         generation=config.GenerationConfig(
             max_tokens,
             temperature,

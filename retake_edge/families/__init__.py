@@ -7,6 +7,7 @@ model by `scripts/parity` and tests/test_families.py.
 
 from __future__ import annotations
 
+from retake_edge.errors import ConfigError
 from retake_edge.families import internvl, llava, qwen, smolvlm
 from retake_edge.families.family import Family, FamilyOf, projector_type
 from retake_edge.families.marks import IMAGE_MARKS
@@ -46,15 +47,17 @@ def family_of(lm: GgufFile, mmproj: GgufFile) -> Family:
     return Family(projector, frames, layout, video="<video>", slot="<video>")
 
 
-def infer_manifest(lm: GgufFile, mmproj: GgufFile) -> ModelManifest:
+def infer_manifest(lm: GgufFile, mmproj: GgufFile, system: str = "") -> ModelManifest:
     """Return frames, layout and prompt of a GGUF pair; no weights are loaded.
+
+    `system`: a system prompt, '' for none.
 
     Raises:
         ModelError: `mmproj` is no projector, or the chat template cannot be used.
     """
     family = family_of(lm, mmproj)
     template = family.template or lm.get("tokenizer.chat_template")
-    prompt = video_prompt(template, family)
+    prompt = video_prompt(template, family, system)
     return ModelManifest(
         lm.path.stem,
         lm.path,
@@ -69,12 +72,17 @@ def infer_manifest(lm: GgufFile, mmproj: GgufFile) -> ModelManifest:
     )
 
 
-def manifest_of(source: ModelManifest | ModelFiles) -> ModelManifest:
+def manifest_of(source: ModelManifest | ModelFiles, system: str = "") -> ModelManifest:
     """Return how a model wants to be used: what its manifest says, or what its files tell.
 
+    `system`: a system prompt, '' for none.
+
     Raises:
-        ModelError: a file is missing, or not what it should be.
+        ModelError: a file is missing, or not what it should be. ConfigError: the model's manifest
+            has a prompt of its own, which leaves no place for a system prompt.
     """
     if isinstance(source, ModelManifest):
+        if system:
+            raise ConfigError(f"The model {source.name} takes no system prompt; leave out -sys.")
         return source
-    return infer_manifest(read_gguf(source.model), read_gguf(source.mmproj))
+    return infer_manifest(read_gguf(source.model), read_gguf(source.mmproj), system)

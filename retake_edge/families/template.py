@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from datetime import datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from retake_edge.errors import ModelError
 from retake_edge.families.family import Family
 from retake_edge.models import Prompt
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _QUESTION_MARK = "\x00question\x00"
 _ANSWER_MARK = "\x00answer\x00"
@@ -17,8 +23,10 @@ CHATML = (
 """The chat template of a file without one; no system message."""
 
 
-def video_prompt(template: str | None, family: Family) -> Prompt:
+def video_prompt(template: str | None, family: Family, system: str = "") -> Prompt:
     """Split a chat template (Jinja; None: ChatML) around the video and the question.
+
+    `system`: a system message before the user's ('': none, or what the template says itself).
 
     A template that takes a message's parts writes the video in its own way; one that knows text
     only gets the family's.
@@ -29,7 +37,7 @@ def video_prompt(template: str | None, family: Family) -> Prompt:
     parts = [{"type": "video"}, {"type": "text", "text": _QUESTION_MARK}]
     for content in (parts, family.video + _QUESTION_MARK):
         try:
-            prompt = _split(template, content, family.slot)
+            prompt = _split(template, content, family.slot, system)
         except Exception as error:  # whatever a template of someone else's making raises
             failure = str(error)
             continue
@@ -51,9 +59,11 @@ def text_prompt(template: str | None) -> Prompt:
     return prompt
 
 
-def _split(template: str | None, content: Any, slot: str) -> Prompt | None:
-    before, found, after = _rendered(template, content).partition(slot)
-    both = _rendered(template, content, _ANSWER_MARK, _QUESTION_MARK)
+def _split(template: str | None, content: Any, slot: str, system: str = "") -> Prompt | None:
+    before, found, after = _rendered(template, system, content).partition(slot)
+    both = _rendered(template, system, content, _ANSWER_MARK, _QUESTION_MARK)
+    if system not in before:
+        raise ValueError("it drops the system prompt")
     follow_up = both.partition(_ANSWER_MARK)[2]
     if not found or _QUESTION_MARK not in after or _QUESTION_MARK not in follow_up:
         return None
@@ -64,19 +74,65 @@ def _split(template: str | None, content: Any, slot: str) -> Prompt | None:
     )
 
 
-def _rendered(template: str | None, *contents: Any) -> str:
-    """Render a conversation of user and assistant in turns."""
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["raise_exception"] = _refuse
+def _rendered(template: str | None, system: str, *contents: Any) -> str:
+    """Render a conversation of user and assistant in turns, after a system message if any."""
     roles = "user", "assistant"
-    messages = [{"role": roles[i % 2], "content": content} for i, content in enumerate(contents)]
-    return environment.from_string(template or CHATML).render(
-        messages=messages, add_generation_prompt=True, bos_token="", eos_token=""
+    messages = [{"role": "system", "content": system}] if system else []
+    messages += [{"role": roles[i % 2], "content": content} for i, content in enumerate(contents)]
+    return (
+        _environment()
+        .from_string(template or CHATML)
+        .render(messages=messages, add_generation_prompt=True, bos_token="", eos_token="")
     )
 
 
-def _refuse(message: str) -> None:
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    """Jinja as transformers sets it up for chat templates (utils/chat_template_utils.py)."""
+    from jinja2 import nodes
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.parser import Parser
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """`{% generation %}` marks what an assistant wrote; it renders as what is within."""
+
+        tags = {"generation"}  # noqa: RUF012 (Jinja reads it off the class)
+
+        def parse(self, parser: Parser) -> nodes.Scope:
+            next(parser.stream)
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.Scope(body)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+    )
+    environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
+    environment.filters["tojson"] = _to_json
+    return environment
+
+
+def _refuse(message: str) -> NoReturn:
     """What templates call where they cannot go on."""
     raise ValueError(message)
+
+
+def _now(form: str) -> str:
+    return datetime.now().strftime(form)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON as it is; Jinja's own filter escapes it for HTML."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
