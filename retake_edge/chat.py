@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
+from retake_edge.questions import checked_question
 from retake_edge.session import Answer, Session
 
 
@@ -42,6 +43,7 @@ class Conversation:
             MemoryBudgetError: the conversation fills the cells; `reset` makes room.
         """
         session, engine = self._session, self._session.engine
+        question = checked_question(question)
         prompt = session.manifest.prompt
         text = prompt.next_question(question) if self.turns else prompt.question(question)
         attention = session.video_attention()

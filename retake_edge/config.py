@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_type_hints
 
 from retake_edge.errors import ConfigError
+from retake_edge.questions import check_text
 
 POLICIES = (
     "spread",
@@ -154,7 +155,7 @@ class PromptConfig:
     system: str = ""
 
     def __post_init__(self) -> None:
-        _require("\0" not in self.system, "-sys", self.system, "text without NUL characters")
+        check_text("The system prompt", self.system)
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,7 @@ class GenerationConfig:
         )
         for name, value, is_good, must in checks:
             _require(value is None or is_good(value), name, value, must)
+        check_text("The grammar", self.grammar)
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ SOURCES = (
     "prefill",
     "prefilled",
     "progress",
+    "questions",
     "reader",
     "remembered",
     "resample",

@@ -40,6 +40,7 @@ from retake_edge.prefilled import (
     cells_after,
 )
 from retake_edge.progress import ProgressCallback, no_progress
+from retake_edge.questions import checked_question
 from retake_edge.reader import Thumbnail
 from retake_edge.store import SessionStore
 from retake_edge.timing import StageTimes
@@ -110,14 +111,14 @@ class Session:
 
         Raises:
             MemoryBudgetError: question and answer do not fit into the cells left. ConfigError: a
-            conversation about the video is not over.
+            conversation about the video is not over, or the question is no text.
         """
         if self.engine.context.position_max() >= self.engine.next_position:
             raise ConfigError(
                 "A conversation about this video is not over; ask within it, or reset it first."
             )
         attention = self.video_attention()
-        prompt = self.manifest.prompt.question(question)
+        prompt = self.manifest.prompt.question(checked_question(question))
         return self.told(question, self.engine.generate(prompt, attention), attention)
 
     def calibrate(self, calibration: Calibration) -> None:

@@ -25,6 +25,7 @@ from retake_edge.cli.plan import plan
 from retake_edge.cli.pull import pull
 from retake_edge.cli.report import report
 from retake_edge.cli.scene import scene
+from retake_edge.cli.streams import EXIT_READER_GONE, ReaderGone, leave_output, prepare_streams
 from retake_edge.errors import RetakeError
 
 EXIT_INTERRUPTED = 130
@@ -78,10 +79,18 @@ def main() -> NoReturn:
     """Run the command line and exit with its code."""
     keep_interrupts()
     try:
-        app()
+        prepare_streams()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except RetakeError as error:
+        leave_output()
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except ReaderGone:
+        leave_output()
+        sys.exit(EXIT_READER_GONE)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     raise AssertionError("typer exits by itself")

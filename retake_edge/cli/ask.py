@@ -12,7 +12,9 @@ import typer
 
 from retake_edge.cli.opening import open_session
 from retake_edge.cli.options import VideoRequest, opens_video
+from retake_edge.cli.streams import standard_input
 from retake_edge.errors import ConfigError
+from retake_edge.questions import checked_question, decoded, questions_of
 
 if TYPE_CHECKING:
     from retake_edge.session import Answer, Session
@@ -30,7 +32,10 @@ def ask(
     ] = None,
     questions: Annotated[
         str | None,
-        typer.Option(help="A file with a question a line; -: standard input.", show_default=False),
+        typer.Option(
+            help="A file with a question a line; # starts a comment. -: standard input.",
+            show_default=False,
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document: a list unless one was asked.")
@@ -61,21 +66,20 @@ def _questions(question: str | None, more: list[str], file: str | None) -> list[
     asked = [] if question is None else [question]
     asked += more
     if file is not None:
-        asked += [line.strip() for line in _read(file).splitlines() if line.strip()]
+        asked += questions_of(_read(file))
     if not asked:
         raise ConfigError("There is no question; give one after the video, with -q or --questions.")
-    return asked
+    return [checked_question(text) for text in asked]
 
 
 def _read(file: str) -> str:
+    if file == "-":
+        return decoded("The text on the standard input", standard_input().read())
     try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"Cannot read the questions in {file} ({error.strerror}).") from None
-    except UnicodeDecodeError:
-        raise ConfigError(
-            f"The questions in {file} are not UTF-8 text; convert the file."
-        ) from None
+        return decoded(f"The file {file}", Path(file).read_bytes())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"Cannot read the questions in {file} ({reason}).") from None
 
 
 def _answered(session: Session, questions: list[str], *, show: bool) -> Iterator[Answer]:

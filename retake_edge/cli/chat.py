@@ -11,7 +11,9 @@ import typer
 
 from retake_edge.cli.opening import open_session
 from retake_edge.cli.options import VideoRequest, opens_video
-from retake_edge.errors import MemoryBudgetError
+from retake_edge.cli.streams import standard_input
+from retake_edge.errors import ConfigError, MemoryBudgetError
+from retake_edge.questions import check_text, decoded
 
 if TYPE_CHECKING:
     from retake_edge.chat import Conversation
@@ -34,6 +36,7 @@ def chat(
     """
     from retake_edge.chat import Conversation
 
+    standard_input()
     with open_session(video, request, _RESERVE) as session:
         is_terminal = sys.stdin.isatty()
         if is_terminal:
@@ -55,13 +58,31 @@ def _talk(session: Session, conversation: Conversation, *, is_terminal: bool) ->
 
 def _read_line(is_terminal: bool) -> str | None:
     """The next line; None at the end."""
-    if not is_terminal:
-        return sys.stdin.readline() or None
+    while True:
+        try:
+            return _typed() if is_terminal else _piped()
+        except EOFError:
+            if is_terminal:
+                typer.echo()
+            return None
+        except ConfigError as error:
+            typer.echo(f"error: {error}", err=True)
+
+
+def _typed() -> str:
     try:
-        return input(_PROMPT)
-    except EOFError:
-        typer.echo()
-        return None
+        line = input(_PROMPT)
+    except UnicodeDecodeError:
+        raise ConfigError("The line is not valid text in this terminal; type it again.") from None
+    check_text("The line", line)
+    return line
+
+
+def _piped() -> str:
+    line = standard_input().readline()
+    if not line:
+        raise EOFError
+    return decoded("The line", line)
 
 
 def _answer(conversation: Conversation, question: str, *, is_terminal: bool) -> None:

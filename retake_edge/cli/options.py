@@ -16,6 +16,7 @@ import typer
 
 from retake_edge import config
 from retake_edge.errors import ConfigError
+from retake_edge.questions import decoded
 
 _pivotkv, _runtime = config.PivotKVConfig(), config.RuntimeConfig()
 _sampling, _generation = config.SamplingConfig(), config.GenerationConfig()
@@ -240,11 +241,9 @@ def _text_of(file: Path | None) -> str:
     if file is None:
         return ""
     try:
-        return file.read_text(encoding="utf-8")
+        return decoded(f"The file {file}", file.read_bytes())
     except OSError as error:
         raise ConfigError(f"Cannot read {file} ({error.strerror}); check the path.") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file} is not UTF-8 text; convert the file.") from None
 
 
 def opens_video(command: Callable[..., None]) -> Callable[..., None]:

@@ -10,6 +10,7 @@ import typer
 from retake_edge.cli.opening import open_session
 from retake_edge.cli.options import VideoRequest, opens_video
 from retake_edge.errors import ConfigError
+from retake_edge.questions import checked_question
 
 if TYPE_CHECKING:
     from retake_edge.report import Report
@@ -42,7 +43,7 @@ def report(
         raise ConfigError(f"The output is {output}, but its name must end in .html.")
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise ConfigError(f"The contact sheet is {sheet}, but its name must end in .png.")
-    made = _report(source, questions or [], request)
+    made = _report(source, [checked_question(text) for text in questions or []], request)
     write_file(output, render_report(made).encode())
     typer.echo(output)
     if sheet is not None:
