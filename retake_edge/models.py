@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from retake_edge.checksum import file_sha256
 from retake_edge.errors import ConfigError, ModelError
 from retake_edge.frame_size import PixelLimits, SizeRule, limited_rule, long_side_rule
+from retake_edge.model_files import check_parts, projector_beside
 from retake_edge.number_words import in_words
 
 if sys.version_info >= (3, 11):
@@ -165,7 +166,10 @@ class ModelFiles:
 
 @dataclass(frozen=True)
 class ModelManifest:
-    """A model ready to be loaded: its two files, their hashes, and how it wants to be used."""
+    """A model ready to be loaded: its two files, their hashes, and how it wants to be used.
+
+    `gguf_name`: what both files call it (`general.name`), so that they are known by any path.
+    """
 
     name: str
     model: Path
@@ -177,6 +181,7 @@ class ModelManifest:
     fps: float = DEFAULT_FPS
     max_frames: int = DEFAULT_MAX_FRAMES
     description: str = ""
+    gguf_name: str = ""
 
     def verify(self, sha256: Callable[[Path], str] | None = None) -> None:
         """Check the files against the manifest's hashes; `sha256` gives a file's (None: read it).
@@ -251,6 +256,7 @@ def load_manifest(name: str) -> ModelManifest:
             fps=data.get("fps", DEFAULT_FPS),
             max_frames=data.get("max_frames", DEFAULT_MAX_FRAMES),
             description=data.get("description", ""),
+            gguf_name=data.get("gguf_name", ""),
         )
     except (KeyError, TypeError) as error:
         raise _damaged(path, error) from None
@@ -302,12 +308,12 @@ def resolve_model(
 
     A model of the hub must have been downloaded; this never does it.
 
-    Without `mmproj` the one mmproj*.gguf beside the model is taken. `sha256` gives the hash of a
-    file, from memory perhaps (None: it is read).
+    Without `mmproj` the projector beside the model that belongs to it is taken. `sha256` gives the
+    hash of a file, from memory perhaps (None: it is read).
 
     Raises:
-        ModelError: no such model, or no one projector beside it. ConfigError: a projector was
-        given to a model by name.
+        ModelError: no such model, a part of it is missing, or no one projector beside it.
+        ConfigError: a projector was given to a model by name.
     """
     if not model.lower().endswith(".gguf"):
         if mmproj is not None:
@@ -323,11 +329,5 @@ def resolve_model(
     path = Path(model)
     if not path.is_file():
         raise ModelError(f"There is no model file {path}; check the path after -m.")
-    if mmproj is None:
-        beside = sorted(path.parent.glob("mmproj*.gguf"))
-        if len(beside) != 1:
-            raise ModelError(
-                f"There are {len(beside)} files mmproj*.gguf beside {path}; name one with --mmproj."
-            )
-        mmproj = beside[0]
-    return ModelFiles(path, mmproj)
+    header = check_parts(path)
+    return ModelFiles(path, mmproj or projector_beside(path, header))

@@ -21,6 +21,8 @@ from retake_edge.llama import Model
 from retake_edge.memory_plan import DeviceUse, fits, memory_use, model_buffers
 from retake_edge.models import ModelFiles, ModelManifest
 from retake_edge.planner import FramePlan, plan_frames
+from retake_edge.store import default_cache_dir
+from retake_edge.trial import check_loadable
 from retake_edge.video import VideoInfo
 
 GIB = 1 << 30
@@ -83,6 +85,7 @@ class RunPlanner:
         n_after: int,
         available: Mapping[str, int | None] | None = None,
     ) -> None:
+        check_loadable(source, default_cache_dir())
         self.source, self.n_after, self.available = source, n_after, available
         self.lm, self.mmproj = read_gguf(source.model), read_gguf(source.mmproj)
         self.manifest = self._manifest("")

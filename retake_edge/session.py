@@ -44,6 +44,7 @@ from retake_edge.questions import checked_question
 from retake_edge.reader import Thumbnail
 from retake_edge.store import SessionStore
 from retake_edge.timing import StageTimes
+from retake_edge.trial import check_loadable
 from retake_edge.video import check_path
 from retake_edge.video_map import VideoMap, VideoStats
 
@@ -228,6 +229,7 @@ def open_video(
     store = SessionStore(cache_dir) if use_cache else None
     sha256 = _hashes(store).sha256 if store else None
     source = resolve_model(model, mmproj, sha256=sha256) if isinstance(model, str) else model
+    check_loadable(source, store.cache_dir if store else None)
     request = Request(path, source, settings, cells_after(settings, n_reserve), progress)
     if store is None:
         hashes = _known(source.sha256) if isinstance(source, ModelManifest) else {}

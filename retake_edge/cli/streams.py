@@ -51,9 +51,13 @@ class _Told(io.FileIO):
 def prepare_streams() -> None:
     """Put streams that behave in the place of Python's own; a closed standard input stays None.
 
+    Streams that a program around this one has put there are left alone.
+
     Raises:
         ConfigError: the standard output is closed.
     """
+    if (sys.stdout, sys.stderr) != (sys.__stdout__, sys.__stderr__):
+        return
     is_open = sys.stdout is not None
     _fill_closed()
     sys.stderr = _writer(_Told(2, "w", closefd=False), is_line_buffered=True)
@@ -77,6 +81,8 @@ def standard_input() -> BinaryIO:
 
 def leave_output() -> None:
     """Stop writing to the standard output, so that the end of the process writes nothing."""
+    if not isinstance(getattr(getattr(sys.stdout, "buffer", None), "raw", None), (_Output, _Told)):
+        return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)

@@ -7,13 +7,22 @@ model by `scripts/parity` and tests/test_families.py.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from retake_edge.errors import ConfigError
 from retake_edge.families import internvl, llava, qwen, smolvlm
 from retake_edge.families.family import Family, FamilyOf, projector_type
 from retake_edge.families.marks import IMAGE_MARKS
 from retake_edge.families.template import video_prompt
 from retake_edge.gguf_file import GgufFile, read_gguf
-from retake_edge.models import FrameRule, Layout, ModelFiles, ModelManifest
+from retake_edge.models import (
+    FrameRule,
+    Layout,
+    ModelFiles,
+    ModelManifest,
+    bundled_names,
+    load_manifest,
+)
 
 __all__ = ["Family", "family_of", "infer_manifest", "manifest_of", "projector_type"]
 
@@ -57,7 +66,12 @@ def infer_manifest(lm: GgufFile, mmproj: GgufFile, system: str = "") -> ModelMan
     """
     family = family_of(lm, mmproj)
     template = family.template or lm.get("tokenizer.chat_template")
+    bundled = _bundled(lm, mmproj)
+    if bundled is not None and template is None:
+        return manifest_of(bundled, system)
     prompt = video_prompt(template, family, system)
+    if bundled is not None:
+        return replace(bundled, prompt=prompt)
     return ModelManifest(
         lm.path.stem,
         lm.path,
@@ -70,6 +84,16 @@ def infer_manifest(lm: GgufFile, mmproj: GgufFile, system: str = "") -> ModelMan
         max_frames=family.max_frames,
         description=family.name,
     )
+
+
+def _bundled(lm: GgufFile, mmproj: GgufFile) -> ModelManifest | None:
+    """The bundled model that both files say they are, at these paths; None if they are another."""
+    names = {file.get("general.name") for file in (lm, mmproj)}
+    for name in bundled_names():
+        manifest = load_manifest(name)
+        if names == {manifest.gguf_name}:
+            return replace(manifest, model=lm.path, mmproj=mmproj.path, sha256={})
+    return None
 
 
 def manifest_of(source: ModelManifest | ModelFiles, system: str = "") -> ModelManifest:

@@ -84,10 +84,10 @@ def model_parts(paths: Sequence[str], quant: str | None = None) -> list[str]:
 
 def projector_of(paths: Sequence[str], model: str) -> str | None:
     """Return the projector for a model: in the nearest folder, then the nearest in bits."""
-    folder, bits = PurePosixPath(model).parent, _quant_bits(model)
+    folder, bits = PurePosixPath(model).parent, quant_bits(model)
 
     def distance(path: str) -> tuple[int, int]:
-        return -len(PurePosixPath(path).parent.parts), abs(_quant_bits(path) - bits)
+        return -len(PurePosixPath(path).parent.parts), abs(quant_bits(path) - bits)
 
     projectors = [
         path
@@ -121,7 +121,7 @@ def _is_model(path: str) -> bool:
     )
 
 
-def _quant_bits(path: str) -> int:
-    """Bits a weight, roughly: 4 for Q4_0, 16 for F16 and BF16, 0 where the name has no number."""
+def quant_bits(path: str) -> int:
+    """Return the bits of a weight, roughly: 4 for Q4_0, 16 for F16, 0 for a name without number."""
     digits = re.search(r"\d+", quant_of(path))
     return int(digits[0]) if digits else 0
