@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ctypes
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -40,8 +39,8 @@ def _library() -> ctypes.CDLL:
     context, i32, u32, null = ctypes.c_void_p, ctypes.c_int32, ctypes.c_uint32, ctypes.c_void_p
     signatures: dict[str, list[Any]] = {
         "supported": [context],
-        "begin": [context, i32, i32, i32, u32],
-        "scores": [context, _FLOAT_ARRAY, i32, i32, i32, i32, u32],
+        "begin": [context, i32, i32, i32, i32, u32],
+        "scores": [context, _FLOAT_ARRAY, i32, _INT32_ARRAY, i32, i32, u32],
         "attention": [context, _FLOAT_ARRAY, i32, i32, i32, i32],
         "cells": [context, i32, i32, null, null],
         "values": [context, _FLOAT_ARRAY, null, i32, i32, i32],
@@ -108,19 +107,28 @@ def n_cache_layers(context: Context) -> int:
 class Capture:
     """One chunk of a sequence between its decoding and its compression.
 
-    `n_max` tokens at most; `q_stride`: every how many tokens a query is kept (0: none, which
-    serves policies that need no scores); `q_f32`: keep queries in f32 even for narrower K.
+    `n_max` tokens at most; `q_first`: the first token whose query is kept; `q_stride`: every how
+    many tokens from there on (0: none, which serves policies that need no scores); `q_f32`: keep
+    queries in f32 even for narrower K.
 
     Raises:
         ModelError: the cache cannot be compressed. NativeError: a capture is open already.
     """
 
     def __init__(
-        self, context: Context, *, n_max: int, q_stride: int = 1, q_f32: bool = False, seq: int = 0
+        self,
+        context: Context,
+        *,
+        n_max: int,
+        q_first: int = 0,
+        q_stride: int = 1,
+        q_f32: bool = False,
+        seq: int = 0,
     ) -> None:
         self._lib, self._context = _library(), context.handle
         flags = (_CAPTURE_Q if q_stride else 0) | (_Q_F32 if q_f32 else 0)
-        _check(self._lib.retake_kvc_begin(self._context, seq, n_max, max(1, q_stride), flags))
+        kept = (n_max, q_first, max(1, q_stride))
+        _check(self._lib.retake_kvc_begin(self._context, seq, *kept, flags))
         self._open, self._q_stride = True, max(1, q_stride)
 
     def __enter__(self) -> Capture:
@@ -152,17 +160,14 @@ class Capture:
         part that attends most counts: a token that matters to few others stands out.
         """
         n = self.n_tokens
-        best = np.zeros((self.n_layer, n), np.float32)
-        out = np.empty_like(best)
-        flags = _UNROTATE if unrotate else 0
+        out = np.empty((self.n_layer, n), np.float32)
         n_rows = -(-n // self._q_stride)  # a window without a query would be refused
         n_windows = min(n_windows, n_rows)
         edges = [i * n_rows // n_windows * self._q_stride for i in range(n_windows)] + [n]
-        for first, end in pairwise(edges):
-            window = (first, end - first, 0, n)
-            _check(self._lib.retake_kvc_scores(self._context, out, *window, flags))
-            np.maximum(best, out, out=best)
-        return best
+        flags = _UNROTATE if unrotate else 0
+        windows = np.array(edges, np.int32)
+        _check(self._lib.retake_kvc_scores(self._context, out, n_windows, windows, 0, n, flags))
+        return out
 
     def attention(self, first_row: int, n_rows: int, first_cell: int, n_cells: int) -> Floats:
         """Return the attention that cells of the whole sequence receive, f32 [n_layer, n_cells].

@@ -21,7 +21,7 @@ from typing import Any
 
 from retake_edge.errors import NativeError
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 LIBRARY_DIR_VARIABLE = "RETAKE_LIBRARY_DIR"
 _BINDINGS = "retake_edge._bindings"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ Ints = npt.NDArray[np.int32]
 
 OK, INVALID, UNSUPPORTED, STATE, SHARED, NOT_FINITE = 0, -1, -2, -3, -4, -5
 COMPUTE, CHUNK_LOST = -7, -8
-CAPTURE_Q, Q_F32 = 1, 2
+CAPTURE_Q, Q_F32, SCHEDULED, NO_OUT_PROD = 1, 2, 4, 8
 UNROTATE = 1
 N_LAYER, CAPTURE, N_TOKENS, N_QUERIES, N_EMBD_V, N_POS, N_CELLS, N_CELLS_USED, Q_BYTES = range(9)
 IDLE, OPEN, BROKEN = 0, 1, 2
@@ -54,17 +54,27 @@ class Kvc:
     def supported(self) -> int:
         return int(self._lib.retake_kvc_supported(self._handle))
 
-    def begin(self, n_max: int, *, seq: int = 0, stride: int = 1, flags: int = CAPTURE_Q) -> int:
-        return int(self._lib.retake_kvc_begin(self._handle, seq, n_max, stride, flags))
+    def begin(
+        self, n_max: int, *, seq: int = 0, first: int = 0, stride: int = 1, flags: int = CAPTURE_Q
+    ) -> int:
+        kept = (n_max, first, stride)
+        return int(self._lib.retake_kvc_begin(self._handle, seq, *kept, flags))
 
     def scores(
         self, n: int, *, q: tuple[int, int] | None = None, k0: int = 0, flags: int = 0
     ) -> tuple[int, Floats]:
         """Scores of n tokens from k0 on by the queries q = (q0, nq) (default: the same tokens)."""
-        out = np.full((max(self.query(N_LAYER), 0), max(n, 0)), np.nan, np.float32)
         q0, nq = q or (k0, n)
-        status = self._lib.retake_kvc_scores(self._handle, _pointer(out), q0, nq, k0, n, flags)
-        return int(status), out
+        return self.window_scores((q0, q0 + nq), n, k0=k0, flags=flags)
+
+    def window_scores(
+        self, edges: Sequence[int], n: int, *, k0: int = 0, flags: int = 0
+    ) -> tuple[int, Floats]:
+        """Scores of n tokens from k0 on, by windows of queries between edges."""
+        out = np.full((max(self.query(N_LAYER), 0), max(n, 0)), np.nan, np.float32)
+        edge = np.array(edges, np.int64).astype(np.int32)  # too large ones wrap around
+        windows = (_pointer(out), len(edge) - 1, _pointer(edge))
+        return int(self._lib.retake_kvc_scores(self._handle, *windows, k0, n, flags)), out
 
     def attention(self, q: tuple[int, int], c0: int, nc: int) -> tuple[int, Floats]:
         out = np.full((self.query(N_LAYER), max(nc, 0)), np.nan, np.float32)

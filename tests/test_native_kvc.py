@@ -10,6 +10,7 @@ import ctypes
 import math
 import struct
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from native_support import AttentionTrace, Kvc, ask, decode, make_chunk, open_co
 from random_models import HEAD_DIM, write_model
 
 from retake_edge import native
+from retake_edge.device_memory import buffers_of
 from retake_edge.errors import MemoryBudgetError, NativeError
 from retake_edge.llama import Context, Model
 
@@ -35,6 +37,13 @@ CACHES = {
     "q4_0 flash": {"type_k": "q4_0", "type_v": "q4_0", "flash_attention": "on"},
 }
 N_TEXT = 3
+# how a capture's graphs are run: as this backend would, and as another one
+RUNS = {
+    "as it is": 0,
+    "scheduled": ns.SCHEDULED,
+    "no outer product": ns.NO_OUT_PROD,
+    "scheduled, no outer product": ns.SCHEDULED | ns.NO_OUT_PROD,
+}
 
 
 @pytest.fixture(scope="session")
@@ -84,14 +93,17 @@ def head_scale(model: Model) -> float:
     return 1 / math.sqrt(head_dim)
 
 
+@pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_scores_equal_a_float64_softmax_of_the_same_q_and_k(models: Any, kind: str) -> None:
+def test_scores_equal_a_float64_softmax_of_the_same_q_and_k(
+    models: Any, kind: str, run: str
+) -> None:
     model, trace = models(kind), AttentionTrace()
     chunk = chunk_of(model)
     with open_context(model, cb_eval=trace.callback) as (context, kvc):
         context.decode_tokens([1, 2, 3], 0)
         trace.clear()
-        assert kvc.begin(len(chunk)) == ns.OK, kvc.reason
+        assert kvc.begin(len(chunk), flags=ns.CAPTURE_Q | RUNS[run]) == ns.OK, kvc.reason
         decode(context, chunk)
         status, scores = kvc.scores(len(chunk))
     assert status == ns.OK, kvc.reason
@@ -119,6 +131,79 @@ def test_a_stride_uses_every_stride_th_query_and_keeps_the_sum(models: Any, stri
         expected = ns.expected_scores(q, trace.k(layer), head_scale(model)) * n / q.shape[1]
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * stride)
     np.testing.assert_allclose(scores.sum(1), n, rtol=1e-5)
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("stride", [1, 5])
+def test_of_several_windows_each_tokens_best_one_counts(models: Any, stride: int, run: str) -> None:
+    model, trace = models("golden"), AttentionTrace()
+    chunk, edges = chunk_of(model), (5, 9, 30, 31, 72) if stride == 1 else (5, 9, 32, 72)
+    with open_context(model, cb_eval=trace.callback) as (context, kvc):
+        assert kvc.begin(len(chunk), stride=stride, flags=ns.CAPTURE_Q | RUNS[run]) == ns.OK
+        decode(context, chunk)
+        status, scores = kvc.window_scores(edges, 50, k0=7)
+    assert status == ns.OK, kvc.reason
+    for layer, got in enumerate(scores):
+        q, k = trace.q(layer), trace.k(layer)[:, 7:57]
+        windows = []
+        for start, end in pairwise(edges):
+            kept = q[:, [i for i in range(start, end) if i % stride == 0]]
+            share = (end - start) / kept.shape[1]
+            windows.append(share * ns.expected_scores(kept, k, head_scale(model)))
+        expected = np.max(windows, axis=0)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * stride)
+
+
+def test_windows_must_ascend_and_hold_a_query(models: Any) -> None:
+    model = models("golden")
+    chunk = chunk_of(model)
+    with open_context(model) as (context, kvc):
+        start(context, kvc, chunk, stride=10)
+        for edges in [(0, 0), (0, 20, 20), (0, 20, 10), (0, 1, 5), (0, 72, 73), (-1, 5), (0,)]:
+            assert kvc.window_scores(edges, 72)[0] == ns.INVALID, edges
+            assert kvc.reason
+        assert kvc.window_scores((0, 1, 72), 72)[0] == ns.OK, kvc.reason
+
+
+def test_queries_may_be_kept_from_a_later_token_on(models: Any) -> None:
+    model = models("golden")
+    chunk = chunk_of(model)
+    with open_context(model) as (context, kvc):
+        start(context, kvc, chunk)
+        whole_bytes = kvc.query(ns.Q_BYTES)
+        status, expected = kvc.scores(72, q=(60, 12))
+        assert status == ns.OK and kvc.abort() == ns.OK
+        assert kvc.begin(len(chunk), first=60) == ns.OK, kvc.reason
+        decode(context, chunk)
+        status, scores = kvc.scores(72, q=(60, 12))
+        assert status == ns.OK, kvc.reason
+        assert kvc.query(ns.N_QUERIES) == 12
+        assert kvc.query(ns.Q_BYTES) < whole_bytes / 4
+        assert kvc.scores(72, q=(59, 13))[0] == ns.INVALID
+        assert "token 60" in kvc.reason
+    assert np.array_equal(scores, expected)
+
+
+@pytest.mark.parametrize("cache", ["f32", "f16 flash", "q8_0 flash"])
+def test_any_number_of_threads_gives_the_same_bits(models: Any, cache: str) -> None:
+    """600 queries are three tasks a layer, added up in their order."""
+    model = models("imrope")
+    chunk = make_chunk(model, 12, (5, 10), 0, 0)
+    results = []
+    for n_threads in (1, 2, 5):
+        options = CACHES[cache] | {"n_ctx": 768, "n_ubatch": 768, "n_batch": 768}
+        with open_context(model, **options) as (context, kvc):
+            decode(context, chunk)
+            state = context.sequence_state(0)
+        with open_context(model, n_threads=n_threads, **options) as (context, kvc):
+            assert kvc.begin(600) == ns.OK
+            decode(context, chunk)
+            status, scores = kvc.window_scores(range(0, 601, 50), 600, flags=ns.UNROTATE)
+            assert status == ns.OK, kvc.reason
+            if context.sequence_state(0) == state:  # the decode itself gave the same bits
+                results.append(scores)
+    assert len(results) > 1
+    assert all(np.array_equal(scores, results[0]) for scores in results)
 
 
 def test_query_and_key_windows_may_differ(models: Any) -> None:
@@ -206,7 +291,8 @@ def test_unrotating_takes_yarns_magnitude_out(models: Any) -> None:
     np.testing.assert_allclose(results[1], results[0], rtol=0, atol=2e-5)
 
 
-def test_attention_of_a_question_over_compressed_cells(models: Any) -> None:
+@pytest.mark.parametrize("run", RUNS)
+def test_attention_of_a_question_over_compressed_cells(models: Any, run: str) -> None:
     model, trace = models("golden"), AttentionTrace()
     chunk = chunk_of(model)
     with open_context(model, cb_eval=trace.callback) as (context, kvc):
@@ -215,7 +301,7 @@ def test_attention_of_a_question_over_compressed_cells(models: Any) -> None:
         video_k = [trace.k(layer)[:, N_TEXT:] for layer in range(4)]
         assert kvc.commit(keep, positions_for(chunk, 20)) == ns.OK, kvc.reason
         trace.clear()
-        assert kvc.begin(5) == ns.OK
+        assert kvc.begin(5, flags=ns.CAPTURE_Q | RUNS[run]) == ns.OK
         context.decode_tokens([9, 8, 7, 6, 5], 20)
         cells, pos = kvc.cells()
         status, seen = kvc.attention((0, 5), N_TEXT, 20)
@@ -228,13 +314,16 @@ def test_attention_of_a_question_over_compressed_cells(models: Any) -> None:
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("run", ["as it is", "scheduled"])
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("kind", ["golden", "imrope"])
-def test_values_are_the_projected_rows_of_the_cache(models: Any, kind: str, cache: str) -> None:
+def test_values_are_the_projected_rows_of_the_cache(
+    models: Any, kind: str, cache: str, run: str
+) -> None:
     model = models(kind)
     chunk = chunk_of(model)
     with open_context(model, **CACHES[cache]) as (context, kvc):
-        start(context, kvc, chunk, flags=0)
+        start(context, kvc, chunk, flags=RUNS[run])
         width = kvc.query(ns.N_EMBD_V)
         status, rows = kvc.values(len(chunk), width)
         assert status == ns.OK, kvc.reason
@@ -270,13 +359,16 @@ def undo_hadamard(rows: ns.Array) -> ns.Array:
 # --- commit: rows and cells --------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("run", ["as it is", "scheduled"])
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("kind", ["golden", "norm", "imrope"])
-def test_commit_keeps_each_layers_own_rows_bit_for_bit(models: Any, kind: str, cache: str) -> None:
+def test_commit_keeps_each_layers_own_rows_bit_for_bit(
+    models: Any, kind: str, cache: str, run: str
+) -> None:
     model = models(kind)
     chunk = chunk_of(model)
     with open_context(model, **CACHES[cache]) as (context, kvc):
-        start(context, kvc, chunk)
+        start(context, kvc, chunk, flags=ns.CAPTURE_Q | RUNS[run])
         before = read_state(context)
         keep = random_keep(kvc.query(ns.N_LAYER), len(chunk), 20)
         assert kvc.commit(keep, positions_for(chunk, 20)) == ns.OK, kvc.reason
@@ -444,15 +536,16 @@ def test_re_rotated_keys_equal_keys_decoded_at_the_new_positions(models: Any, ki
                 )
 
 
+@pytest.mark.parametrize("run", ["as it is", "scheduled"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kept_token_moves_by_its_own_change(models: Any, kind: str) -> None:
+def test_every_kept_token_moves_by_its_own_change(models: Any, kind: str, run: str) -> None:
     """Layer 0's keys depend on embedding and position alone, so any positions can be decoded."""
     model = models(kind)
     chunk = make_chunk(model, 6, (3, 4), 30, 0)
     kept = np.flatnonzero(np.arange(len(chunk)) % 3 != 1)
     new_t = 5 + np.arange(len(kept)) // (2 if model.n_pos_per_embd == 4 else 1)
     with open_context(model) as (context, kvc):
-        assert kvc.begin(len(chunk)) == ns.OK
+        assert kvc.begin(len(chunk), flags=RUNS[run]) == ns.OK
         decode(context, chunk)
         keep = np.tile(kept, (model.n_layer, 1))
         delta = np.tile(new_t - chunk.positions[0][kept], (model.n_layer, 1))
@@ -595,6 +688,30 @@ def test_graphs_are_reused_during_a_capture(models: Any) -> None:
                 expected = scores if expected is None else expected
                 np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
             assert kvc.abort() == ns.OK
+
+
+def test_scores_of_a_cache_in_host_memory_leave_the_next_graph_reusable(models: Any) -> None:
+    """Nothing is reserved again: the decode after them goes on as if they had not been asked."""
+    model = models("golden")
+    llama = native.load_libraries()
+    llama.llama_perf_context.restype = llama.llama_perf_context_data
+    with open_context(model) as (context, kvc):
+        if not is_on_host(context):
+            return  # on a device they run on the scheduler, whose graphs are made anew
+        assert kvc.begin(40) == ns.OK
+        for i in range(20):
+            context.decode_tokens([1], i)
+        before = llama.llama_perf_context(context.handle).n_reused
+        for i in range(20, 30):
+            assert kvc.scores(i)[0] == ns.OK, kvc.reason
+            assert kvc.values(i, kvc.query(ns.N_EMBD_V))[0] == ns.OK, kvc.reason
+            context.decode_tokens([1], i)
+        assert llama.llama_perf_context(context.handle).n_reused == before + 10
+
+
+def is_on_host(context: Context) -> bool:
+    """Whether all cells are in this machine's memory."""
+    return all(not use.device for use in buffers_of(context) if use.cells)
 
 
 def test_no_graph_is_reused_across_the_ends_of_a_capture(models: Any) -> None:
@@ -798,7 +915,10 @@ def test_a_failed_decode_ends_the_capture(models: Any) -> None:
         start_again(context, kvc, chunk)
 
 
-def test_a_graph_stopped_half_way_is_reported_and_loses_at_most_the_chunk(models: Any) -> None:
+@pytest.mark.parametrize("run", ["as it is", "scheduled"])
+def test_a_graph_stopped_half_way_is_reported_and_loses_at_most_the_chunk(
+    models: Any, run: str
+) -> None:
     model = models("golden")
     chunk, other = chunk_of(model), make_chunk(model, 4, (3, 4), 0, 7)
     llama = native.load_libraries()
@@ -807,7 +927,7 @@ def test_a_graph_stopped_half_way_is_reported_and_loses_at_most_the_chunk(models
     with open_context(model, n_seq_max=2) as (context, kvc):
         decode(context, other, seq=1)
         before = context.sequence_state(1)
-        start(context, kvc, chunk)
+        start(context, kvc, chunk, flags=ns.CAPTURE_Q | RUNS[run])
         llama.llama_set_abort_callback(context.handle, stop, None)
         assert kvc.scores(len(chunk))[0] == ns.COMPUTE
         llama.llama_set_abort_callback(context.handle, go_on, None)
@@ -997,11 +1117,14 @@ def test_null_pointers_are_refused(models: Any) -> None:
     with open_context(models("golden")) as (context, kvc):
         lib = native.load_libraries()._lib
         null = ctypes.c_void_p(None)
-        assert lib.retake_kvc_begin(null, 0, 8, 1, 1) == ns.INVALID
+        assert lib.retake_kvc_begin(null, 0, 8, 0, 1, 1) == ns.INVALID
         assert lib.retake_kvc_supported(null) == ns.INVALID
         start(context, kvc, make_chunk(models("golden"), 1, (2, 2), N_TEXT, 0))
         handle = ctypes.c_void_p(context.handle)
-        assert lib.retake_kvc_scores(handle, null, 0, 4, 0, 4, 0) == ns.INVALID
+        edge = (ctypes.c_int32 * 2)(0, 4)
+        assert lib.retake_kvc_scores(handle, null, 1, edge, 0, 4, 0) == ns.INVALID
+        out = (ctypes.c_float * 64)()
+        assert lib.retake_kvc_scores(handle, out, 1, null, 0, 4, 0) == ns.INVALID
         assert lib.retake_kvc_attention(handle, null, 0, 4, 0, 4) == ns.INVALID
         assert lib.retake_kvc_values(handle, null, null, 64, 0, 4) == ns.INVALID
 

@@ -48,12 +48,12 @@ int64_t retake_kvc_query(llama_context * ctx, int32_t key) {
     return guarded([&] { return retake_kvc::get(ctx).query(key); });
 }
 
-int32_t retake_kvc_begin(llama_context * ctx, llama_seq_id seq, int32_t n_max, int32_t q_stride, uint32_t flags) {
-    return status_of([&] { retake_kvc::get(ctx).begin(seq, n_max, q_stride, flags); });
+int32_t retake_kvc_begin(llama_context * ctx, llama_seq_id seq, int32_t n_max, int32_t q_first, int32_t q_stride, uint32_t flags) {
+    return status_of([&] { retake_kvc::get(ctx).begin(seq, n_max, q_first, q_stride, flags); });
 }
 
-int32_t retake_kvc_scores(llama_context * ctx, float * out, int32_t q0, int32_t nq, int32_t k0, int32_t nk, uint32_t flags) {
-    return status_of([&] { retake_kvc::get(ctx).scores(ctx, out, q0, nq, k0, nk, flags); });
+int32_t retake_kvc_scores(llama_context * ctx, float * out, int32_t n_windows, const int32_t * edge, int32_t k0, int32_t nk, uint32_t flags) {
+    return status_of([&] { retake_kvc::get(ctx).scores(ctx, out, n_windows, edge, k0, nk, flags); });
 }
 
 int32_t retake_kvc_attention(llama_context * ctx, float * out, int32_t q0, int32_t nq, int32_t c0, int32_t nc) {

@@ -161,8 +161,8 @@ void retake_kvc::record(const llama_kv_cache::slot_info & sinfo, const llama_uba
         }
 
         const int32_t n = (int32_t) tokens.size();
-        if (idxs && n % q_stride == 0) {
-            idxs[i] = n / q_stride;
+        if (idxs && n >= q_first && (n - q_first) % q_stride == 0) {
+            idxs[i] = (n - q_first)/q_stride;
         }
         tokens.push_back(t);
     }

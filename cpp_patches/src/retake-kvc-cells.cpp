@@ -4,6 +4,8 @@
 
 #include "llama-impl.h"
 
+#include "../ggml/src/ggml-backend-impl.h"
+
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -91,7 +93,7 @@ void retake_kvc::commit(llama_context * lctx, int32_t n_keep, const int32_t * ke
     if (!rows_stay) {
         std::string failure;
         try {
-            run(lctx, [&](llama_context * lctx) { retake_compute_commit(*this, lctx, req); });
+            retake_compute_commit(*this, lctx, req);
         } catch (const retake_error & err) {
             failure = err.reason;
         } catch (const std::exception & err) {
@@ -160,6 +162,16 @@ void retake_kvc::move_states(llama_pos last_pos) {
     }
 }
 
+// Zeros are written where the memory is; the few backends that cannot get them sent.
+static void zero_bytes(ggml_tensor * t, size_t offset, size_t size) {
+    const ggml_backend_buffer_t buf = t->view_src ? t->view_src->buffer : t->buffer;
+    if (buf->iface.memset_tensor) {
+        ggml_backend_tensor_memset(t, 0, offset, size);
+    } else {
+        llama_clear_tensor_data(t, offset, size);
+    }
+}
+
 // A masked cell is still read: NaN left in a freed row would reach every later token.
 void retake_kvc::zero_cells(uint32_t strm, const std::vector<uint32_t> & idxs) {
     for (size_t i0 = 0, i1 = 0; i0 < idxs.size(); i0 = i1) {
@@ -169,14 +181,14 @@ void retake_kvc::zero_cells(uint32_t strm, const std::vector<uint32_t> & idxs) {
         for (const auto & layer : kv.layers) {
             ggml_tensor * k = layer.k_stream[strm];
             ggml_tensor * v = layer.v_stream[strm];
-            llama_clear_tensor_data(k, idxs[i0]*k->nb[1], n*k->nb[1]);
+            zero_bytes(k, idxs[i0]*k->nb[1], n*k->nb[1]);
             if (!kv.v_trans) {
-                llama_clear_tensor_data(v, idxs[i0]*v->nb[1], n*v->nb[1]);
+                zero_bytes(v, idxs[i0]*v->nb[1], n*v->nb[1]);
                 continue;
             }
             const size_t size_el = ggml_type_size(v->type);
             for (int64_t j = 0; j < v->ne[0]; ++j) {
-                llama_clear_tensor_data(v, (j*v->ne[1] + idxs[i0])*size_el, n*size_el);
+                zero_bytes(v, (j*v->ne[1] + idxs[i0])*size_el, n*size_el);
             }
         }
     }

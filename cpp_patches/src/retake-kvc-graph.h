@@ -1,10 +1,11 @@
-// What the compute graphs share: a graph on the context's scheduler, RoPE, Hadamard rotations.
+// What the compute graphs share: a graph and where it runs, RoPE, Hadamard rotations.
 //
-// Only ops that every backend has are used. Work is cut into graphs by the scheduler's node limit;
-// each layer's nodes are pinned to the backend that holds its K, so that a CPU layer's cache is
-// never copied to a GPU.
+// Only ops that every backend has are used. Layers whose cache is in host memory run on threads of
+// their own (retake-kvc-host.h). All others share the context's scheduler: their work is cut into
+// graphs by its node limit, and each layer's nodes are pinned to the backend that holds its K.
 #pragma once
 
+#include "retake-kvc-host.h"
 #include "retake-kvc-impl.h"
 
 #include "llama-context.h"
@@ -19,22 +20,34 @@ namespace retake {
 // upper bound for the tensors (nodes, views and inputs) that one layer adds to a graph
 constexpr int64_t N_TENSORS_LAYER = 40;
 
-// One graph on the context's scheduler: build, compute, read the outputs.
+// One graph, on the context's scheduler or on a host worker: build, compute, read the outputs.
 class graph {
 public:
-    graph(llama_context * lctx) : lctx(lctx), sched(lctx->get_sched()), res(lctx->get_gf_res_reserve()) {
+    graph(llama_context * lctx) : lctx(lctx), sched(lctx->get_sched()) {
+        auto * res = lctx->get_gf_res_reserve();
         ggml_backend_sched_reset(sched);
         res->reset();
         // no eval callback of the user's on these nodes
         ggml_backend_sched_set_eval_callback(sched, nullptr, nullptr);
+        gf   = res->get_gf();
+        ctx0 = res->get_ctx();
         // half of the limit: splits add copies
         n_left = res->get_max_nodes()/2;
     }
 
-    ggml_context * ctx() const { return res->get_ctx(); }
+    graph(host_worker & worker) : worker(&worker), backend(worker.backend.get()) {
+        ctx0   = worker.new_context();
+        gf     = ggml_new_graph_custom(ctx0, host_worker::N_TENSORS, false);
+        n_left = host_worker::N_TENSORS;
+    }
+
+    ggml_context * ctx() const { return ctx0; }
 
     bool has_room(int64_t n_tensors) const { return n_left >= n_tensors; }
     void reserve (int64_t n_tensors)       { n_left -= n_tensors; }
+
+    // one thread computes this graph: small blocks that stay in its cache are best
+    bool on_worker() const { return worker; }
 
     template <typename T>
     ggml_tensor * input(ggml_type type, std::initializer_list<int64_t> ne, std::vector<T> data) {
@@ -49,6 +62,9 @@ public:
 
     // nodes built from here on run where `t` lives
     void place_with(const ggml_tensor * t) {
+        if (worker) {
+            return;
+        }
         const auto buft = ggml_backend_buffer_get_type(t->buffer);
 
         backend = nullptr;
@@ -69,15 +85,17 @@ public:
 
     bool supports(const ggml_tensor * t) const { return ggml_backend_supports_op(backend, t); }
 
-    // pin a node to the current backend
+    // Pin a node to the current backend. An input, and a view of one, is never pinned: the
+    // scheduler would take it to be there already, copy nothing, and the kernel would get a host
+    // pointer.
     ggml_tensor * on(ggml_tensor * t) {
-        if (supports(t)) {
+        if (sched && !is_input(t) && supports(t)) {
             ggml_backend_sched_set_tensor_backend(sched, t, backend);
         }
         return t;
     }
 
-    void expand(ggml_tensor * t) { ggml_build_forward_expand(res->get_gf(), t); }
+    void expand(ggml_tensor * t) { ggml_build_forward_expand(gf, t); }
 
     void output(ggml_tensor * t, std::function<void(const float *)> read) {
         ggml_set_output(t);
@@ -86,7 +104,8 @@ public:
     }
 
     void compute() {
-        if (!ggml_backend_sched_alloc_graph(sched, res->get_gf())) {
+        const bool ok = worker ? ggml_gallocr_alloc_graph(worker->galloc.get(), gf) : ggml_backend_sched_alloc_graph(sched, gf);
+        if (!ok) {
             throw retake_error { RETAKE_KVC_MEMORY, "the compute buffer could not be allocated" };
         }
         for (const auto & [t, data] : inputs) {
@@ -94,8 +113,10 @@ public:
                 ggml_backend_tensor_set(t, data.data(), 0, data.size());
             }
         }
-        const auto status = lctx->graph_compute(res->get_gf(), true);
-        ggml_backend_sched_synchronize(sched);
+        const auto status = worker ? ggml_backend_graph_compute(backend, gf) : lctx->graph_compute(gf, true);
+        if (sched) {
+            ggml_backend_sched_synchronize(sched);
+        }
         if (status != GGML_STATUS_SUCCESS) {
             throw retake_error { RETAKE_KVC_COMPUTE, format("the graph ended with status %d", (int) status) };
         }
@@ -108,11 +129,18 @@ public:
     }
 
 private:
-    llama_context *      lctx;
-    ggml_backend_sched_t sched;
-    llm_graph_result *   res;
+    // view_src is the tensor that owns the memory, also of a view of a view
+    static bool is_input(const ggml_tensor * t) {
+        return ((t->view_src ? t->view_src : t)->flags | t->flags) & GGML_TENSOR_FLAG_INPUT;
+    }
+
+    llama_context *      lctx    = nullptr;
+    ggml_backend_sched_t sched   = nullptr;
+    host_worker *        worker  = nullptr;
     ggml_backend_t       backend = nullptr;
-    int64_t              n_left;
+    ggml_context *       ctx0    = nullptr;
+    ggml_cgraph *        gf      = nullptr;
+    int64_t              n_left  = 0;
 
     std::vector<std::pair<ggml_tensor *, std::vector<uint8_t>>>               inputs;
     std::vector<std::pair<ggml_tensor *, std::function<void(const float *)>>> outputs;

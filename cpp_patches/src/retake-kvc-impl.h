@@ -20,6 +20,8 @@ struct retake_error {
     throw retake_error { status, std::move(reason) };
 }
 
+namespace retake { struct host_worker; }
+
 struct retake_kvc {
     enum class phase { idle, open, invalid };
 
@@ -32,11 +34,14 @@ struct retake_kvc {
 
     // what a score graph needs; rows are global rows of the cache tensors
     struct score_request {
-        int32_t  q_row0   = 0; // rows of the query buffer
-        int32_t  n_q_rows = 0;
-        double   scale    = 1.0;
-        bool     unrotate = false;
+        // queries whose sum is wanted apart; each window begins where the one before it ends
+        struct window {
+            int32_t row0, n_rows; // rows of the query buffer
+            double  scale;
+        };
 
+        std::vector<window>    windows;
+        bool                   unrotate = false;
         std::vector<int32_t>   k_rows;
         std::vector<llama_pos> k_pos; // [4][nk], only for unrotate
         std::vector<float>     k_bias; // [nk], or empty: none
@@ -86,8 +91,8 @@ struct retake_kvc {
     static llama_memory_recurrent * states_of(llama_context * lctx); // null without recurrent layers
     static void check_supported(llama_context * lctx);
 
-    void begin(llama_seq_id seq, int32_t n_max, int32_t q_stride, uint32_t flags);
-    void scores(llama_context * lctx, float * out, int32_t q0, int32_t nq, int32_t k0, int32_t nk, uint32_t flags);
+    void begin(llama_seq_id seq, int32_t n_max, int32_t q_first, int32_t q_stride, uint32_t flags);
+    void scores(llama_context * lctx, float * out, int32_t n_windows, const int32_t * edge, int32_t k0, int32_t nk, uint32_t flags);
     void attention(llama_context * lctx, float * out, int32_t q0, int32_t nq, int32_t c0, int32_t nc);
     void values(llama_context * lctx, float * out, const float * projection, int32_t dim, int32_t k0, int32_t nk);
     void commit(llama_context * lctx, int32_t n_keep, const int32_t * keep, const int32_t * delta,
@@ -108,8 +113,11 @@ struct retake_kvc {
     phase        ph       = phase::idle;
     llama_seq_id seq      = -1;
     int32_t      n_max    = 0;
+    int32_t      q_first  = 0; // the first token whose query is kept
     int32_t      q_stride = 1;
     bool         want_q   = false;
+    bool         scheduled   = false; // all graphs on the scheduler
+    bool         no_out_prod = false; // as on a backend without an outer product
     std::string  why_invalid;
 
     std::vector<token> tokens;
@@ -152,6 +160,19 @@ struct retake_kvc {
     const std::vector<float> * hadamard_k(int64_t & n) const;
     const std::vector<float> * hadamard_v(int64_t & n) const;
 
+    // positions of n kept queries from row r0 on: [n_pos][n]
+    std::vector<int32_t> query_positions(int32_t r0, int32_t n) const;
+
+    // the layers whose graphs run on threads of their own, or all others
+    std::vector<uint32_t> layers_on_host(const llama_context * lctx, bool host) const;
+
+    // fn(worker, i) for i in [0, n) on the context's threads, at most n_threads_max (and at least one)
+    void run_on_host(llama_context * lctx, size_t n_threads_max, size_t n,
+            const std::function<void(retake::host_worker &, size_t)> & fn);
+
+    // run fn on the context's scheduler, inside llama_context::memory_update
+    void run(llama_context * lctx, std::function<void(llama_context *)> fn);
+
     static const llama_kv_cache::slot_info & sinfo_of(const llama_kv_cache_context * mctx) {
         return mctx->sinfos[mctx->i_cur];
     }
@@ -164,11 +185,10 @@ private:
     void require_queries(int32_t q0, int32_t nq) const;
     void require_token_range(const char * what, int32_t i0, int32_t n) const;
     void require_own_cells() const;
-    void set_query_window(score_request & req, int32_t q0, int32_t nq) const;
+    score_request::window window_of(int32_t q0, int32_t nq) const;
+    // kept queries of the tokens before token i
+    int32_t q_row(int32_t i) const { return i <= q_first ? 0 : (i - q_first + q_stride - 1)/q_stride; }
     int32_t row_of(const token & t) const { return (int32_t) (t.strm*kv.get_size() + t.cell); }
-
-    // run fn on the context's scheduler, inside llama_context::memory_update
-    void run(llama_context * lctx, std::function<void(llama_context *)> fn);
 
     // metadata only
     std::vector<llama_kv_cell_ext> extents(const commit_request & req) const;

@@ -101,80 +101,107 @@ void build_compact_values(graph & g, const retake_kvc & kvc,
     g.expand(g.on(ggml_set_rows(g.ctx(), flat, v, to)));
 }
 
+// one layer's kept rows, moved together
+void build_compact(graph & g, const retake_kvc & kvc, llama_context * lctx,
+        const retake_kvc::commit_request & req, uint32_t l, ggml_tensor * dst, ggml_tensor * rot) {
+    const int64_t n = req.n_keep;
+
+    std::vector<int32_t> src_rows(n);
+    for (int64_t i = 0; i < n; ++i) {
+        src_rows[i] = req.src_rows[req.keep[(size_t) l*n + i]];
+    }
+    ggml_tensor * src = g.input<int32_t>(GGML_TYPE_I32, { n }, src_rows);
+
+    g.place_with(kvc.layer(l).k);
+    build_compact_keys(g, kvc, lctx, req, l, src, dst, rot);
+    build_compact_values(g, kvc, req, l, src_rows, src, dst);
+}
+
+// one layer's value rows, projected, on their way to `out`
+void build_values(graph & g, const retake_kvc & kvc, uint32_t l, ggml_tensor * idxs, ggml_tensor * proj, ggml_tensor * rot,
+        int64_t n, int32_t dim, float * out) {
+    const auto    layer    = kvc.layer(l);
+    const int64_t n_head   = kvc.hparams().n_head_kv(layer.il);
+    const int64_t n_embd_v = kvc.hparams().n_embd_v_gqa(layer.il);
+
+    g.place_with(layer.v);
+    ggml_tensor * v = gather_values(g, layer.v, idxs, kvc.v_trans(), n_embd_v);
+    if (rot) {
+        v = hadamard(g, g.on(ggml_reshape_3d(g.ctx(), v, n_embd_v/n_head, n_head, n)), rot);
+        v = g.on(ggml_reshape_2d(g.ctx(), v, n_embd_v, n));
+    }
+    if (proj) {
+        v = g.on(ggml_mul_mat(g.ctx(), proj, v));
+        ggml_mul_mat_set_prec(v, GGML_PREC_F32);
+    } else {
+        v = g.on(ggml_cont(g.ctx(), v)); // an output must own its memory
+    }
+    float * dst = out + (size_t) l*n*dim;
+    g.output(v, [dst, n, dim](const float * src) { std::copy(src, src + n*dim, dst); });
+}
+
+// build(g, layers) with as many layers as the graph has room for, until all are done
+template <typename F>
+void run_in_graphs(llama_context * lctx, std::vector<uint32_t> layers, F build) {
+    while (!layers.empty()) {
+        graph g(lctx);
+        g.reserve(3); // inputs that the layers share
+        size_t n = 0;
+        for (; n < layers.size() && g.has_room(N_TENSORS_LAYER); ++n) {
+            g.reserve(N_TENSORS_LAYER);
+        }
+        build(g, std::vector<uint32_t>(layers.begin(), layers.begin() + n));
+        g.compute();
+        layers.erase(layers.begin(), layers.begin() + n);
+    }
+}
+
+// build(g, layers) for every layer: one at a time on the host's threads, together on the scheduler
+template <typename F>
+void run_layers(retake_kvc & kvc, llama_context * lctx, F build) {
+    const auto host = kvc.layers_on_host(lctx, true);
+    const auto rest = kvc.layers_on_host(lctx, false);
+
+    if (!host.empty()) {
+        kvc.run_on_host(lctx, host.size(), host.size(), [&](host_worker & worker, size_t i) {
+            graph g(worker);
+            build(g, std::vector<uint32_t> { host[i] });
+            g.compute();
+        });
+    }
+    if (!rest.empty()) {
+        kvc.run(lctx, [&](llama_context * lctx) { run_in_graphs(lctx, rest, build); });
+    }
+}
+
 } // namespace
 
 void retake_compute_commit(retake_kvc & kvc, llama_context * lctx, const retake_kvc::commit_request & req) {
-    const int64_t n = req.n_keep;
-
-    uint32_t l = 0;
-    while (l < kvc.n_layer()) {
-        graph g(lctx);
-
-        ggml_tensor * dst = g.input<int64_t>(GGML_TYPE_I64, { n }, req.dst_rows);
+    run_layers(kvc, lctx, [&](graph & g, const std::vector<uint32_t> & layers) {
+        ggml_tensor * dst = g.input<int64_t>(GGML_TYPE_I64, { req.n_keep }, req.dst_rows);
         int64_t n_rot = 0;
         const auto * matrix = kvc.hadamard_k(n_rot);
         ggml_tensor * rot = hadamard_input(g, matrix, n_rot);
-        g.reserve(2);
-
-        for (; l < kvc.n_layer() && g.has_room(N_TENSORS_LAYER); ++l) {
-            g.reserve(N_TENSORS_LAYER);
-
-            std::vector<int32_t> src_rows(n);
-            for (int64_t i = 0; i < n; ++i) {
-                src_rows[i] = req.src_rows[req.keep[(size_t) l*n + i]];
-            }
-            ggml_tensor * src = g.input<int32_t>(GGML_TYPE_I32, { n }, src_rows);
-
-            g.place_with(kvc.layer(l).k);
-            build_compact_keys(g, kvc, lctx, req, l, src, dst, rot);
-            build_compact_values(g, kvc, req, l, src_rows, src, dst);
+        for (const uint32_t l : layers) {
+            build_compact(g, kvc, lctx, req, l, dst, rot);
         }
-
-        g.compute();
-    }
+    });
 }
 
 void retake_compute_values(retake_kvc & kvc, llama_context * lctx, const std::vector<int32_t> & v_rows,
         const float * projection, int32_t dim, float * out) {
-    const int64_t n = (int64_t) v_rows.size();
-
-    uint32_t l = 0;
-    while (l < kvc.n_layer()) {
-        graph g(lctx);
-
+    run_layers(kvc, lctx, [&](graph & g, const std::vector<uint32_t> & layers) {
+        const auto    first    = kvc.layer(layers[0]);
+        const int64_t n_embd_v = kvc.hparams().n_embd_v_gqa(first.il); // of every layer
         int64_t n_rot = 0;
         const auto * matrix = kvc.hadamard_v(n_rot);
-        ggml_tensor * rot = hadamard_input(g, matrix, n_rot);
-
-        const int64_t n_embd_v = kvc.hparams().n_embd_v_gqa(kvc.layer(l).il);
+        ggml_tensor * rot  = hadamard_input(g, matrix, n_rot);
         ggml_tensor * proj = projection
             ? g.input<float>(GGML_TYPE_F32, { n_embd_v, dim }, std::vector<float>(projection, projection + n_embd_v*dim))
             : nullptr;
-        ggml_tensor * idxs = value_idxs(g, kvc.layer(l).v, v_rows, kvc.v_trans(), n_embd_v);
-        g.reserve(3);
-
-        for (; l < kvc.n_layer() && g.has_room(N_TENSORS_LAYER); ++l) {
-            g.reserve(N_TENSORS_LAYER);
-
-            const auto    layer  = kvc.layer(l);
-            const int64_t n_head = kvc.hparams().n_head_kv(layer.il);
-
-            g.place_with(layer.v);
-            ggml_tensor * v = gather_values(g, layer.v, idxs, kvc.v_trans(), n_embd_v);
-            if (rot) {
-                v = hadamard(g, g.on(ggml_reshape_3d(g.ctx(), v, n_embd_v/n_head, n_head, n)), rot);
-                v = g.on(ggml_reshape_2d(g.ctx(), v, n_embd_v, n));
-            }
-            if (proj) {
-                v = g.on(ggml_mul_mat(g.ctx(), proj, v));
-                ggml_mul_mat_set_prec(v, GGML_PREC_F32);
-            } else {
-                v = g.on(ggml_cont(g.ctx(), v)); // an output must own its memory
-            }
-            float * dst = out + (size_t) l*n*dim;
-            g.output(v, [dst, n, dim](const float * src) { std::copy(src, src + n*dim, dst); });
+        ggml_tensor * idxs = value_idxs(g, first.v, v_rows, kvc.v_trans(), n_embd_v);
+        for (const uint32_t l : layers) {
+            build_values(g, kvc, l, idxs, proj, rot, (int64_t) v_rows.size(), dim, out);
         }
-
-        g.compute();
-    }
+    });
 }

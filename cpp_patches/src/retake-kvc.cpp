@@ -1,6 +1,6 @@
 // What is supported, opening a capture, and asking about it; commit and abort: retake-kvc-cells.cpp.
 
-#include "retake-kvc-impl.h"
+#include "retake-kvc-graph.h"
 
 #include "llama-context.h"
 #include "llama-impl.h"
@@ -159,7 +159,10 @@ void retake_kvc::require_queries(int32_t q0, int32_t nq) const {
         retake_refuse(RETAKE_KVC_UNSUPPORTED, why_no_scores);
     }
     require_token_range("query", q0, nq);
-    if ((q0 + q_stride - 1)/q_stride*q_stride >= q0 + nq) {
+    if (q0 < q_first) {
+        retake_refuse(RETAKE_KVC_INVALID, format("no query was kept before token %d, but one of token %d is asked for", q_first, q0));
+    }
+    if (q_row(q0) == q_row(q0 + nq)) {
         retake_refuse(RETAKE_KVC_INVALID, format(
                 "no query was kept in tokens [%d, %d) at a stride of %d", q0, q0 + nq, q_stride));
     }
@@ -176,7 +179,7 @@ void retake_kvc::require_token_range(const char * what, int32_t i0, int32_t n) c
 // begin, scores, values
 //
 
-void retake_kvc::begin(llama_seq_id seq, int32_t n_max, int32_t q_stride, uint32_t flags) {
+void retake_kvc::begin(llama_seq_id seq, int32_t n_max, int32_t q_first, int32_t q_stride, uint32_t flags) {
     if (ph != phase::idle) {
         retake_refuse(RETAKE_KVC_STATE, format("a capture of sequence %d is open: commit or abort it first", this->seq));
     }
@@ -186,47 +189,72 @@ void retake_kvc::begin(llama_seq_id seq, int32_t n_max, int32_t q_stride, uint32
     if (n_max < 1 || (uint32_t) n_max > kv.get_size()) {
         retake_refuse(RETAKE_KVC_INVALID, format("n_max = %d is outside [1, %u], the cells of the cache", n_max, kv.get_size()));
     }
+    if (q_first < 0 || q_first >= n_max) {
+        retake_refuse(RETAKE_KVC_INVALID, format("q_first = %d is outside [0, %d)", q_first, n_max));
+    }
     if (q_stride < 1) {
         retake_refuse(RETAKE_KVC_INVALID, format("q_stride = %d is below 1", q_stride));
     }
-    if (flags & ~(RETAKE_KVC_CAPTURE_Q | RETAKE_KVC_Q_F32)) {
+    if (flags & ~(RETAKE_KVC_CAPTURE_Q | RETAKE_KVC_Q_F32 | RETAKE_KVC_SCHEDULED | RETAKE_KVC_NO_OUT_PROD)) {
         retake_refuse(RETAKE_KVC_INVALID, format("unknown flags 0x%x", flags));
     }
 
     if (flags & RETAKE_KVC_CAPTURE_Q) {
         const bool f32 = (flags & RETAKE_KVC_Q_F32) || kv.type_k() == GGML_TYPE_F32;
-        alloc_queries((n_max - 1)/q_stride + 1, f32 ? GGML_TYPE_F32 : GGML_TYPE_F16);
+        alloc_queries((n_max - 1 - q_first)/q_stride + 1, f32 ? GGML_TYPE_F32 : GGML_TYPE_F16);
     }
 
     this->seq      = seq;
     this->n_max    = n_max;
+    this->q_first  = q_first;
     this->q_stride = q_stride;
-    want_q = flags & RETAKE_KVC_CAPTURE_Q;
+    want_q      = flags & RETAKE_KVC_CAPTURE_Q;
+    scheduled   = flags & RETAKE_KVC_SCHEDULED;
+    no_out_prod = flags & RETAKE_KVC_NO_OUT_PROD;
     ph     = phase::open;
     tokens.clear();
     tokens.reserve(n_max);
     why_invalid.clear();
 }
 
-void retake_kvc::set_query_window(score_request & req, int32_t q0, int32_t nq) const {
-    req.q_row0   = (q0 + q_stride - 1)/q_stride;
-    req.n_q_rows = (q0 + nq - 1)/q_stride + 1 - req.q_row0;
-    req.scale    = (double) nq/req.n_q_rows;
+retake_kvc::score_request::window retake_kvc::window_of(int32_t q0, int32_t nq) const {
+    const int32_t row0 = q_row(q0), n_rows = q_row(q0 + nq) - row0;
+    return { row0, n_rows, (double) nq/n_rows };
 }
 
-void retake_kvc::scores(llama_context * lctx, float * out, int32_t q0, int32_t nq, int32_t k0, int32_t nk, uint32_t flags) {
+std::vector<int32_t> retake_kvc::query_positions(int32_t r0, int32_t n) const {
+    std::vector<int32_t> pos;
+    for (uint32_t p = 0; p < n_pos(); ++p) {
+        for (int32_t r = r0; r < r0 + n; ++r) {
+            pos.push_back(tokens[q_first + (size_t) r*q_stride].pos[p]);
+        }
+    }
+    return pos;
+}
+
+void retake_kvc::scores(llama_context * lctx, float * out, int32_t n_windows, const int32_t * edge, int32_t k0, int32_t nk, uint32_t flags) {
     require_open();
-    if (!out) {
-        retake_refuse(RETAKE_KVC_INVALID, "out is NULL");
+    if (!out || !edge) {
+        retake_refuse(RETAKE_KVC_INVALID, out ? "edge is NULL" : "out is NULL");
     }
     if (flags & ~RETAKE_KVC_UNROTATE) {
         retake_refuse(RETAKE_KVC_INVALID, format("unknown flags 0x%x", flags));
     }
-    require_queries(q0, nq);
+    if (n_windows < 1 || n_windows > (int32_t) tokens.size()) {
+        retake_refuse(RETAKE_KVC_INVALID, format("n_windows = %d is outside [1, %zu], the chunk's tokens", n_windows, tokens.size()));
+    }
+    for (int32_t w = 0; w < n_windows; ++w) {
+        if (edge[w] < 0 || edge[w + 1] <= edge[w]) {
+            retake_refuse(RETAKE_KVC_INVALID, format("query range [%d, %d) of window %d is empty or negative", edge[w], edge[w + 1], w));
+        }
+        require_queries(edge[w], edge[w + 1] - edge[w]);
+    }
     require_token_range("key", k0, nk);
 
     score_request req;
-    set_query_window(req, q0, nq);
+    for (int32_t w = 0; w < n_windows; ++w) {
+        req.windows.push_back(window_of(edge[w], edge[w + 1] - edge[w]));
+    }
     req.unrotate = flags & RETAKE_KVC_UNROTATE;
     req.out      = out;
     for (int32_t i = k0; i < k0 + nk; ++i) {
@@ -239,7 +267,7 @@ void retake_kvc::scores(llama_context * lctx, float * out, int32_t q0, int32_t n
     }
 
     const int64_t t0 = ggml_time_us();
-    run(lctx, [&](llama_context * lctx) { retake_compute_scores(*this, lctx, req); });
+    retake_compute_scores(*this, lctx, req);
     scores_us = ggml_time_us() - t0;
 
     require_finite(out, n_layer(), nk, "the score");
@@ -260,7 +288,7 @@ void retake_kvc::attention(llama_context * lctx, float * out, int32_t q0, int32_
     }
 
     score_request req;
-    set_query_window(req, q0, nq);
+    req.windows = { window_of(q0, nq) };
     req.out = out;
     auto it = std::next(order.begin(), c0);
     for (int32_t i = 0; i < nc; ++i, ++it) {
@@ -269,7 +297,7 @@ void retake_kvc::attention(llama_context * lctx, float * out, int32_t q0, int32_
     }
 
     const int64_t t0 = ggml_time_us();
-    run(lctx, [&](llama_context * lctx) { retake_compute_scores(*this, lctx, req); });
+    retake_compute_scores(*this, lctx, req);
     scores_us = ggml_time_us() - t0;
 
     require_finite(out, n_layer(), nc, "the attention");
@@ -295,7 +323,7 @@ void retake_kvc::values(llama_context * lctx, float * out, const float * project
     }
 
     const int64_t t0 = ggml_time_us();
-    run(lctx, [&](llama_context * lctx) { retake_compute_values(*this, lctx, rows, projection, dim, out); });
+    retake_compute_values(*this, lctx, rows, projection, dim, out);
     scores_us = ggml_time_us() - t0;
 
     require_finite(out, n_layer(), (size_t) nk*dim, "the value");
@@ -304,6 +332,29 @@ void retake_kvc::values(llama_context * lctx, float * out, const float * project
 //
 // running a graph
 //
+
+std::vector<uint32_t> retake_kvc::layers_on_host(const llama_context * lctx, bool host) const {
+    std::vector<uint32_t> res;
+    for (uint32_t l = 0; l < n_layer(); ++l) {
+        const auto cur = layer(l);
+        const ggml_tensor * factors = kv.model.get_rope_factors(lctx->get_cparams(), cur.il);
+        const bool is_host = !scheduled && retake::on_host(cur.k) && retake::on_host(cur.v) && (!factors || retake::on_host(factors));
+        if (is_host == host) {
+            res.push_back(l);
+        }
+    }
+    return res;
+}
+
+void retake_kvc::run_on_host(llama_context * lctx, size_t n_threads_max, size_t n,
+        const std::function<void(retake::host_worker &, size_t)> & fn) {
+    lctx->synchronize();
+
+    const int n_threads = (int) std::min<size_t>(lctx->get_cparams().n_threads_batch, std::max<size_t>(1, n_threads_max));
+    const auto stop = [lctx] { return lctx->abort_callback && lctx->abort_callback(lctx->abort_callback_data); };
+
+    retake::run_on_host(n_threads, n, stop, fn);
+}
 
 bool retake_kvc::has_job(const llama_kv_cache * kv) {
     return kv->kvc && kv->kvc->job;
@@ -353,7 +404,7 @@ int64_t retake_kvc::query(int32_t key) const {
         case RETAKE_KVC_N_LAYER:   return n_layer();
         case RETAKE_KVC_CAPTURE:   return (int64_t) ph;
         case RETAKE_KVC_N_TOKENS:  return (int64_t) tokens.size();
-        case RETAKE_KVC_N_QUERIES: return want_q && !tokens.empty() ? (int64_t) (tokens.size() - 1)/q_stride + 1 : 0;
+        case RETAKE_KVC_N_QUERIES: return want_q ? q_row((int32_t) tokens.size()) : 0;
         case RETAKE_KVC_N_EMBD_V: {
             const int64_t n = kv.hparams.n_embd_v_gqa(kv.layers[0].il);
             for (const auto & layer : kv.layers) {

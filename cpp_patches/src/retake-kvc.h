@@ -4,9 +4,9 @@
 // are kept while it is decoded; afterwards its tokens can be scored by the attention they receive,
 // and each layer can keep its own subset of the chunk's K/V rows.
 //
-//     retake_kvc_begin(ctx, seq, n_max, 1, RETAKE_KVC_CAPTURE_Q);
+//     retake_kvc_begin(ctx, seq, n_max, 0, 1, RETAKE_KVC_CAPTURE_Q);
 //     llama_decode(ctx, ...);                       // any number of batches and ubatches
-//     retake_kvc_scores(ctx, scores, 0, n, 0, n, 0);
+//     retake_kvc_scores(ctx, scores, 1, (int32_t[]) { 0, n }, 0, n, 0);
 //     retake_kvc_commit(ctx, n_keep, keep, NULL, 0, pos_cell);
 //
 // Every call returns RETAKE_KVC_OK or a negative status, and leaves its reason for
@@ -30,7 +30,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define RETAKE_ABI_VERSION 3
+#define RETAKE_ABI_VERSION 4
 
 #ifdef __cplusplus
 extern "C" {
@@ -52,6 +52,9 @@ enum retake_kvc_status {
 // flags of retake_kvc_begin
 #define RETAKE_KVC_CAPTURE_Q 1u // keep queries: needed by scores and attention
 #define RETAKE_KVC_Q_F32     2u // keep them as F32 even where K is narrower (default then: F16)
+// for tests, so that every path runs on every backend
+#define RETAKE_KVC_SCHEDULED   4u // all graphs on the context's scheduler, also those of host memory
+#define RETAKE_KVC_NO_OUT_PROD 8u // sum as on a backend without an outer product
 
 // flags of retake_kvc_scores
 #define RETAKE_KVC_UNROTATE  1u // score the vectors as they were before RoPE
@@ -82,30 +85,34 @@ LLAMA_API int32_t retake_kvc_supported(struct llama_context * ctx);
 // The value of `key` (retake_kvc_key), or a negative status.
 LLAMA_API int64_t retake_kvc_query(struct llama_context * ctx, int32_t key);
 
-// Open a capture for `seq`: at most n_max tokens, the query of every q_stride-th kept (the first
-// always). Decoding more than n_max tokens makes the capture invalid, not the decode.
+// Open a capture for `seq`: at most n_max tokens; from token q_first on (0: all), the query of every
+// q_stride-th is kept, token q_first's always. Decoding more than n_max tokens makes the capture
+// invalid, not the decode.
 LLAMA_API int32_t retake_kvc_begin(
         struct llama_context * ctx,
                 llama_seq_id   seq,
                      int32_t   n_max,
+                     int32_t   q_first,
                      int32_t   q_stride,
                     uint32_t   flags);
 
-// out[n_layer][nk]: the attention that token k0 + j receives, mean over the query heads of the sum
-// over the nq queries from token q0 on, softmax over tokens k0 .. k0 + nk - 1 alone (no causal
-// mask, no older keys). With a stride the sum is scaled by nq / queries kept in the window, so a
-// layer's scores always add up to nq. NOT_FINITE still fills `out`.
+// out[n_layer][nk]: the attention that token k0 + j receives in the window in which it receives
+// most. Window w holds the queries of tokens edge[w] .. edge[w + 1] - 1 (edge[n_windows + 1], strictly
+// ascending). In a window it is the mean over the query heads of the sum over queries, softmax over
+// tokens k0 .. k0 + nk - 1 alone (no causal mask, no older keys). With a stride the sum is scaled by
+// tokens / queries kept in the window, so that with one window a layer's scores add up to its
+// tokens. NOT_FINITE still fills `out`.
 LLAMA_API int32_t retake_kvc_scores(
         struct llama_context * ctx,
                        float * out,
-                     int32_t   q0,
-                     int32_t   nq,
+                     int32_t   n_windows,
+               const int32_t * edge,
                      int32_t   k0,
                      int32_t   nk,
                     uint32_t   flags);
 
-// As scores, but over cells of the whole sequence, biases included: the nc cells from c0 on, in the
-// order of retake_kvc_cells. out[n_layer][nc].
+// As scores with one window, the nq tokens from q0 on, but over cells of the whole sequence, biases
+// included: the nc cells from c0 on, in the order of retake_kvc_cells. out[n_layer][nc].
 LLAMA_API int32_t retake_kvc_attention(
         struct llama_context * ctx,
                        float * out,
