@@ -1,24 +1,25 @@
 """Farthest-point sampling: keep tokens so that no token is far from a kept one.
 
 A rare token has few supporters in attention, but it lies far from everything else; this is what
-finds it. All layers run at once, each with vectors and a kept set of its own.
+finds it. Each layer has vectors and a kept set of its own. The patched library compares all tokens
+with all kept ones, on one thread; retake_edge.golden.coverage says in numpy what it chooses.
 """
 
 from __future__ import annotations
 
+import ctypes
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
+from retake_edge import native
+from retake_edge.errors import NativeError
+
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
-
-# Layers are walked in groups whose vectors stay in a core's cache: every step reads all of them.
-_GROUP_BYTES = 1 << 20
-_FAR = -2.5  # below minus half of the largest squared distance of unit vectors, 4
-_ROUNDING = 5e-7
-# Larger products OpenBLAS shares among threads, which costs a hundred times as much as it brings
-# when other programs are busy.
-_ONE_THREAD = 1 << 18
+Bools = npt.NDArray[np.bool_]
 
 
 def farthest_points(
@@ -36,16 +37,20 @@ def farthest_points(
     which the squared distances are multiplied. Ties go to the lowest index; tokens with NaN or
     infinity come last. Returns int32 [L, n_keep], the seeds first.
 
+    Raises:
+        NativeError: the seeds or weights are not as said.
     Source: Gonzalez 1985 (greedy k-center).
     """
     n_layer, n, width = vectors.shape
-    group = max(1, _GROUP_BYTES // max(1, n * width * 4))
-    parts = []
-    for first in range(0, n_layer, group):
-        layers = slice(first, first + group)
-        old, weight = (None if x is None else x[layers] for x in (memory, weights))
-        parts.append(_farthest(vectors[layers], n_keep, seeds[layers], old, weight))
-    return np.concatenate(parts)
+    units, finite = directions(vectors)
+    old = units[:, :0] if memory is None else memory_directions(memory)
+    chosen = np.empty((n_layer, n_keep), np.int32)
+    chosen[:, : seeds.shape[1]] = seeds
+    factors = None if weights is None else np.ascontiguousarray(weights, np.float32)
+    sizes, n_old = (n_layer, n, width), old.shape[1]
+    last = np.ascontiguousarray(~finite).view(np.uint8)
+    _call("farthest", *sizes, units, last, n_old, old, factors, seeds.shape[1], n_keep, chosen)
+    return chosen
 
 
 def layers_joined(vectors: Floats) -> Floats:
@@ -64,18 +69,25 @@ def nearest_counts(vectors: Floats, kept: npt.NDArray[np.integer]) -> Floats:
     `vectors`: f32 [n, d], compared by direction; `kept`: int [k], ascending. Returns f32 [k],
     together n. Ties go to the lowest index; a token with NaN or infinity counts for the first.
     """
-    if not len(kept):
-        return np.zeros(0, np.float32)
-    finite = np.isfinite(vectors).all(axis=1, keepdims=True)
-    units = _unit(np.where(finite, vectors, 0)[None])[0]
-    columns = np.ascontiguousarray(units[kept].T)
-    dropped = np.delete(np.arange(len(vectors)), kept)
-    counts = np.ones(len(kept), np.float32)
-    block = max(1, _ONE_THREAD // columns.size)
-    for first in range(0, len(dropped), block):
-        nearest = (units[dropped[first : first + block]] @ columns).argmax(axis=1)
-        np.add.at(counts, nearest, 1)
+    counts = np.zeros(len(kept), np.float32)
+    if len(kept):
+        units, _ = directions(vectors[None])
+        _call("counts", *vectors.shape, units, len(kept), kept.astype(np.int32), counts)
     return counts
+
+
+def directions(vectors: Floats) -> tuple[Floats, Bools]:
+    """Return (vectors at length 1, f32 [L, n, d]; which of them are finite, bool [L, n]).
+
+    Vectors with NaN or infinity become 0.
+    """
+    finite = np.asarray(np.isfinite(vectors).all(axis=2))
+    return _unit(vectors if finite.all() else np.where(finite[..., None], vectors, 0)), finite
+
+
+def memory_directions(memory: Floats) -> Floats:
+    """Return remembered vectors at length 1, what is not finite in them as 0: f32 [L, m, d]."""
+    return _unit(np.where(np.isfinite(memory), memory, 0))
 
 
 def remember(memory: Floats | None, vectors: Floats, kept: Ints, n_max: int) -> Floats:
@@ -97,61 +109,35 @@ def evenly_spaced(n: int, n_keep: int) -> Ints:
     return (odd * n // (2 * max(n_keep, 1))).astype(np.int32)
 
 
-def _farthest(
-    vectors: Floats, n_keep: int, seeds: Ints, memory: Floats | None, weights: Floats | None
-) -> Ints:
-    finite = np.asarray(np.isfinite(vectors).all(axis=2))
-    units = _unit(np.where(finite[..., None], vectors, 0))
-    centres, columns = _centres(units), _columns(units)
-    # Half of minus the squared distance to the nearest of the chosen; tokens that cannot be
-    # compared stand after all others.
-    nearest = np.where(finite, np.float32(_FAR), np.float32(1))
-    if memory is not None and memory.shape[1]:
-        old = _centres(_unit(np.where(np.isfinite(memory), memory, 0)))
-        _approach(nearest, old, columns)
-    rows = np.arange(len(vectors))
-    chosen = np.empty((len(vectors), n_keep), np.int32)
-    n_seeds = seeds.shape[1]
-    chosen[:, :n_seeds] = seeds
-    if n_seeds:
-        _approach(nearest, centres[rows[:, None], seeds], columns)
-    nearest[rows[:, None], seeds] = np.inf
-    for i in range(n_seeds, n_keep):
-        gain = nearest if weights is None else nearest * weights
-        pick = gain.argmin(axis=1)
-        chosen[:, i] = pick
-        _approach(nearest, centres[rows, pick][:, None], columns)
-        nearest[rows, pick] = np.inf
-    return chosen
-
-
-def _centres(units: Floats) -> Floats:
-    """Rows [L, c, d + 2] whose product with `_columns` is minus half of a squared distance."""
-    half = np.einsum("lcd,lcd->lc", units, units)[..., None] / -2
-    return np.concatenate([units, half, np.ones_like(half)], axis=2)
-
-
-def _columns(units: Floats) -> Floats:
-    """Columns [L, d + 2, n], contiguous; the last row also lifts what is but rounding above 0."""
-    half = np.einsum("lnd,lnd->ln", units, units)[:, None] / -2 + np.float32(_ROUNDING)
-    rows = np.concatenate([units.transpose(0, 2, 1), np.ones_like(half), half], axis=1)
-    return np.ascontiguousarray(rows)
-
-
-def _approach(nearest: Floats, centres: Floats, columns: Floats) -> None:
-    """Raise the closeness [L, n] of all tokens to that of new centres [L, c, d + 2], in place."""
-    block = max(1, _ONE_THREAD // columns[0].size)
-    for c in range(0, centres.shape[1], block):
-        some = centres[:, c : c + block]
-        if some.shape[1] == 1:
-            closeness = np.einsum("ldn,ld->ln", columns, some[:, 0])  # not BLAS, see _ONE_THREAD
-        else:
-            closeness = np.matmul(some, columns).max(axis=1)
-        # Rounding must not sort equal tokens: identical directions are at distance 0.
-        np.minimum(closeness, 0, out=closeness)
-        np.maximum(nearest, closeness, out=nearest)
-
-
 def _unit(vectors: Floats) -> Floats:
     norms = np.sqrt(np.einsum("lnd,lnd->ln", vectors, vectors))
     return np.asarray(vectors / np.maximum(norms, np.float32(1e-20))[..., None], np.float32)
+
+
+@lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL:
+    lib = ctypes.CDLL(native.load_libraries()._lib._name)  # argument types belong to a handle
+    i32, pointer = ctypes.c_int32, ctypes.c_void_p
+    lib.retake_select_farthest.argtypes = [
+        *[i32] * 3,
+        pointer,
+        pointer,
+        i32,
+        pointer,
+        pointer,
+        i32,
+        i32,
+        pointer,
+    ]
+    lib.retake_select_counts.argtypes = [i32, i32, pointer, i32, pointer, pointer]
+    lib.retake_kvc_last_error.restype = ctypes.c_char_p
+    return lib
+
+
+def _call(name: str, *arguments: int | npt.NDArray[Any] | None) -> None:
+    """Call the library with contiguous arrays, which live until it returns."""
+    arrays = [np.ascontiguousarray(a) if isinstance(a, np.ndarray) else a for a in arguments]
+    plain = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arrays]
+    if getattr(_library(), f"retake_select_{name}")(*plain) < 0:
+        reason = (_library().retake_kvc_last_error() or b"").decode("utf-8", "replace")
+        raise NativeError(f"The selection of tokens failed: {reason}.")

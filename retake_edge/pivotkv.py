@@ -179,7 +179,7 @@ def _spread(e: ChunkEvidence, n_keep: int, rng: np.random.Generator, pivot: str)
     """One set for all layers, far apart in any of them; attention's root weighs the distances."""
     assert e.scores is not None
     scores = np.where(np.isfinite(e.scores), e.scores, 0).mean(axis=0, keepdims=True)
-    weights = np.sqrt(np.maximum(scores, _LEAST_SCORE))
+    weights = np.sqrt(np.clip(scores, _LEAST_SCORE, np.finfo(np.float32).max))
     memory = None if e.memory is None else layers_joined(e.memory)
     seeds = _pivot_seeds(e, n_keep)[:1]
     kept = farthest_points(layers_joined(_vectors(e)), n_keep, seeds, memory, weights)

@@ -1,9 +1,12 @@
 // The C boundary of retake-kvc.h: statuses out, no exception through.
 
 #include "retake-kvc-impl.h"
+#include "retake-select.h"
 
 #include "llama-context.h"
 
+#include <algorithm>
+#include <cmath>
 #include <exception>
 #include <new>
 
@@ -32,6 +35,52 @@ int64_t guarded(F fn) {
 template <typename F>
 int32_t status_of(F fn) {
     return (int32_t) guarded([&] { fn(); return (int64_t) RETAKE_KVC_OK; });
+}
+
+void require(bool ok, const char * reason) {
+    if (!ok) {
+        retake_refuse(RETAKE_KVC_INVALID, reason);
+    }
+}
+
+bool all_finite(const float * x, size_t n) {
+    return std::all_of(x, x + n, [](float v) { return std::isfinite(v); });
+}
+
+void require_distinct(const int32_t * tokens, int32_t n_tokens, int32_t n) {
+    std::vector<bool> seen(n);
+    for (int32_t i = 0; i < n_tokens; ++i) {
+        require(tokens[i] >= 0 && tokens[i] < n, "a token index is out of range");
+        require(!seen[tokens[i]], "a token is given twice");
+        seen[tokens[i]] = true;
+    }
+}
+
+void select_farthest(int32_t n_layer, int32_t n, int32_t d, const float * units, const uint8_t * last,
+        int32_t n_memory, const float * memory, const float * weights, int32_t n_seeds, int32_t n_keep, int32_t * chosen) {
+    require(n_layer >= 0 && n >= 0 && d >= 0 && n_memory >= 0, "a size is negative");
+    require(0 <= n_seeds && n_seeds <= n_keep && n_keep <= n, "not 0 <= n_seeds <= n_keep <= n");
+    require(units && last && chosen && (memory || n_memory == 0), "an array is NULL");
+    for (int32_t l = 0; l < n_layer; ++l) {
+        const retake_vectors tokens { n,        d, units + (size_t) l*n*d };
+        const retake_vectors old    { n_memory, d, memory ? memory + (size_t) l*n_memory*d : nullptr };
+        const float * factors = weights ? weights + (size_t) l*n : nullptr;
+        require(all_finite(tokens.data, (size_t) n*d) && all_finite(old.data, (size_t) n_memory*d), "a vector is not finite");
+        require(!factors || (all_finite(factors, n) && std::all_of(factors, factors + n, [](float w) { return w > 0; })),
+                "a weight is not finite and above 0");
+        int32_t * mine = chosen + (size_t) l*n_keep;
+        require_distinct(mine, n_seeds, n);
+        retake_farthest_points(tokens, old, last + (size_t) l*n, factors, n_seeds, n_keep, mine);
+    }
+}
+
+void select_counts(int32_t n, int32_t d, const float * units, int32_t n_kept, const int32_t * kept, float * counts) {
+    require(n >= 0 && d >= 0 && 1 <= n_kept && n_kept <= n, "not 1 <= n_kept <= n, or a size is negative");
+    require(units && kept && counts, "an array is NULL");
+    require(all_finite(units, (size_t) n*d), "a vector is not finite");
+    require_distinct(kept, n_kept, n);
+    require(std::is_sorted(kept, kept + n_kept), "the kept tokens do not ascend");
+    retake_nearest_counts({ n, d, units }, n_kept, kept, counts);
 }
 
 } // namespace
@@ -93,4 +142,15 @@ int32_t retake_kvc_free(llama_context * ctx) {
             kvc->free_queries();
         }
     });
+}
+
+int32_t retake_select_farthest(int32_t n_layer, int32_t n, int32_t d, const float * units, const uint8_t * last,
+        int32_t n_memory, const float * memory, const float * weights, int32_t n_seeds, int32_t n_keep, int32_t * chosen) {
+    return status_of([&] {
+        select_farthest(n_layer, n, d, units, last, n_memory, memory, weights, n_seeds, n_keep, chosen);
+    });
+}
+
+int32_t retake_select_counts(int32_t n, int32_t d, const float * units, int32_t n_kept, const int32_t * kept, float * counts) {
+    return status_of([&] { select_counts(n, d, units, n_kept, kept, counts); });
 }

@@ -166,6 +166,39 @@ LLAMA_API int32_t retake_kvc_commit(
 LLAMA_API int32_t retake_kvc_abort(struct llama_context * ctx, bool remove_chunk);
 LLAMA_API int32_t retake_kvc_free (struct llama_context * ctx);
 
+// Selection on the host, one thread, no context: retake-select.h says how it computes. Vectors are
+// directions: finite, of length 1 (or 0).
+
+// Extend each layer's seeds to n_keep tokens, every new one farthest from all chosen so far.
+//   units[n_layer][n][d]          the tokens
+//   last[n_layer][n]              not 0: taken only after all others
+//   memory[n_layer][n_memory][d]  directions that count as chosen already; NULL if n_memory is 0
+//   weights[n_layer][n]           factors of the squared distances, above 0; NULL: 1
+//   chosen[n_layer][n_keep]       in: n_seeds distinct tokens a layer, first; out: all
+// Ties go to the lowest index.
+LLAMA_API int32_t retake_select_farthest(
+                     int32_t   n_layer,
+                     int32_t   n,
+                     int32_t   d,
+                 const float * units,
+               const uint8_t * last,
+                     int32_t   n_memory,
+                 const float * memory,
+                 const float * weights,
+                     int32_t   n_seeds,
+                     int32_t   n_keep,
+                     int32_t * chosen);
+
+// counts[n_kept]: how many of the tokens units[n][d] are nearest to each of kept[n_kept] (strictly
+// ascending), itself included. Ties go to the lowest index.
+LLAMA_API int32_t retake_select_counts(
+                     int32_t   n,
+                     int32_t   d,
+                 const float * units,
+                     int32_t   n_kept,
+               const int32_t * kept,
+                       float * counts);
+
 #ifdef __cplusplus
 }
 #endif
