@@ -313,6 +313,8 @@ class Engine:
                 if self.model.is_end(token):
                     return
                 yield token
+                if attention:
+                    attention.before_token()
                 self._context.decode_tokens([token], position)
                 position += 1
                 self.n_cells += 1

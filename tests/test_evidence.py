@@ -3,8 +3,11 @@
 import cv2
 import numpy as np
 import pytest
+from native_support import Q_BYTES, Kvc
 from session_support import QUESTION, opened, question_logits
 
+from retake_edge import kvc
+from retake_edge.attention import MOST_QUERIES
 from retake_edge.errors import ConfigError
 from retake_edge.evidence import Span, attended_spans, evidence_line, frame_weights
 from retake_edge.kvc import Capture, cells_used
@@ -147,6 +150,60 @@ def test_what_is_decoded_while_recording_stays(session):
     assert cells_used(context) == before + len(tokens)
     assert recorder.weights is not None
     context.remove(session.engine.next_position)
+
+
+@pytest.mark.parametrize("n_queries", [1, 2, 3])
+def test_attention_added_up_in_parts_is_that_of_the_whole_answer(session, monkeypatch, n_queries):
+    prompt = session.manifest.prompt.question(QUESTION)
+    whole, parts = session.video_attention(), session.video_attention()
+    answer = list(session.engine.generate(prompt, whole))
+    assert len(answer) > n_queries
+    monkeypatch.setattr("retake_edge.attention.MOST_QUERIES", n_queries)
+    assert list(session.engine.generate(prompt, parts)) == answer
+    assert np.abs(parts.weights - whole.weights).max() < 1e-6
+
+
+def test_a_long_answer_keeps_no_more_queries_than_a_short_one(session):
+    context, n_bytes = session.engine.context, []
+    for n_answer_max in (MOST_QUERIES, 3000):
+        with session.video_attention().recorded(context, 5, n_answer_max):
+            n_bytes.append(Kvc(context).query(Q_BYTES))
+    assert n_bytes[0] == n_bytes[1] > 0
+
+
+@pytest.mark.parametrize("call", ["retake_kvc_begin", "retake_kvc_attention"])
+@pytest.mark.parametrize("n_before", [0, 1, 2])
+def test_a_failed_allocation_costs_the_evidence_and_not_the_answer(
+    session, monkeypatch, call, n_before
+):
+    """The library refuses for lack of memory, at once or when some queries were added up."""
+    prompt = session.manifest.prompt.question(QUESTION)
+    expected = list(session.engine.generate(prompt))
+    before = cells_used(session.engine.context)
+    lib, n_calls = LackingMemory(kvc._library(), call, n_before), len(expected)
+    assert n_calls > n_before
+    monkeypatch.setattr("retake_edge.attention.MOST_QUERIES", 1)
+    monkeypatch.setattr(kvc, "_library", lambda: lib)
+    recorder = session.video_attention()
+    assert list(session.engine.generate(prompt, recorder)) == expected
+    assert recorder.weights is None
+    assert cells_used(session.engine.context) == before
+    monkeypatch.undo()
+    assert session.ask(QUESTION).text
+
+
+class LackingMemory:
+    """The native library, with one of its functions out of memory after some calls."""
+
+    def __init__(self, lib, name, n_before):
+        self._lib, self._name, self._n_left = lib, name, n_before
+
+    def __getattr__(self, name):
+        return self._refuse if name == self._name else getattr(self._lib, name)
+
+    def _refuse(self, *arguments):
+        self._n_left -= 1
+        return getattr(self._lib, self._name)(*arguments) if self._n_left >= 0 else -6
 
 
 def test_an_answer_that_is_not_read_to_its_end_has_no_attention(session):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import math
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -772,6 +774,31 @@ def test_the_query_buffers_are_returned_on_request(models: Any) -> None:
 
 
 # --- failures ----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS is Linux's")
+def test_queries_that_find_no_memory_are_refused_and_the_decode_goes_on() -> None:
+    """In a process of its own, whose address space is limited: 128 MiB of queries do not fit."""
+    code = f"""
+import resource, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import native_support as ns
+from retake_edge.llama import Model
+n_cells = 1 << 16
+with Model(ns.GOLDEN_MODEL, n_gpu_layers=0) as model:
+    with ns.open_context(model, n_ctx=n_cells) as (context, kvc):
+        context.decode_tokens([1, 2, 3], 0)
+        used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), -1))
+        print(kvc.begin(n_cells), kvc.reason)
+        context.decode_tokens([4], 3)
+        print(kvc.begin(8), kvc.query(ns.Q_BYTES) > 0)
+"""
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    first, second = done.stdout.splitlines()
+    assert first.startswith("-6 ") and "MiB for the queries of 65536 tokens" in first, done.stderr
+    assert second == "0 True"
 
 
 def test_abort_leaves_other_sequences_as_they_were(models: Any) -> None:
