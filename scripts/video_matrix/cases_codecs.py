@@ -50,8 +50,8 @@ def older() -> list[Case]:
     cases += [case(f"mpeg4.{e}", MPEG4) for e in ["mp4", "avi", "mkv", "3gp", "ts"]]
     cases += [case("mpeg4.m4v", f"{MPEG4} -f m4v")]
     cases += [
-        case("xvid.avi", "-c:v libxvid -q:v 2 -bf 2 -g 24"),
-        case("xvid_mp3.avi", f"{TONE} -c:v libxvid -q:v 2 -bf 2 -g 24 -c:a libmp3lame"),
+        case("xvid.avi", "-c:v libxvid -q:v 2 -g 24"),
+        case("xvid_mp3.avi", f"{TONE} -c:v libxvid -q:v 2 -g 24 -c:a libmp3lame"),
         case("msmpeg4v2.avi", "-c:v msmpeg4v2 -q:v 2"),
         case("msmpeg4v3.avi", "-c:v msmpeg4 -q:v 2"),
         case("wmv1.wmv", "-c:v wmv1 -q:v 2"),
@@ -60,8 +60,8 @@ def older() -> list[Case]:
         case("flv1.flv", "-c:v flv1 -q:v 2"),
         case("flv1_mp3.flv", f"{TONE} -c:v flv1 -q:v 2 -c:a libmp3lame -ar 44100"),
         case("flashsv.flv", "-c:v flashsv"),
-        case("h263.3gp", "-c:v h263 -q:v 2"),
-        case("h263p.avi", "-c:v h263p -q:v 2"),
+        case("h263.3gp", "-c:v h263 -q:v 2", truth=even(aspect=4 / 3)),
+        case("h263p.avi", "-c:v h263p -q:v 2", truth=even(aspect=4 / 3)),
         case("h261.mkv", "-c:v h261 -q:v 2"),
         case("rv20.rm", "-c:v rv20 -q:v 2"),
         case("theora.ogv", "-c:v libtheora -q:v 9"),

@@ -35,9 +35,11 @@ def decode(path: Path, width: int, height: int, deinterlace: bool) -> Reference:
     filters = ["yadif=deint=interlaced"] if deinterlace else []
     filters += ["showinfo", f"scale={width}:{height}:flags=area"]
     command = [
-        *["ffmpeg", "-nostdin", "-hide_banner", "-i", path.name, "-an", "-sn"],
+        *["ffmpeg", "-nostdin", "-hide_banner", "-i", path.name],
         *["-vf", ",".join(filters), "-fps_mode", "passthrough", "-f", "rawvideo"],
         *["-pix_fmt", "rgb24", "pipe:1"],
+        # A stream that no output uses does not count where the file's start is looked for.
+        *["-map", "0:a?", "-c", "copy", "-f", "null", "-"],
     ]
     done = subprocess.run(command, cwd=path.parent, capture_output=True, timeout=60)
     said = done.stderr.decode(errors="replace")
