@@ -161,7 +161,7 @@ def decoders_check(reasons: Mapping[str, str]) -> Check:
         return Check("decoders", OK, read, facts=facts)
     if reasons[NECESSARY_CODEC]:
         text = f"{NECESSARY_CODEC} videos cannot be read: {reasons[NECESSARY_CODEC]}"
-        advice = "install opencv-python-headless again"
+        advice = "install av again: pip install --force-reinstall av"
         return Check("decoders", ERROR, text, advice, VideoError.exit_code, facts)
     advice = "convert such videos: ffmpeg -i IN -c:v libx264 OUT.mp4"
     return Check("decoders", WARNING, f"{read}, but not {unread}", advice, facts=facts)

@@ -78,7 +78,7 @@ def _tried(name: str, check: Callable[[], Check]) -> Iterator[Check]:
 
 def _package() -> Check:
     found = {"retake-edge": __version__, "Python": platform.python_version()}
-    for names in (("numpy",), _OPENCV, ("gguf",)):
+    for names in (("numpy",), ("av",), _OPENCV, ("gguf",)):
         found |= dict([_version(names)])
     system = f"{platform.system()} {platform.machine()}"
     text = ", ".join(f"{name} {version}" for name, version in found.items())

@@ -74,9 +74,13 @@ SOURCES = (
     "sampler",
     "timing",
     "video",
+    "video_frames",
+    "video_goal",
     "video_index",
     "video_map",
+    "video_picture",
     "video_process",
+    "video_stream",
     "video_worker",
     "vision",
 )

@@ -27,15 +27,17 @@ log = logging.getLogger(__name__)
 ERRORS = {
     "not_a_video": "{path} is not a video that can be opened: it is another kind of file, or "
     "damaged or cut short; play it to check, or convert it with ffmpeg.",
+    "no_film": "{path} is not a video: it holds sound, or sound with a cover picture, alone; give "
+    "the path of a video.",
     "no_frames": "{path} holds no video frames; check that it was recorded or copied completely.",
-    "undecodable": "No frame of {path} can be decoded (codec {codec}): this OpenCV build lacks the "
-    "decoder or the file is damaged; re-encode it, for example with "
+    "undecodable": "No frame of {path} can be decoded (codec {codec}): the file is damaged or its "
+    "decoder is missing; re-encode it, for example with "
     "ffmpeg -i IN -c:v libx264 OUT.mp4.",
     "too_large": "The frames of {path} have {width_px}x{height_px} pixels, above the limit of "
     "{max_pixels} pixels; scale the video down or raise max_pixels.",
     "memory": "Decoding {path} needs more than the limit of {max_memory_bytes} bytes; scale the "
     "video down or raise max_memory_bytes.",
-    "no_opencv": "OpenCV cannot be loaded to read {path} ({reason}); reinstall "
+    "no_pyav": "PyAV cannot be loaded to read {path} ({reason}); reinstall av and "
     "opencv-python-headless.",
     "failed": "Decoding {path} failed ({reason}); re-encode the video.",
     "stalled": "Decoding {path} made no progress for {no_progress_s:g} s and was ended; re-encode "
@@ -62,7 +64,6 @@ class DecoderProcess:
         environment = dict(os.environ)
         # Every thread of an allocator or BLAS pool maps memory that the limit would count.
         environment.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MALLOC_ARENA_MAX="2")
-        environment.setdefault("OPENCV_LOG_LEVEL", "ERROR")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "retake_edge.video_worker"],
             stdin=subprocess.PIPE,

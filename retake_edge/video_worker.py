@@ -1,45 +1,43 @@
-"""The decoder process: OpenCV runs here, so that a bad file can only take this process down.
+"""The decoder process: PyAV runs here, so that a bad file can only take this process down.
 
 `retake_edge.video` starts it (`python -m retake_edge.video_worker`), writes two JSON lines to its
 standard input (which file, then which frames) and reads messages from its standard output. A
 message is a 12 byte head (length of the JSON part: uint32; length of the raw part: uint64; both
 little-endian), the JSON part, and the raw part (frames only).
 
-The file is read twice. First only demuxed, which costs one read of the file and gives the exact
-time of every frame; OpenCV's header fields are estimates, and wrong for variable frame rates and
-for files whose clock does not start at 0. Then decoded, front to back, jumping ahead to a key
-frame where the next wanted frame is far away.
+The file is read twice. First only its packets, which costs one read of the file and gives the time
+of every picture; headers are estimates. Then decoded, from key frame to key frame where the wanted
+pictures are far apart.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import struct
 import sys
 import time
 from collections.abc import Mapping
-from functools import partial
+from fractions import Fraction
 from typing import Any, BinaryIO
 
-from retake_edge.video_index import (
-    FALLBACK_FRAME_S,
-    FrameIndex,
-    Goal,
-    compare_first_frame,
-    scan,
-    shown_frames,
+from retake_edge.video_frames import decoded, shown_pictures
+from retake_edge.video_goal import Goal
+from retake_edge.video_index import FrameIndex, index_film
+from retake_edge.video_picture import (
+    display_matrix,
+    is_high_range,
+    rgb_of,
+    rotation_deg,
+    square_size,
+    tone_mapped,
 )
+from retake_edge.video_stream import Film, NoFilmError
 
 MESSAGE_HEAD = struct.Struct("<IQ")
 HEARTBEAT_S = 0.5
 MAX_DECODER_THREADS = 8
-# Demuxers that read one file and nothing else: no playlists, no image sequences, no devices.
-CONTAINERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,mxf,nut,"
-    "rm,wtv,dv,gif,ivf,obu,av1,h264,hevc,vvc,m4v,yuv4mpegpipe"
-)
+MAX_SLACK_S = 0.02  # time stamps are rounded: a picture that begins this much later serves a time
 
 
 class WorkerError(Exception):
@@ -58,6 +56,11 @@ class Channel:
         self.out = out
         self.no_progress_s = no_progress_s
         self.beat_at_s = 0.0
+        self.furthest = -1
+
+    def start_pass(self) -> None:
+        """Let the next reading of the file begin at its start."""
+        self.furthest = -1
 
     def send(self, message: Mapping[str, object], raw: bytes | memoryview = b"") -> None:
         head = json.dumps(message).encode()
@@ -68,10 +71,15 @@ class Channel:
         extend_cpu_limit(self.no_progress_s)
         self.beat_at_s = time.monotonic()
 
-    def beat(self) -> None:
-        """Tell the parent that work goes on, at most every HEARTBEAT_S."""
-        if time.monotonic() - self.beat_at_s >= HEARTBEAT_S:
-            self.send({"kind": "alive"})
+    def beat(self, position: int) -> None:
+        """Tell the parent that the file was read further, at most every HEARTBEAT_S.
+
+        `position` is in bytes; a reader that goes in circles makes no progress.
+        """
+        if position > self.furthest:
+            self.furthest = position
+            if time.monotonic() - self.beat_at_s >= HEARTBEAT_S:
+                self.send({"kind": "alive"})
 
 
 def extend_cpu_limit(seconds: float) -> None:
@@ -104,64 +112,52 @@ def limit_memory(max_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def open_capture(path: str, demux_only: bool = False) -> Any:
-    """Open `path` with FFmpeg on the CPU; `demux_only` makes grab() read packets undecoded."""
-    import cv2
+def open_film(path: str) -> Film:
+    """Open `path`, to be decoded by as many threads as there are processors."""
+    import av
 
-    if demux_only:  # OpenCV refuses the options of decoding together with this one
-        options = [cv2.CAP_PROP_FORMAT, -1]
-    else:
-        options = [cv2.CAP_PROP_HW_ACCELERATION, cv2.VIDEO_ACCELERATION_NONE]
-        options += [cv2.CAP_PROP_N_THREADS, min(os.cpu_count() or 1, MAX_DECODER_THREADS)]
-    capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, options)
-    if not capture.isOpened():
-        raise WorkerError("not_a_video")
-    return capture
+    try:
+        return Film(path, min(os.cpu_count() or 1, MAX_DECODER_THREADS))
+    except NoFilmError:
+        raise WorkerError("no_film") from None
+    except (av.error.FFmpegError, OSError) as error:
+        raise WorkerError("not_a_video", reason=str(error)) from None
 
 
-def describe(capture: Any, index: FrameIndex) -> dict[str, object]:
-    """Collect the fields of VideoInfo; the size is after rotation (OpenCV turns the picture)."""
-    import cv2
-
-    fps = float(capture.get(cv2.CAP_PROP_FPS))
-    n_header = float(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    fourcc = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
-    codec = fourcc.to_bytes(4, "little").decode("latin-1").strip("\0 ")
-    last_s = index.times_s[-1]
-    # A last frame has no next one that ends it: it lasts as long as the others usually do.
-    frame_s = index.gap_s or (1.0 / fps if fps > 0 else FALLBACK_FRAME_S)
-    header_s = n_header / fps if fps > 0 and 0 < n_header < 1e12 else 0.0
+def describe(film: Film, index: FrameIndex, frame: Any) -> dict[str, object]:
+    """Collect the fields of VideoInfo from the index and the first frame."""
+    matrix = display_matrix(frame)
+    is_turned = matrix[0] == 0
+    width, height = frame.width, frame.height
+    if is_turned:
+        width, height = height, width
+    width, height = square_size(width, height, film.stream.sample_aspect_ratio, is_turned)
     return {
         "kind": "info",
-        "width_px": int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
-        "height_px": int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
-        "rotation_deg": int(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 360,
-        "duration_s": round(last_s + frame_s, 6),
-        "frame_s": frame_s,
+        "width_px": width,
+        "height_px": height,
+        "rotation_deg": rotation_deg(matrix),
+        "duration_s": index.end_s,
+        "frame_s": index.gap_s,
         "n_frames": len(index.times_s),
-        "codec": codec,
-        "fps_nominal": fps,
-        # Some containers count from the absolute clock's zero, others from the first frame.
-        "missing_s": max(0.0, round(header_s - max(last_s, index.last_pts_s) - frame_s, 6)),
+        "codec": film.stream.codec_context.name,
+        "fps_nominal": 1.0 / film.frame_s,
+        "missing_s": index.missing_s,
     }
 
 
-def check_size(capture: Any, max_pixels: int) -> None:
-    """Refuse a picture that is too large, as the header states it, before any decoding."""
-    import cv2
-
-    width = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
-    height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Refuse a picture that is too large."""
     if width * height > max_pixels:
         raise WorkerError("too_large", width_px=width, height_px=height)
 
 
 def decode(path: str, index: FrameIndex, channel: Channel, plan: dict[str, Any]) -> None:
-    """Send the frames that are shown at the planned times, in batches, each frame once."""
+    """Send the pictures that are shown at the planned times, in batches."""
     import numpy as np
 
-    goal = Goal(plan["start_s"], plan["step_s"], plan["n"], index.gap_s / 2)
-    width, height = plan["width_px"], plan["height_px"]
+    goal = Goal(plan["start_s"], plan["step_s"], plan["n"], min(index.gap_s / 2, MAX_SLACK_S))
+    goal.begin(index.times_s[0], plan["after_s"])
     frames: list[Any] = []
     times_s: list[float] = []
 
@@ -173,35 +169,50 @@ def decode(path: str, index: FrameIndex, channel: Channel, plan: dict[str, Any])
             frames.clear()
             times_s.clear()
 
-    last_s = -math.inf
-    if plan["after_s"] is not None:
-        last_s = plan["after_s"]
-        goal.next = goal.first_from(index.span(last_s, goal.slack_s)[1])
-    capture_of = partial(open_capture, path)
-    for time_s, capture in shown_frames(capture_of, index, goal, channel.beat):
-        if time_s <= last_s or not goal.wants(*index.span(time_s, goal.slack_s)):
-            continue
-        ok, picture = capture.retrieve()
-        if not ok:
-            goal.n_missed += 1
-            continue
-        if picture.shape[0] * picture.shape[1] > plan["max_pixels"]:
-            raise WorkerError("too_large", width_px=picture.shape[1], height_px=picture.shape[0])
-        last_s = time_s
-        frames.append(resize(picture, width, height, plan["fit"], plan["resample"], plan["via_px"]))
+    def open_again() -> Film:
+        channel.start_pass()
+        return open_film(path)
+
+    last, picture = None, None
+    for time_s, shown in shown_pictures(open_again, index, goal, channel.beat):
+        if shown.frame is not last:
+            check_size(shown.frame.width, shown.frame.height, plan["max_pixels"])
+            last, picture = shown.frame, finished(shown, plan)
+        frames.append(picture)
         times_s.append(time_s)
         if len(frames) == plan["batch_frames"]:
             flush()
-        if goal.next >= goal.n:
-            break
     flush()
     channel.send({"kind": "end", "n_missed": goal.n_missed + goal.n - goal.next})
 
 
+def finished(shown: Any, plan: dict[str, Any]) -> Any:
+    """Return a picture as it is wanted: upright, square pixels, the size asked for."""
+    import cv2
+
+    pixels = rgb_of(shown)
+    is_turned = display_matrix(shown.frame)[0] == 0
+    aspect = Fraction(*plan["pixel_aspect"])
+    square = square_size(pixels.shape[1], pixels.shape[0], aspect, is_turned)
+    if square != (pixels.shape[1], pixels.shape[0]):
+        pixels = cv2.resize(pixels, square, interpolation=cv2.INTER_LINEAR)
+    pixels = resize(
+        pixels,
+        plan["width_px"],
+        plan["height_px"],
+        plan["fit"],
+        plan["resample"],
+        plan["via_px"],
+    )
+    if is_high_range(shown.frame):
+        pixels = tone_mapped(pixels, int(shown.frame.color_trc))
+    return pixels
+
+
 def resize(
-    picture: Any, width: int, height: int, fit: str, resample: str, via_px: int | None = None
+    rgb: Any, width: int, height: int, fit: str, resample: str, via_px: int | None = None
 ) -> Any:
-    """Scale a BGR picture to (height, width, 3) RGB; `pad` keeps its shape and centres it.
+    """Scale an RGB picture to (height, width, 3); `pad` keeps its shape and centres it.
 
     `via_px`: with a filter, the longer side of a first step that keeps its shape.
     """
@@ -211,7 +222,6 @@ def resize(
     from retake_edge.resample import long_side_size
     from retake_edge.resample import resample as filtered
 
-    rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
     if via_px is not None and resample != "area":
         rgb = filtered(rgb, *long_side_size(rgb.shape[1], rgb.shape[0], via_px), resample)
     scale = min(width / rgb.shape[1], height / rgb.shape[0])
@@ -239,33 +249,36 @@ def serve(request: dict[str, Any], channel: Channel, commands: BinaryIO) -> None
 
     cv2.setNumThreads(1)
     limit_memory(request["max_memory_bytes"])
-    demuxer = open_capture(request["path"], demux_only=True)
-    check_size(demuxer, request["max_pixels"])
-    index = scan(demuxer, channel.beat)
-    demuxer.release()
+    path = request["path"]
+    with open_film(path) as film:
+        context = film.stream.codec_context
+        check_size(context.width, context.height, request["max_pixels"])
+        index = index_film(film, channel.beat)
     if index is None:
         raise WorkerError("no_frames")
-    decoder = open_capture(request["path"])
-    if not decoder.grab():
-        raise WorkerError("undecodable", codec=describe(decoder, index)["codec"])
-    index = compare_first_frame(decoder, index)
-    channel.send(describe(decoder, index))
-    decoder.release()
+    channel.start_pass()
+    with open_film(path) as film:
+        first = next(decoded(film, index, Goal(0.0, 1.0, 1, 0.0), channel.beat), None)
+        if first is None:
+            raise WorkerError("undecodable", codec=film.stream.codec_context.name)
+        aspect = Fraction(film.stream.sample_aspect_ratio or 1)
+        info = describe(film, index, first[1])
+        del first
+    channel.send(info)
     line = commands.readline()
     if line:
-        decode(request["path"], index, channel, json.loads(line))
+        plan = {**json.loads(line), "pixel_aspect": (aspect.numerator, aspect.denominator)}
+        decode(path, index, channel, plan)
 
 
 def main() -> None:
     """Read the request, serve it, and report every failure as a message."""
-    # FFmpeg and OpenCV may print: keep the message stream to ourselves, print to stderr.
+    # FFmpeg may print: keep the message stream to ourselves, print to stderr.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     commands = sys.stdin.buffer
     request = json.loads(commands.readline())
     channel = Channel(out, request["no_progress_s"])
-    options = f"protocol_whitelist;file|format_whitelist;{CONTAINERS}"
-    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = options
     try:
         serve(request, channel, commands)
     except WorkerError as error:
@@ -273,11 +286,11 @@ def main() -> None:
     except MemoryError:
         channel.send({"kind": "error", "code": "memory"})
     except ImportError as error:
-        channel.send({"kind": "error", "code": "no_opencv", "reason": str(error)})
+        channel.send({"kind": "error", "code": "no_pyav", "reason": str(error)})
     except BrokenPipeError:
         os._exit(0)  # the parent is gone: nobody to tell, nothing to flush
-    except Exception as error:  # a cv2.error: the parent turns it into a sentence about the file
-        code = "memory" if "Insufficient memory" in str(error) else "failed"
+    except Exception as error:  # the parent turns it into a sentence about the file
+        code = "memory" if "annot allocate memory" in str(error) else "failed"
         channel.send({"kind": "error", "code": code, "reason": " ".join(str(error).split())[:300]})
 
 

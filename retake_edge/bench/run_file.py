@@ -56,7 +56,7 @@ def versions() -> dict[str, str]:
     """Return the versions of everything that computes, and the commit of a checkout."""
     found = {"retake_edge": __version__, "python": platform.python_version()}
     found["llama.cpp"] = native.origin()
-    for package in ("numpy", "opencv-python-headless"):
+    for package in ("numpy", "av", "opencv-python-headless"):
         found[package] = importlib.metadata.version(package)
     commit = _commit()
     return found | ({"commit": commit} if commit else {})

@@ -100,6 +100,45 @@ def overwrite(name: str, source: str, places: list[tuple[float, int]]) -> Callab
     return step
 
 
+def stamp_flv(name: str, source: str, number: int, by_ms: int) -> Callable[[Path], None]:
+    """Write an FLV whose video tag `number` has a time stamp that is off by `by_ms`."""
+
+    def step(folder: Path) -> None:
+        data = bytearray((folder / source).read_bytes())
+        at, seen = 13, 0
+        while at + 11 < len(data):
+            is_video = data[at] == 9
+            if is_video and seen == number:
+                stamp = int.from_bytes(data[at + 4 : at + 7], "big") + by_ms
+                data[at + 4 : at + 7] = (stamp & 0xFFFFFF).to_bytes(3, "big")
+                data[at + 7] = stamp >> 24
+            seen += is_video
+            at += 15 + int.from_bytes(data[at + 1 : at + 4], "big")
+        (folder / name).write_bytes(data)
+
+    return step
+
+
+def stamp_ts(name: str, source: str, number: int, by_s: float) -> Callable[[Path], None]:
+    """Write a TS whose video picture `number` (with a PTS alone) has one that is off by `by_s`."""
+
+    def step(folder: Path) -> None:
+        data = bytearray((folder / source).read_bytes())
+        at = -1
+        for _ in range(number + 1):
+            at = data.index(b"\x00\x00\x01\xe0", at + 1)
+        b = data[at + 9 : at + 14]
+        pts = (b[0] >> 1 & 7) << 30 | b[1] << 22 | (b[2] >> 1) << 15 | b[3] << 7 | b[4] >> 1
+        pts = (pts + round(by_s * 90_000)) % (1 << 33)
+        data[at + 9] = b[0] & 0xF0 | (pts >> 30 & 7) << 1 | 1
+        data[at + 10 : at + 14] = bytes(
+            (pts >> 22 & 255, (pts >> 15 & 127) << 1 | 1, pts >> 7 & 255, (pts & 127) << 1 | 1)
+        )
+        (folder / name).write_bytes(data)
+
+    return step
+
+
 def without_avi_index(name: str, source: str) -> Callable[[Path], None]:
     """Write an AVI without its index, as a recorder leaves it when the battery is empty."""
 

@@ -20,8 +20,8 @@ MATRICES: dict[str, tuple[tuple[int, int, int, int], int, bool]] = {
     "turned_270": ((0, -1, 1, 0), 1, False),
     "mirrored": ((-1, 0, 0, 1), 0, True),
     "upside_down": ((1, 0, 0, -1), 2, True),
-    "mirrored_90": ((0, 1, 1, 0), 1, True),
-    "mirrored_270": ((0, -1, -1, 0), 3, True),
+    "mirrored_90": ((0, 1, 1, 0), 3, True),
+    "mirrored_270": ((0, -1, -1, 0), 1, True),
 }
 
 
@@ -80,7 +80,7 @@ def orientation() -> list[Case]:
             *weave("-c:v libx264 -crf 14 -flags +ildct+ilme -x264opts tff=1", "plain.mp4"),
             turn("turned_interlaced.mp4", "plain.mp4", *quarter),
             truth=sideways_fields(),
-            mark="interlaced",
+            mark="interlaced wild",
             blur=1,
         ),
     ]
