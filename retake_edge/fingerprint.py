@@ -72,6 +72,7 @@ SOURCES = (
     "resample",
     "run_plan",
     "sampler",
+    "score_memory",
     "timing",
     "video",
     "video_frames",

@@ -98,11 +98,21 @@ class Model:
         return int(self._llama.llama_model_n_embd(self._handle))
 
     @cached_property
+    def n_head(self) -> int:
+        """Query heads of a layer."""
+        return int(self._llama.llama_model_n_head(self._handle))
+
+    @cached_property
     def n_embd_q(self) -> int:
         """Width of a token's queries, over all heads of a layer."""
-        n_head = int(self._llama.llama_model_n_head(self._handle))
-        arch = self.metadata("general.architecture") or ""
-        return n_head * int(self.metadata(f"{arch}.attention.key_length") or self.n_embd // n_head)
+        arch, width = self.metadata("general.architecture") or "", self.n_embd // self.n_head
+        return self.n_head * int(self.metadata(f"{arch}.attention.key_length") or width)
+
+    @cached_property
+    def n_embd_k(self) -> int:
+        """Width of a token's keys, over all KV heads of a layer."""
+        n_head_kv = int(self._llama.llama_model_n_head_kv(self._handle))
+        return self.n_embd_q // self.n_head * n_head_kv
 
     @cached_property
     def n_vocab(self) -> int:

@@ -2,7 +2,7 @@
 
 The language model's share (weights, cells, compute buffers) is llama.cpp's own account of a context
 without weights. The vision tower's weights are those of its file. What is left is small and
-counted here: the tower's buffers, a chunk's features and queries, the program itself.
+counted here: the tower's buffers, a chunk's features, queries and scores, the program itself.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from retake_edge.device_memory import (
 )
 from retake_edge.gguf_file import GgufFile
 from retake_edge.llama import Context, Model
-from retake_edge.pivotkv import POLICIES
 from retake_edge.planner import FramePlan, MemoryPlan
+from retake_edge.score_memory import score_works
 
 _MIB = 1 << 20
 # Measured on Linux with Python 3.11: the interpreter, NumPy, OpenCV and the native libraries.
@@ -32,7 +32,7 @@ _BYTES_PER_TOKEN, _BYTES_PER_MERGE = 290, 135
 # Copies of a chunk's features while it is prefilled, and of a batch's while the next is encoded
 _CHUNK_COPIES, _BATCH_COPIES = 4, 2
 _DECODED_FRAMES = 20
-_F32, _F16 = 4, 2
+_F32 = 4
 _MOST_CELLS = 1 << 18
 
 
@@ -41,9 +41,9 @@ class DeviceUse:
     """What a run takes of one device's memory, in bytes.
 
     `device`: its name, '' for this machine's own memory. `weights`, `cells`, `compute`: the
-    language model's; `vision`, `vision_compute`: the tower's; `work`: frames, features and queries
-    of a chunk; `program`: Python, the libraries, the vocabulary; `decoder`: the process that
-    decodes the video.
+    language model's; `vision`, `vision_compute`: the tower's; `work`: frames, features, queries and
+    scores of a chunk, or of an answer's evidence; `program`: Python, the libraries, the vocabulary;
+    `decoder`: the process that decodes the video.
     `mapped`: pages of the model's file that were read once, to be repacked: they are resident, but
     can be given up. `available`: what the device can give (None: not known).
     """
@@ -154,6 +154,8 @@ def memory_use(
         if not device:
             extra |= _around(model, settings, cells, frames, video_px)
             extra |= {"mapped": _mapped_bytes(lm, buffers)}
+        own = [part for part in buffers if part.device == device]
+        extra["work"] = extra.get("work", 0) + _score_bytes(model, settings, cells, buffers, own)
         found.append(_model_use(device, buffers, extra, available))
     return found
 
@@ -206,7 +208,7 @@ def _around(
     video_px: tuple[int, int],
 ) -> dict[str, int]:
     """Bytes in this machine's memory besides the models."""
-    shape, pivotkv = cells.shape, settings.pivotkv
+    shape = cells.shape
     per_step = shape.vision_per_step * model.n_embd_inp * _F32
     steps = min(shape.steps_per_chunk, shape.n_steps)
     n_batch = min(settings.runtime.encode_batch_frames, frames.n)
@@ -214,20 +216,32 @@ def _around(
     n_frame = frames.width_px * frames.height_px * 3
     work = (_CHUNK_COPIES * steps + _BATCH_COPIES * batch_steps) * per_step
     work += 2 * n_batch * n_frame
-    if pivotkv.policy not in WHOLE_POLICIES and cells.keep_ratio < 1:
-        work += _query_bytes(model, settings, steps * shape.vision_per_step)
     decoded = _DECODED_FRAMES * video_px[0] * video_px[1] * 3 // 2
     decoder = _DECODER_BYTES + decoded + n_batch * n_frame
     return {"work": work, "program": _program_bytes(model), "decoder": decoder}
 
 
-def _query_bytes(model: Model, settings: RetakeConfig, n_tokens: int) -> int:
-    """Queries of a chunk, in every layer, as the native library keeps them (f16)."""
-    pivotkv = settings.pivotkv
-    if not POLICIES[pivotkv.policy].needs_scores:
+def _score_bytes(
+    model: Model,
+    settings: RetakeConfig,
+    cells: MemoryPlan,
+    buffers: list[BufferUse],
+    own: list[BufferUse],
+) -> int:
+    """What scores and evidence take where some layers' cells are: their queries, and the work."""
+    n_cell_bytes = sum(part.cells for part in own)
+    if not n_cell_bytes:
         return 0
-    stride = max(1, n_tokens // pivotkv.n_queries) if pivotkv.n_queries else 1
-    return model.n_layer * model.n_embd_q * (-(-n_tokens // stride) + 1) * _F16
+    shape, policy = cells.shape, settings.pivotkv.policy
+    n_chunk = min(shape.steps_per_chunk, shape.n_steps) * shape.vision_per_step
+    compresses = policy not in WHOLE_POLICIES and cells.keep_ratio < 1
+    works = score_works(settings, n_chunk, cells.n_kept_cells, scores=compresses)
+    kept = max(work.kept_bytes(model) for work in works)
+    kept = kept * n_cell_bytes // sum(part.cells for part in buffers)
+    if own[0].device:  # the scheduler's buffer is there already, and only grows
+        most = max(work.device_bytes(model) for work in works)
+        return kept + max(0, most - sum(part.compute for part in own))
+    return kept + max(work.host_bytes(model, settings.runtime.n_threads) for work in works)
 
 
 def _program_bytes(model: Model) -> int:

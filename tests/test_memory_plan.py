@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from session_support import LONG_VIDEO, MODEL, run, settings
 
+from retake_edge.attention import MOST_QUERIES
 from retake_edge.bench.random_gguf import random_pair
 from retake_edge.bench.shapes import SHAPES
 from retake_edge.device_memory import available_memory_bytes, buffers_of
@@ -17,6 +18,7 @@ from retake_edge.gguf_file import read_gguf
 from retake_edge.llama import Context, Model
 from retake_edge.memory_plan import DeviceUse, model_buffers, vision_compute_bytes
 from retake_edge.planner import FramePlan
+from retake_edge.score_memory import TASK_BYTES_MAX, ScoreWork, score_works
 from retake_edge.vision import VisionEncoder
 
 VERY_SMALL = {"n_ctx": 512, "n_batch": 128, "n_ubatch": 64, "n_threads": 1}
@@ -53,6 +55,42 @@ def test_what_very_many_cells_take_is_reckoned_from_fewer(monkeypatch):
         simulated = model_buffers(model, config, 8192)
         monkeypatch.setattr("retake_edge.memory_plan._MOST_CELLS", 2048)
         assert model_buffers(model, config, 8192) == simulated
+
+
+def test_scores_take_more_with_each_thread_up_to_a_limit():
+    chunk = ScoreWork(4096, 128, 16, "f16", unrotates=True)
+    with Model(MODEL.model, weights=False) as model:
+        one, two, many = (chunk.host_bytes(model, n) for n in (1, 2, 1000))
+        assert two == 2 * one
+        assert one * model.n_layer == many < TASK_BYTES_MAX
+        large = ScoreWork(1 << 22, 128, 16, "f16", unrotates=True)
+        assert large.host_bytes(model, 1) == large.host_bytes(model, 64) > TASK_BYTES_MAX
+
+
+def test_evidence_over_cells_that_are_read_in_place_takes_no_copy_of_them():
+    with Model(MODEL.model, weights=False) as model:
+        f16, q8_0 = (ScoreWork(1 << 16, 64, 1, kind, unrotates=False) for kind in ("f16", "q8_0"))
+        copies = 2 * 4 * (1 << 16) * model.n_embd_k
+        assert q8_0.host_bytes(model, 1) - f16.host_bytes(model, 1) == copies
+
+
+def test_a_devices_scores_stay_within_their_blocks():
+    with Model(MODEL.model, weights=False) as model:
+        sizes = [ScoreWork(2048, n, 16, "f16", unrotates=True) for n in (4096, 8192)]
+        small, large = (work.device_bytes(model) for work in sizes)
+        assert large - small == 2 * 4 * 4096 * model.n_embd_q  # more queries, the same block
+
+
+@pytest.mark.parametrize("n_tokens", [16, 4096])
+def test_a_long_answers_evidence_is_planned_as_a_short_ones(n_tokens):
+    config = settings()
+    works = score_works(
+        replace(config, generation=replace(config.generation, max_tokens=n_tokens)),
+        300,
+        5000,
+        scores=False,
+    )
+    assert works == [ScoreWork(5000, MOST_QUERIES, 1, "f16", unrotates=False)]
 
 
 @pytest.mark.parametrize(

@@ -316,6 +316,23 @@ def test_attention_of_a_question_over_compressed_cells(models: Any, run: str) ->
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("cache", CACHES)
+def test_few_queries_over_many_cells_read_the_keys_in_place(models: Any, cache: str) -> None:
+    """As over the same cells with so many queries that their keys are copied, row by row."""
+    model = models("imrope")
+    chunk = chunk_of(model)
+    with open_context(model, **CACHES[cache]) as (context, kvc):
+        context.decode_tokens([1, 2, 3], 0)
+        decode(context, chunk)
+        assert kvc.begin(12) == ns.OK
+        context.decode_tokens([4] * 12, 20)
+        status, many = kvc.attention((0, 12), N_TEXT, 72)
+        assert status == ns.OK, kvc.reason
+        parts = [kvc.attention((i, 3), N_TEXT, 72) for i in range(0, 12, 3)]
+        assert all(status == ns.OK for status, _ in parts)
+    np.testing.assert_allclose(sum(part for _, part in parts), many, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("run", ["as it is", "scheduled"])
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("kind", ["golden", "imrope"])

@@ -24,6 +24,8 @@ constexpr int64_t N_ROWS_MIN     = 16; // rows below which the matrix product de
 // Queries of one task of a host worker. Its keys are made anew for each task, so a task must be
 // long; the same size for any number of threads, so that the sums are the same, too.
 constexpr int32_t N_TASK_ROWS = 256;
+// keys for each query from which on they are read where they are, and not copied
+constexpr int64_t N_KEYS_PER_QUERY = 8;
 // what all workers may hold at once; one may always run
 constexpr size_t  TASK_BYTES_MAX = 256u << 20;
 
@@ -125,8 +127,27 @@ struct layer_part {
         }
     }
 
+    // Can the keys be read where they are? Worth it for few queries over many cells, as of an answer:
+    // a copy of a whole video's keys is large.
+    bool can_view(const graph & g, const key_inputs & in) const {
+        const auto & rows = req.k_rows;
+        const auto   type = layer.k->type;
+        const auto & last = req.windows.back();
+        for (size_t i = 1; i < rows.size(); ++i) {
+            if (rows[i] != rows[i - 1] + 1) {
+                return false;
+            }
+        }
+        return g.on_worker() && !in.rot && !unrotate && (type == GGML_TYPE_F16 || type == GGML_TYPE_F32) &&
+            N_KEYS_PER_QUERY*(last.row0 + last.n_rows - req.windows[0].row0) <= nk;
+    }
+
     // ready for mul_mat: [n_embd, nk, n_head_kv]
     ggml_tensor * build_keys(graph & g, const key_inputs & in) {
+        if (can_view(g, in)) {
+            return ggml_view_3d(g.ctx(), layer.k, n_embd, nk, n_head_kv, layer.k->nb[1], ggml_row_size(layer.k->type, n_embd),
+                    req.k_rows[0]*layer.k->nb[1]);
+        }
         ggml_tensor * k = g.on(ggml_get_rows(g.ctx(), rows_of(g, layer.k), in.rows));
         k = g.on(ggml_reshape_3d(g.ctx(), k, n_embd, n_head_kv, nk));
         if (in.rot) {
