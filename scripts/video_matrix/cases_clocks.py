@@ -301,6 +301,9 @@ def mixtures() -> list[Case]:
     gap = Truth(
         tuple(range(100)), tuple(k / 25 + (1.0 if k >= 50 else 0.0) for k in range(100)), 5.0
     )
+    sound_first = replace(
+        gap, starts_s=tuple(t + 0.0213 for t in gap.starts_s), end_s=gap.end_s + 0.0213
+    )
     avi = Truth(
         tuple(range(60)),
         tuple(k * 0.32 if k < 10 else 3.2 + (k - 10) * 0.04 for k in range(60)),
@@ -353,8 +356,9 @@ def mixtures() -> list[Case]:
             f"{sound}=3 -itsoffset 1 -i src:25:50:100 -map 1:v -map 0:a -fps_mode passthrough "
             f"{keyed} -c:a aac b.ts",
             "cat a.ts b.ts > cat_late.ts",
-            truth=gap,
+            truth=sound_first,
             mark="wild",
+            blur=1,  # sound lasts 0.02 s longer
         ),
     ]
 

@@ -203,7 +203,7 @@ def damage() -> list[Case]:
             "zeroed.avi",
             "-c:v mjpeg -q:v 2 -pix_fmt yuvj420p whole.avi",
             bytes_of.overwrite("zeroed.avi", "whole.avi", [(0.3, 3000), (0.6, 20000)]),
-            mark="damaged",
+            mark="damaged length",
         ),
         case(
             "zeroed.mpg",
