@@ -104,3 +104,17 @@ class AnswerAttention:
     def _give_up(self, error: RetakeError) -> None:
         _log.warning("Where the answer looked is not known: %s", error)
         self._release()
+
+
+def idle_attention(context: Context, position: int, token: int, window: tuple[int, int]) -> Floats:
+    """Return where a token at `position` looks that knows no question, f32 [n_layer, n_cells].
+
+    What it looks at draws attention whatever is asked. `window`: the first of the video's cells and
+    their number; each layer adds up to 1. The token is removed again.
+
+    Raises:
+        RetakeError: the attention cannot be computed.
+    """
+    with Capture(context, n_max=1) as capture:
+        context.decode_tokens([token], position)
+        return capture.attention(0, 1, *window)

@@ -19,7 +19,9 @@ Ints = npt.NDArray[np.int32]
 
 MAX_SPANS = 3
 _JOIN = 0.25  # of the span's best frame: what a neighbour needs to belong to the span
-_LEAST = 0.3  # of the best span's weight: what another span needs to be told
+_LEAST = 0.4  # of the best span's weight: what another span needs to be told
+_FLOOR = 0.15  # of all attention: what it needs, too
+_GAP = 1  # frames between two spans that are told as one
 _ABOVE_EVEN = 2.0  # times the even share: what the best frame needs, or nothing stands out
 
 
@@ -58,28 +60,61 @@ def frame_weights(attention: Floats, cell_frames: Ints, n_frames: int) -> Floats
     return np.asarray(weights / weights.sum(), np.float32)
 
 
+def without_sinks(weights: Floats, idle: Floats) -> Floats:
+    """Return the weights less what the first and the last frame get whatever is asked, in all 1.
+
+    `weights`, `idle` f32 [T]: the shares of the frames in the attention of an answer, and in that
+    of a row before its question. Source: attention sinks (Xiao et al. 2023, section 3.1).
+    """
+    left = np.asarray(weights, np.float64).copy()
+    for edge in (0, -1):
+        left[edge] = max(0.0, left[edge] - idle[edge])
+    return np.asarray(left / left.sum() if left.sum() else weights, np.float32)
+
+
 def attended_spans(
     weights: Floats, times_s: Doubles, end_s: float, *, max_spans: int = MAX_SPANS
 ) -> list[Span]:
     """Return the spans that stand out in the attention, the heaviest first.
 
     `weights` f32 [T], `times_s` f64 [T] of the grid frames; `end_s`: where the last one ends. A
-    span grows from its best frame over neighbours with at least a quarter of its weight. Nothing
-    is returned where the attention is nearly even: the answer then looked nowhere in particular.
+    span grows from its best frame over neighbours with at least a quarter of its weight; spans
+    with one frame between them are one. Nothing is returned where the attention is nearly even:
+    the answer then looked nowhere in particular.
     """
     left = np.asarray(weights, np.float64).copy()
-    ends = np.append(times_s[1:], end_s)
-    found: list[Span] = []
+    found: list[tuple[int, int]] = []
+    best = 0.0
     while len(found) < max_spans and left.max() > _ABOVE_EVEN / len(left):
         first, last = _grown(left, int(left.argmax()))
-        part = slice(first, last + 1)
-        share = float(left[part].sum())
-        if found and share < _LEAST * found[0].weight:
+        share = float(left[first : last + 1].sum())
+        if found and share < max(_LEAST * best, _FLOOR):
             break
-        start_s, frames = float(times_s[first]), tuple(times_s[part].tolist())
-        found.append(Span(start_s, float(ends[last]), share, frames))
-        left[part] = 0.0
-    return sorted(found, key=lambda span: -span.weight)
+        found.append((first, last))
+        best = max(best, share)
+        left[first : last + 1] = 0.0
+    ends = np.append(times_s[1:], end_s)
+    spans = [
+        Span(
+            float(times_s[first]),
+            float(ends[last]),
+            float(np.asarray(weights, np.float64)[first : last + 1].sum()),
+            tuple(times_s[first : last + 1].tolist()),
+        )
+        for first, last in _merged(sorted(found))
+    ]
+    return sorted(spans, key=lambda span: -span.weight)
+
+
+def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Join spans in order of time that have at most `_GAP` frames between them."""
+    merged = spans[:1]
+    for first, last in spans[1:]:
+        if first - merged[-1][1] - 1 <= _GAP:
+            merged[-1] = merged[-1][0], last
+        else:
+            merged.append((first, last))
+    return merged
 
 
 def _grown(weights: Doubles, peak: int) -> tuple[int, int]:
@@ -94,6 +129,6 @@ def _grown(weights: Doubles, peak: int) -> tuple[int, int]:
 
 
 def evidence_line(spans: Sequence[Span]) -> str:
-    """Return the spans as one line in order of time, '' if there are none."""
-    ordered = sorted(spans, key=lambda span: span.start_s)
-    return "  ".join(["evidence", *map(str, ordered)]) if ordered else ""
+    """Return the spans as one line, the heaviest first with their shares; '' if there are none."""
+    told = [f"{span} ({100 * span.weight:.0f} %)" for span in spans]
+    return f"at {', '.join(told)}" if told else ""

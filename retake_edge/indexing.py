@@ -27,6 +27,7 @@ from retake_edge.errors import NativeError
 from retake_edge.frames import ChosenFrames, choose_frames, in_whole_video
 from retake_edge.journal import SessionError
 from retake_edge.kvc import is_compressible
+from retake_edge.pace import Pace
 from retake_edge.planner import MemoryPlan, VideoShape
 from retake_edge.prefill import ChunkBuilder, StreamState, frame_blocks
 from retake_edge.prefilled import (
@@ -37,6 +38,7 @@ from retake_edge.prefilled import (
     make_context,
     video_map_of,
 )
+from retake_edge.progress import Reading, in_percent
 from retake_edge.reader import VideoReader
 from retake_edge.run_plan import Reckoning, RunPlanner
 from retake_edge.timing import StageTimes
@@ -80,6 +82,9 @@ class _Run:
         self.recorder: Recorder | None = None
         self.reckoning: Reckoning | None = None
         self.why_whole = ""
+        self.pace: Pace | None = None
+        self.n_read = 0  # frames encoded
+        self.saved_s: float | None = None  # a later run would go on there
         self.n_chosen: int | None = None  # frames to be used of a video that does not fit whole
 
     def _load(self) -> None:
@@ -87,8 +92,11 @@ class _Run:
         if hasattr(self, "encoder"):
             return
         with self.times.measure("load"):
-            self.llm, self.manifest = load_model(self.resources, self.request)
-            runtime = self.request.settings.runtime
+            source, runtime = self.request.source, self.request.settings.runtime
+            n_model, n_tower = (file.stat().st_size for file in (source.model, source.mmproj))
+            share = n_model / max(1, n_model + n_tower)
+            self.llm, self.manifest = load_model(self.resources, self.request, share)
+            tell = in_percent(self.request.progress, "load")
             self.encoder = self.resources.enter_context(
                 VisionEncoder(
                     self.llm,
@@ -96,6 +104,7 @@ class _Run:
                     offload=runtime.mmproj_offload,
                     n_threads=runtime.n_threads,
                     overview=self.manifest.frames.overview,
+                    progress=lambda loaded: tell(share + (1 - share) * loaded),
                 )
             )
 
@@ -108,6 +117,7 @@ class _Run:
             self.reckoning = planner.reckoned(info, self.request.settings)
         self._load()
         self.reader.encoder = self.encoder
+        self._tell("encode", 0, self.reader.n_planned())
         first = next(self.reader.features)
         self.features: Iterator[VisionFeatures] = chain([first], self.reader.features)
         cells = self._plan(first)
@@ -178,6 +188,8 @@ class _Run:
             self.chunks = Chunks()
             return None
         self._restore(state, head["n_before"])
+        self.reader.info = info
+        self._tell("encode", self.reader.n_frames, self.reader.n_planned())
         recorder = self.recorder = Recorder(self.context, part, resume)
         self.resources.callback(recorder.close)
         self._save(lambda: recorder.go_on(state, self.chunks))
@@ -201,7 +213,7 @@ class _Run:
             self.manifest,
             request.settings,
             self.times,
-            request.progress,
+            self._tell,
             done_times_s,
         )
 
@@ -256,7 +268,6 @@ class _Run:
             after=self.stream,
         )
         reforges = settings.pivotkv.positions == "reforge"
-        n_kept = sum(result.n_kept for result in self.chunks.results)
         for block in blocks:
             time_start = self.engine.next_time if reforges else None
             chunk = self.builder.build(block, self.engine.next_position, time_start=time_start)
@@ -267,16 +278,50 @@ class _Run:
             stream = self.stream = StreamState.after(block, n_embd, self.stream)
             if self.recorder is not None and not is_whole:
                 self._save(partial(self._record_chunk, self.recorder, stream, result))
-            n_kept += result.n_kept
-            reader = self.reader
-            self.request.progress(
-                f"prefill: {n_kept} cells kept", reader.n_frames, reader.n_planned()
-            )
+            self.prefilled_s = float(block.features.times_s[-1])
+            if self.recorder is not None and not is_whole:
+                self.saved_s = self.prefilled_s
+            self._tell("prefill", self.reader.n_frames, self.reader.n_planned())
 
+        self._tell("encode", self.reader.n_frames, self.reader.n_planned(), is_done=True)
         if chosen:
             self.chunks.results = [self._in_whole_video(chosen)]
         if self.recorder is not None and is_whole:
             self._save(partial(self.recorder.add_whole, self.reader, self.chunks.joined()))
+
+    def _tell(self, stage: str, n_frames: int, n_planned: int, *, is_done: bool = False) -> None:
+        """Tell how far the reading is: `n_frames` of `n_planned` at most, decoded or encoded."""
+        reader, start_s = self.reader, self.request.settings.sampling.start_s
+        if self.pace is None:
+            self._set_out(start_s)
+        assert self.pace is not None
+        self.n_read = self.n_read if stage == "decode" else n_frames
+        time_s = reader.frame_times_s[self.n_read - 1] if self.n_read else start_s
+        if is_done:
+            time_s = self.prefilled_s = reader.end_s
+        share = self._share(time_s)
+        if share > 0:  # a video of fewer frames than a grid has points is done before the last one
+            n_planned = min(n_planned, max(n_frames, round(self.n_read / share)))
+        spent = {name: s - self.spent.get(name, 0.0) for name, s in self.times.seconds.items()}
+        left_s = self.pace.left_s(share, self._share(self.prefilled_s), spent)
+        more = Reading(start_s, reader.end_s, time_s, self.begun_s, self.saved_s, left_s)
+        self.request.progress(stage, n_frames, n_planned, more)
+
+    def _share(self, time_s: float) -> float:
+        """How much of what is to be read lies before a time."""
+        start_s = self.request.settings.sampling.start_s
+        length_s = max(self.reader.end_s - start_s, 1e-9)
+        return min(1.0, max(0.0, time_s - start_s) / length_s)
+
+    def _set_out(self, start_s: float) -> None:
+        """Note where this run begins, and what was spent before it."""
+        self.begun_s = self.prefilled_s = start_s
+        if self.chunks.frame_times_s:
+            self.saved_s = self.begun_s = self.prefilled_s = self.chunks.frame_times_s[-1]
+        assert self.reckoning is not None
+        expected = self.request.calibration.seconds(*self.reckoning, 0) or {}
+        self.pace = Pace(self.reckoning.work, expected, self._share(self.begun_s))
+        self.spent = dict(self.times.seconds)
 
     def _chosen(self) -> ChosenFrames:
         """Read the video to its end, and choose frames."""

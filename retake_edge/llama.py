@@ -7,6 +7,7 @@ turns flash attention off and hides positions and embedding batches.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retake_edge import native
+from retake_edge import native, stopping
 from retake_edge.errors import MemoryBudgetError, ModelError, NativeError
 from retake_edge.gguf_file import GgufFile, read_gguf
 
@@ -25,6 +26,7 @@ Ints = npt.NDArray[np.int32]
 _KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8}
 _FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 _LOAD_MODE_NONE = 0
+_FULL, _ABORTED = 1, 2  # what llama_decode returns
 _BYTES = ctypes.POINTER(ctypes.c_uint8)
 _STATES_ONLY = 1  # LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
 _BLOB_HEAD_BYTES = 8  # a magic number and the sequence
@@ -36,13 +38,20 @@ class Model:
     """A GGUF language model.
 
     Without `weights` it has its vocabulary and figures only: contexts of it allocate nothing and
-    compute nothing, but know what they would take.
+    compute nothing, but know what they would take. `progress` is called with the share loaded.
 
     Raises:
         ModelError: the file is missing, or llama.cpp cannot load it.
     """
 
-    def __init__(self, path: str | Path, *, n_gpu_layers: int = -1, weights: bool = True) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        n_gpu_layers: int = -1,
+        weights: bool = True,
+        progress: Callable[[float], None] | None = None,
+    ) -> None:
         self.path = Path(path)
         self._llama = native.load_libraries()
         self._handle: Any = None
@@ -52,8 +61,11 @@ class Model:
         params.n_gpu_layers = n_gpu_layers if n_gpu_layers >= 0 else 9999
         if not weights:
             params.no_alloc, params.load_mode = True, _LOAD_MODE_NONE
+        if progress is not None:
+            params.progress_callback = native.load_callback(self._llama, progress)
         self._handle = self._llama.llama_model_load_from_file(str(self.path).encode(), params)
         if not self._handle:
+            stopping.obey()
             raise ModelError(
                 f"llama.cpp cannot load {self.path} ({native.last_error() or 'no reason given'}); "
                 "check that it is a complete GGUF of a supported model."
@@ -243,6 +255,7 @@ class Context:
         params.type_k, params.type_v = _KV_TYPES[type_k], _KV_TYPES[type_v]
         params.flash_attn_type = _FLASH_ATTENTION[flash_attention]
         params.no_perf = True
+        params.abort_callback, params.abort_callback_data = stopping.abort_callback(self._llama)
         if n_threads:
             params.n_threads = params.n_threads_batch = n_threads
         if cb_eval is not None:
@@ -285,6 +298,7 @@ class Context:
 
         Raises:
             MemoryBudgetError: no cells are left. NativeError: llama.cpp refused the batch.
+            KeyboardInterrupt: it was asked to stop; what part of a batch is decoded is open.
         """
         for start in range(0, len(tokens), self.n_batch):
             part = tokens[start : start + self.n_batch]
@@ -344,10 +358,12 @@ class Context:
         wanted[-1] = 1
         batch.logits = wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
         status = llama.llama_decode(self._handle, batch)
-        if status == 1:
+        if status == _FULL:
             raise MemoryBudgetError(
                 f"The {self.n_ctx} KV cells are full; raise -c or lower --keep-ratio."
             )
+        if status == _ABORTED:
+            stopping.obey()
         if status != 0:
             raise NativeError(
                 f"llama.cpp could not decode (status {status}: {native.last_error()})."

@@ -192,6 +192,7 @@ def _mapped_bytes(lm: GgufFile, buffers: list[BufferUse]) -> int:
     kept = sum(part.weights for part in own if part.name == "CPU")
     return max(0, max(plain, default=0) - min(lm.tensor_offsets.values(), default=0) - kept)
 
+
 def _available(use: DeviceUse, account: BufferUse) -> int | None:
     """What the device can give; in this machine's memory, what the program has already counts."""
     if use.device:

@@ -12,18 +12,22 @@ import ctypes
 import importlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
+from retake_edge import stopping
 from retake_edge.errors import NativeError
 
 ABI_VERSION = 4
 LIBRARY_DIR_VARIABLE = "RETAKE_LIBRARY_DIR"
 _BINDINGS = "retake_edge._bindings"
+
+CALLBACKS: set[CodeType] = set()
+"""Code that native libraries call back: what a signal handler raises in there is lost."""
 
 _log = logging.getLogger("retake_edge.llama")
 _recent_errors: collections.deque[str] = collections.deque(maxlen=8)
@@ -146,7 +150,19 @@ def _log_callback(llama_cpp: Any) -> Any:
             lines.append(line)
         _log.debug("%s", line)
 
+    CALLBACKS.add(write.__code__)
     return llama_cpp.llama_log_callback(write)
+
+
+def load_callback(llama_cpp: ModuleType, progress: Callable[[float], None]) -> Any:
+    """Return a `progress_callback`: it tells the share loaded, and gives up when asked to stop."""
+
+    def tell(share: float, _user_data: object) -> bool:
+        progress(share)
+        return not stopping.is_requested()
+
+    CALLBACKS.add(tell.__code__)
+    return llama_cpp.llama_progress_callback(tell)
 
 
 @contextmanager

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from retake_edge.calibration import Calibration
 from retake_edge.checkpoint import Chunks
 from retake_edge.config import RetakeConfig
 from retake_edge.device_memory import available_memory_bytes
@@ -17,7 +18,7 @@ from retake_edge.families import manifest_of
 from retake_edge.llama import Context, Model
 from retake_edge.models import ModelFiles, ModelManifest
 from retake_edge.planner import kv_bytes_per_cell
-from retake_edge.progress import ProgressCallback
+from retake_edge.progress import ProgressCallback, in_percent
 from retake_edge.reader import Thumbnail
 from retake_edge.run_plan import Reckoning
 from retake_edge.timing import StageTimes
@@ -42,13 +43,17 @@ class SessionWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be opened; `n_after` cells stay free for text after the video."""
+    """What is to be opened; `n_after` cells stay free for text after the video.
+
+    `calibration`: how long earlier runs took.
+    """
 
     path: str | Path
     source: ModelManifest | ModelFiles
     settings: RetakeConfig
     n_after: int
     progress: ProgressCallback
+    calibration: Calibration = field(default_factory=lambda: Calibration(None))
 
 
 @dataclass(frozen=True)
@@ -78,15 +83,22 @@ def video_map_of(grid_times_s: list[float], chunks: Chunks) -> VideoMap:
     return VideoMap(np.array(grid_times_s), joined.pivot_share, joined.cell_frames)
 
 
-def load_model(resources: ExitStack, request: Request) -> tuple[Model, ModelManifest]:
-    """Load the language model, and return how it wants to be used.
+def load_model(
+    resources: ExitStack, request: Request, share: float = 1.0
+) -> tuple[Model, ModelManifest]:
+    """Load the language model, which is `share` of what is loaded, and return how it is used.
 
     Raises:
         ModelError: it cannot be loaded.
     """
     source = request.source
+    tell = in_percent(request.progress, "load")
     llm = resources.enter_context(
-        Model(source.model, n_gpu_layers=request.settings.runtime.n_gpu_layers)
+        Model(
+            source.model,
+            n_gpu_layers=request.settings.runtime.n_gpu_layers,
+            progress=lambda loaded: tell(share * loaded),
+        )
     )
     return llm, manifest_of(source, request.settings.prompt.system)
 

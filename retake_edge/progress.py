@@ -1,35 +1,63 @@
-"""Progress bars on stderr for the library's (stage, done, total) callbacks, on terminals only."""
+"""What the library tells while it works; who called it draws it, or not.
+
+A callback gets (stage, done, total), and a `Reading` as a fourth argument if it takes four. Stages:
+'load' (percent of the model); 'decode', 'encode', 'prefill' (frames of the video, with a
+`Reading`: told for each batch, grid frame and chunk); 'pull FILE' (MiB); 'waiting for another
+process'.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-ProgressCallback = Callable[[str, int, int], None]
+ProgressCallback = Callable[..., Any]
+"""(stage: str, done: int, total: int[, more: Reading | None]) -> anything."""
 
 
-def no_progress(_stage: str, _done: int, _total: int) -> None:
+@dataclass(frozen=True)
+class Reading:
+    """How far the reading of a video is, in seconds of the video.
+
+    From `start_s` to `end_s` is to be read, and `time_s` is reached. `begun_s`: where this run
+    began (later than `start_s` where an earlier one was interrupted); `saved_s`: from where the
+    next one would go on, None if from the beginning. `left_s`: expected seconds of time, None if
+    nothing is known.
+    """
+
+    start_s: float
+    end_s: float
+    time_s: float
+    begun_s: float
+    saved_s: float | None = None
+    left_s: float | None = None
+
+
+def no_progress(_stage: str, _done: int, _total: int, _more: Reading | None = None) -> None:
     """Show nothing."""
 
 
-@contextmanager
-def progress_bars() -> Iterator[ProgressCallback]:
-    """Yield a callback that draws one bar a stage; draws nothing unless stderr is a terminal."""
-    if not sys.stderr.isatty():
-        yield no_progress
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+def with_more(progress: ProgressCallback) -> ProgressCallback:
+    """Return a callback of four arguments that calls `progress` with as many as it takes."""
+    try:
+        inspect.signature(progress).bind("", 0, 0, None)
+    except TypeError:
+        return lambda stage, done, total, _more=None: progress(stage, done, total)
+    except ValueError:  # a builtin without a signature
+        pass
+    return progress
 
-    columns = TextColumn("{task.description:>24}"), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bars:
-        tasks = {}
 
-        def update(stage: str, done: int, total: int) -> None:
-            name = stage.partition(":")[0]
-            if name not in tasks:
-                tasks[name] = bars.add_task(stage, total=total)
-            bars.update(tasks[name], completed=done, total=max(total, done), description=stage)
+def in_percent(progress: ProgressCallback, stage: str) -> Callable[[float], None]:
+    """Return a callback for a share in [0, 1] that tells each percent once."""
+    told = -1
 
-        yield update
+    def tell(share: float) -> None:
+        nonlocal told
+        if (percent := int(100 * share)) > told:
+            told = percent
+            progress(stage, percent, 100)
+
+    return tell

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,13 @@ class VideoReader:
         """Frames delivered so far."""
         return len(self.frame_times_s)
 
+    @property
+    def end_s(self) -> float:
+        """Where the part of the video ends that is read."""
+        assert self.info is not None
+        end_s = self._window["end_s"]
+        return self.info.duration_s if end_s is None else min(end_s, self.info.duration_s)
+
     def n_planned(self) -> int:
         """Return how many frames will come (at most)."""
         assert self.info is not None
@@ -103,12 +111,16 @@ class VideoReader:
             first = len(self.times_s)
             self.frame_times_s.extend(batch.times_s.tolist())
             self._progress("decode", self.n_frames, self.n_planned())
+            n_before = self.n_frames - len(batch.times_s)
+            on_step = partial(self._tell, n_before)
             with self._times.measure("encode"):
-                features = self.encoder.encode(batch.frames, batch.times_s, batch.step_s)
-            self._progress("encode", self.n_frames, self.n_planned())
+                features = self.encoder.encode(batch.frames, batch.times_s, batch.step_s, on_step)
             self.times_s.extend(features.times_s.tolist())
             self._keep_thumbnails(batch, first)
             yield features
+
+    def _tell(self, n_before: int, n_done: int) -> None:
+        self._progress("encode", n_before + n_done, self.n_planned())
 
     def _keep_thumbnails(self, batch: FrameBatch, first_step: int) -> None:
         n_steps = -(-self.n_planned() // self.frames_per_step)

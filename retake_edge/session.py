@@ -10,26 +10,28 @@ question, whenever it is asked, needs neither the video nor the vision tower.
 from __future__ import annotations
 
 import codecs
+import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from retake_edge.answer import Answer, SavedState, versions
-from retake_edge.attention import AnswerAttention
+from retake_edge.attention import AnswerAttention, idle_attention
 from retake_edge.calibration import Calibration, measured
 from retake_edge.checksum import file_sha256
 from retake_edge.config import RetakeConfig
 from retake_edge.device_memory import peak_memory_bytes
-from retake_edge.errors import ConfigError
-from retake_edge.evidence import Floats, Span, attended_spans, frame_weights
+from retake_edge.errors import ConfigError, RetakeError
+from retake_edge.evidence import Floats, Span, attended_spans, frame_weights, without_sinks
 from retake_edge.fingerprint import HashCache, file_identity, session_facts, session_key
 from retake_edge.hub.naming import split_files
 from retake_edge.indexing import read_video
 from retake_edge.journal import SessionError
+from retake_edge.kvc import is_compressible
 from retake_edge.loading import read_session
 from retake_edge.models import ModelFiles, ModelManifest, resolve_model
 from retake_edge.prefilled import (
@@ -39,7 +41,7 @@ from retake_edge.prefilled import (
     SessionWarning,
     cells_after,
 )
-from retake_edge.progress import ProgressCallback, no_progress
+from retake_edge.progress import ProgressCallback, no_progress, with_more
 from retake_edge.questions import checked_question
 from retake_edge.reader import Thumbnail
 from retake_edge.store import SessionStore
@@ -59,6 +61,8 @@ __all__ = [
     "peak_memory_bytes",
     "versions",
 ]
+
+_log = logging.getLogger(__name__)
 
 
 class Session:
@@ -86,6 +90,7 @@ class Session:
         self._resources, self._hashes = prefilled.resources, hashes
         self._reckoning, self._calibration = prefilled.reckoning, Calibration(None)
         self._answer: Answer | None = None
+        self._idle: Floats | None = None  # as `frame_weights`, of no question
 
     def __enter__(self) -> Session:
         return self
@@ -107,7 +112,7 @@ class Session:
             pass
         return self.last_answer()
 
-    def stream(self, question: str) -> Iterator[str]:
+    def stream(self, question: str) -> Generator[str, None, None]:
         """Yield the answer as it is generated; `last_answer` has all of it afterwards.
 
         Raises:
@@ -136,11 +141,29 @@ class Session:
     def video_attention(self) -> AnswerAttention:
         """Return a recorder of the attention that an answer pays to the video's cells."""
         n_video = self.video.n_cells_kept
-        return AnswerAttention(self.n_cells - n_video, n_video)
+        window = self.n_cells - n_video, n_video
+        if self._idle is None:
+            self._idle = self._idle_weights(window)
+        return AnswerAttention(*window)
+
+    def _idle_weights(self, window: tuple[int, int]) -> Floats | None:
+        """The share of each frame in the attention of a token that knows no question."""
+        engine = self.engine
+        if not is_compressible(engine.context) or engine.n_cells != self.n_cells:
+            return None
+        token, mark = engine.model.tokenize(self.manifest.prompt.question(""))[0], engine.mark()
+        try:
+            found = idle_attention(engine.context, engine.next_position, token, window)
+        except RetakeError as error:
+            _log.warning("What draws attention whatever is asked is not known: %s", error)
+            return None
+        finally:
+            engine.go_back(mark)
+        return frame_weights(found, self.map.cell_frames, len(self.map.frame_times_s))
 
     def told(
         self, question: str, tokens: Iterator[int], attention: AnswerAttention
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, None]:
         """Yield an answer's tokens as text, and make it the last answer at its end."""
         times = StageTimes(dict(self.times.seconds))
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -184,6 +207,8 @@ class Session:
         self.frame_weights = weights
         end_s = self.settings.sampling.end_s
         end_s = self.video.duration_s if end_s is None else min(end_s, self.video.duration_s)
+        if self._idle is not None:
+            weights = without_sinks(weights, self._idle)
         return attended_spans(weights, times_s, end_s)
 
     def model_facts(self) -> dict[str, str]:
@@ -215,8 +240,8 @@ def open_video(
     `model` is a manifest's name, a GGUF path (with `mmproj`, or the one projector beside it), or
     what `resolve_model` returns. The session is kept below `cache_dir` (None: the user's cache
     folder) unless `use_cache` is off. `n_reserve`: KV cells kept free for a question, or a
-    conversation, besides an answer's. `progress` is called with (stage, done, total) for the
-    stages decode, encode and prefill.
+    conversation, besides an answer's. `progress` is called with (stage, done, total), and with
+    a `Reading` as a fourth if it takes four; `retake_edge.progress` has the stages.
 
     Warns:
         SessionWarning: a saved session is damaged and made again, or cannot be saved.
@@ -230,7 +255,14 @@ def open_video(
     sha256 = _hashes(store).sha256 if store else None
     source = resolve_model(model, mmproj, sha256=sha256) if isinstance(model, str) else model
     check_loadable(source, store.cache_dir if store else None)
-    request = Request(path, source, settings, cells_after(settings, n_reserve), progress)
+    request = Request(
+        path,
+        source,
+        settings,
+        cells_after(settings, n_reserve),
+        with_more(progress),
+        Calibration(store.cache_dir if store else None),
+    )
     if store is None:
         hashes = _known(source.sha256) if isinstance(source, ModelManifest) else {}
         return Session(read_video(request), settings, hashes, SavedState())
@@ -264,7 +296,7 @@ def _open_saved(request: Request, store: SessionStore) -> Session:
     if prefilled.is_saved:
         saved = SavedState(key, is_reused, store.n_bytes(key))
     session = Session(prefilled, request.settings, hashes, saved)
-    session.calibrate(Calibration(store.cache_dir))
+    session.calibrate(request.calibration)
     return session
 
 

@@ -7,6 +7,7 @@ frames (a pair for the Qwen-VL family) is encoded on its own, so memory stays fl
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retake_edge import native
+from retake_edge import native, stopping
 from retake_edge.errors import ModelError
 from retake_edge.llama import Floats, Model
 
@@ -66,7 +67,8 @@ class VisionEncoder:
     `frames_per_step` is how many video frames share one grid frame (2 for Qwen-VL); `both_ways`:
     whether the language model wants an image's tokens to see each other, also those after them.
     `overview`: mtmd cuts a frame into tiles, whatever its size, and puts the whole frame after
-    them; only that is used, as the models' processors do with video.
+    them; only that is used, as the models' processors do with video. `progress` is called with the
+    share of the tower that is loaded.
 
     Raises:
         ModelError: the file is missing, does not belong to the model, or cannot see.
@@ -80,6 +82,7 @@ class VisionEncoder:
         offload: bool = True,
         n_threads: int | None = None,
         overview: bool = False,
+        progress: Callable[[float], None] | None = None,
     ) -> None:
         self.path = Path(path)
         self._overview = overview
@@ -94,8 +97,11 @@ class VisionEncoder:
             params.image_max_tokens = 1  # then a frame is one tile, which costs least
         if n_threads:
             params.n_threads = n_threads
+        if progress is not None:
+            params.progress_callback = native.load_callback(native.load_libraries(), progress)
         self._handle = self._mtmd.mtmd_init_from_file(str(self.path).encode(), model.handle, params)
         if not self._handle:
+            stopping.obey()
             raise ModelError(
                 f"{self.path} is no projector for {model.path} "
                 f"({native.last_error() or 'no reason given'}); use the mmproj made with the model."
@@ -122,18 +128,27 @@ class VisionEncoder:
             self._handle = None
 
     def encode(
-        self, frames: npt.NDArray[np.uint8], times_s: Doubles, step_s: float = 0.0
+        self,
+        frames: npt.NDArray[np.uint8],
+        times_s: Doubles,
+        step_s: float = 0.0,
+        on_step: Callable[[int], None] | None = None,
     ) -> VisionFeatures:
         """Encode frames uint8 [B, H, W, 3] RGB shown at times_s f64 [B], sampled every `step_s`.
 
         A last group that is not full repeats its last frame, as the models' processors do.
+        `on_step` is called with the frames done so far, after each grid frame.
 
         Raises:
             ModelError: the tower cannot encode frames of that size.
         """
         step = self.frames_per_step
         starts = range(0, len(frames), step)
-        steps = [self._encode_step(frames[i : i + step]) for i in starts]
+        steps = []
+        for i in starts:
+            steps.append(self._encode_step(frames[i : i + step]))
+            if on_step is not None:
+                on_step(min(i + step, len(frames)))
         middle_s = np.array([_repeat_last(times_s[i : i + step], step).mean() for i in starts])
         rows, cols = steps[0][1:]
         return VisionFeatures(
@@ -152,7 +167,9 @@ class VisionEncoder:
 
     def _encode_chunk(self, chunk: Any) -> tuple[Floats, int, int]:
         mtmd = self._mtmd
-        if mtmd.mtmd_encode_chunk(self._handle, chunk) != 0:
+        failed = mtmd.mtmd_encode_chunk(self._handle, chunk) != 0
+        stopping.obey()  # one grid frame of a large tower takes seconds: no other is begun
+        if failed:
             raise ModelError(f"{self.path} failed to encode a frame ({native.last_error()}).")
         tokens = mtmd.mtmd_input_chunk_get_tokens_image(chunk)
         n = mtmd.mtmd_image_tokens_get_n_tokens(tokens)

@@ -46,6 +46,8 @@ class Outcome:
     is_hit: bool
     is_among_spans: bool
     peak_is_on_card: bool
+    n_spans: int
+    n_wrong_extra: int
     chance: float
     length_s: float
 
@@ -88,6 +90,8 @@ def outcomes(
                 is_hit=top is not None and is_on(top.start_s, top.end_s, card),
                 is_among_spans=any(is_on(s.start_s, s.end_s, card) for s in spans),
                 peak_is_on_card=card.start_s - 1e-6 <= peak_s < card.end_s,
+                n_spans=len(spans),
+                n_wrong_extra=sum(not is_on(s.start_s, s.end_s, card) for s in spans[1:]),
                 chance=chance(top, card, scene.seconds) if top else 0.0,
                 length_s=top.end_s - top.start_s if top else 0.0,
             )
@@ -100,6 +104,8 @@ def summary(found: list[Outcome]) -> dict[str, Any]:
         "top_span_on_needle": share(o.is_hit for o in found).to_dict(),
         "any_span_on_needle": share(o.is_among_spans for o in found).to_dict(),
         "peak_on_needle": share(o.peak_is_on_card for o in found).to_dict(),
+        "spans": sum(o.n_spans for o in found),
+        "wrong_extra_spans": sum(o.n_wrong_extra for o in found),
         "chance_of_top_span": round(statistics.fmean(o.chance for o in found), 4),
         "median_top_span_s": statistics.median(o.length_s for o in found),
     }

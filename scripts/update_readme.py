@@ -51,6 +51,10 @@ def _module_line(path: Path) -> str:
     return f"  {name:<30}{sentence}"
 
 
+PROGRESS = ("loading", "reading", "read ")
+"""How lines begin that go away at a terminal."""
+
+
 def transcript() -> str:
     """Run the demo's questions and return what a terminal shows."""
     lines = []
@@ -61,7 +65,8 @@ def transcript() -> str:
         )
         shown = DEMO.relative_to(ROOT)
         lines.append(f'$ retake-edge ask {shown} "{question}" --keep-ratio 0.25')
-        lines.append((run.stdout + run.stderr).rstrip())
+        told = [line for line in run.stderr.splitlines() if not line.startswith(PROGRESS)]
+        lines += [run.stdout.rstrip(), *told]
     return "```\n" + "\n".join(lines) + "\n```"
 
 

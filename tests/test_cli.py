@@ -4,14 +4,13 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from session_support import ARGUMENTS, GOLDEN, LONG_VIDEO, QUESTION, VIDEO, command, run
 from typer.testing import CliRunner
+from update_readme import PROGRESS
 
 from retake_edge.cli import app
 
@@ -81,12 +80,14 @@ def test_stdout_is_the_answer_and_nothing_else(cache):
     assert code == 0
     _, document, _ = run("ask", str(VIDEO), QUESTION, *ARGUMENTS, *cache, "--json")
     assert out.strip() == json.loads(document)["text"]
-    assert "KV cells kept" in err and "KV cells" not in out
+    assert "cells" not in err
+    _, again, err = run("-v", "ask", str(VIDEO), QUESTION, *ARGUMENTS, *cache)
+    assert again == out and "KV cells kept" in err
 
 
 def test_the_json_of_an_answer_has_its_documented_shape(cache):
     code, out, err = run("ask", str(VIDEO), QUESTION, *ARGUMENTS, *cache, "--json")
-    assert (code, err) == (0, "")
+    assert code == 0, err
     document = json.loads(out)
     assert shape_of(document, ANSWER_SHAPE) == ANSWER_SHAPE
     assert document["session"]["is_reused"]
@@ -196,7 +197,8 @@ def test_every_mistake_has_its_exit_code_and_one_sentence(arguments, code, words
     found, out, err = run(*arguments[:2], *chosen, *arguments[2:], *where)
     assert found == code, err
     assert out == ""
-    assert words in err and err.startswith("error: ") and err.count("\n") == 1
+    said = [line for line in err.splitlines() if not line.startswith(PROGRESS)]
+    assert len(said) == 1 and words in said[0] and said[0].startswith("error: ")
 
 
 def test_libraries_without_pivotkv_are_a_native_error(tmp_path, monkeypatch):
@@ -204,23 +206,6 @@ def test_libraries_without_pivotkv_are_a_native_error(tmp_path, monkeypatch):
     code, out, err = run("ask", str(VIDEO), "x", *ARGUMENTS, "--cache-dir", str(tmp_path))
     assert (code, out) == (6, "")
     assert "There is no libllama" in err
-
-
-def test_a_ctrl_c_that_falls_into_a_callback_is_not_lost():
-    code = (
-        "import ctypes, signal, time\n"
-        "from retake_edge.cli.interrupts import keep_interrupts\n"
-        "keep_interrupts()\n"
-        "callback = ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(signal.SIGINT))\n"
-        "try:\n"
-        "    callback()\n"
-        "    print('returned', flush=True)\n"
-        "    time.sleep(60)\n"
-        "except KeyboardInterrupt:\n"
-        "    print('interrupted')\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.stdout.split(), done.stderr) == (["returned", "interrupted"], "")
 
 
 def test_ctrl_c_ends_with_130_and_the_work_goes_on_the_next_time(tmp_path):

@@ -9,7 +9,7 @@ from session_support import QUESTION, opened, question_logits
 from retake_edge import kvc
 from retake_edge.attention import MOST_QUERIES
 from retake_edge.errors import ConfigError
-from retake_edge.evidence import Span, attended_spans, evidence_line, frame_weights
+from retake_edge.evidence import Span, attended_spans, evidence_line, frame_weights, without_sinks
 from retake_edge.kvc import Capture, cells_used
 from retake_edge.pictures import save_frames
 from retake_edge.scene import Scene, Segment, render_frame, write_video
@@ -98,9 +98,38 @@ def test_spans_of_any_attention_are_apart_sorted_and_within_the_video(seed):
         assert span.weight == pytest.approx(float(weights[inside].sum()), abs=1e-6)
 
 
-def test_the_line_tells_spans_in_order_of_time():
-    spans = [Span(241.0, 249.9, 0.6, (241.0,)), Span(36.0, 36.9, 0.3, (36.0,))]
-    assert evidence_line(spans) == "evidence  0:36  4:01-4:09"
+def test_spans_beside_each_other_are_one():
+    spans = spans_of(even(100, f10=0.4, f12=0.3))
+    assert [(span.start_s, span.end_s) for span in spans] == [(20.0, 26.0)]
+    assert spans[0].weight == pytest.approx(0.7, abs=0.01)
+    assert len(spans_of(even(100, f10=0.4, f13=0.3))) == 2
+
+
+def test_a_small_share_is_not_told_beside_the_first_span():
+    assert len(spans_of(even(100, f10=0.3, f40=0.16))) == 2
+    assert len(spans_of(even(100, f10=0.3, f40=0.14))) == 1
+
+
+def test_what_the_edges_get_whatever_is_asked_is_taken_off():
+    weights, idle = even(50, f0=0.5, f49=0.1, f20=0.25), even(50, f0=0.6, f49=0.1)
+    (span,) = spans_of(without_sinks(weights, idle))
+    assert (span.start_s, span.end_s) == (40.0, 42.0)
+    assert without_sinks(weights, idle).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_an_answer_at_an_edge_stays_where_nothing_else_looks_there():
+    weights, idle = even(50, f0=0.5), even(50, f30=0.3)
+    assert spans_of(without_sinks(weights, idle))[0].start_s == 0.0
+
+
+def test_all_attention_on_a_sink_is_left_as_it_is():
+    weights = np.array([1, 0, 0], np.float32)
+    assert without_sinks(weights, weights).tolist() == [1, 0, 0]
+
+
+def test_the_line_tells_the_heaviest_span_first_with_its_share():
+    spans = [Span(841.0, 849.9, 0.444, (841.0,)), Span(36.0, 36.9, 0.206, (36.0,))]
+    assert evidence_line(spans) == "at 14:01-14:09 (44 %), 0:36 (21 %)"
     assert evidence_line([]) == ""
     assert str(Span(3599.0, 3661.0, 0.1, ())) == "59:59-1:01:01"
 

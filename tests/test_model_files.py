@@ -96,9 +96,7 @@ def test_a_model_alone_is_told_what_it_lacks(tmp_path):
 
 def parts(folder, count=3, name="A-Q4_0"):
     return [
-        model(
-            folder / f"{name}-{i + 1:05d}-of-{count:05d}.gguf", split__no=i, split__count=count
-        )
+        model(folder / f"{name}-{i + 1:05d}-of-{count:05d}.gguf", split__no=i, split__count=count)
         for i in range(count)
     ]
 
@@ -164,7 +162,6 @@ def test_a_model_without_parts_is_refused_by_the_command_line(tmp_path):
 def test_gguf_scripts_copies_of_the_bundled_model_are_known(tmp_path):
     copy = tmp_path / "t.gguf"
     call = ["-m", "gguf.scripts.gguf_new_metadata", "--force", "--general-description", "x"]
-
 
     subprocess.run([sys.executable, *call, str(TINY.model), str(copy)], check=True)
     assert manifest_of(ModelFiles(copy, TINY.mmproj)).frames == TINY.frames

@@ -19,7 +19,7 @@ from retake_edge.cli.ask import ask
 from retake_edge.cli.chat import chat
 from retake_edge.cli.doctor import doctor
 from retake_edge.cli.index import index
-from retake_edge.cli.interrupts import keep_interrupts
+from retake_edge.cli.interrupts import EXIT_INTERRUPTED, handle_interrupts
 from retake_edge.cli.models import models
 from retake_edge.cli.plan import plan
 from retake_edge.cli.pull import pull
@@ -27,8 +27,6 @@ from retake_edge.cli.report import report
 from retake_edge.cli.scene import scene
 from retake_edge.cli.streams import EXIT_READER_GONE, ReaderGone, leave_output, prepare_streams
 from retake_edge.errors import RetakeError
-
-EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     help=retake_edge.__doc__,
@@ -77,7 +75,7 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
-    keep_interrupts()
+    handle_interrupts()
     try:
         prepare_streams()
         try:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retake_edge.cli.answer_block import tell_evidence, tell_facts, write_answer
 from retake_edge.cli.opening import open_session
 from retake_edge.cli.options import VideoRequest, opens_video
 from retake_edge.cli.streams import standard_input
@@ -51,14 +51,14 @@ def ask(
     asked = _questions(question, more or [], questions)
     with open_session(video, request) as session:
         answers = list(_answered(session, asked, show=not as_json))
+        if not as_json:
+            tell_facts(session)
         if save_frames is not None:
             _save_frames(video, answers, save_frames, session)
     if as_json:
         documents = [answer.to_dict() for answer in answers]
         is_single = question is not None and len(documents) == 1
         typer.echo(json.dumps(documents[0] if is_single else documents, indent=2))
-    else:
-        typer.echo(answers[-1].summary(), err=True)
 
 
 def _questions(question: str | None, more: list[str], file: str | None) -> list[str]:
@@ -83,21 +83,13 @@ def _read(file: str) -> str:
 
 
 def _answered(session: Session, questions: list[str], *, show: bool) -> Iterator[Answer]:
-    from retake_edge.evidence import evidence_line
-
     for question in questions:
         if show and len(questions) > 1:
             typer.echo(f"> {question}", err=True)
-        for piece in session.stream(question):
-            if show:
-                sys.stdout.write(piece)
-                sys.stdout.flush()
+        write_answer(session.stream(question), session, show=show)
         answer = session.last_answer()
         if show:
-            typer.echo()
-            line = evidence_line(answer.evidence)
-            if line:
-                typer.echo(line, err=True)
+            tell_evidence(answer)
         yield answer
 
 

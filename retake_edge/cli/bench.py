@@ -67,10 +67,10 @@ def quality(
     from retake_edge.bench.quality import QualitySettings, run_quality
     from retake_edge.bench.quality_report import quality_results
     from retake_edge.bench.run_file import run_file
+    from retake_edge.cli.progress import shown_progress
     from retake_edge.families import manifest_of
     from retake_edge.llama import Model
     from retake_edge.models import resolve_model
-    from retake_edge.progress import progress_bars
     from retake_edge.vision import VisionEncoder
 
     settings = QualitySettings(
@@ -89,7 +89,7 @@ def quality(
     with (
         Model(source.model, n_gpu_layers=n_gpu_layers) as llm,
         VisionEncoder(llm, source.mmproj, n_threads=threads, overview=overview) as encoder,
-        progress_bars() as progress,
+        shown_progress() as progress,
     ):
         result = run_quality(llm, encoder, manifest, contenders, settings, runtime, progress)
     files = {"model": source.model, "mmproj": source.mmproj}
@@ -125,8 +125,8 @@ def text_needle(
     from retake_edge.bench.run_file import run_file
     from retake_edge.bench.text_needle import TextNeedleSettings, run_text_needle
     from retake_edge.bench.text_report import text_results
+    from retake_edge.cli.progress import shown_progress
     from retake_edge.llama import Model
-    from retake_edge.progress import progress_bars
 
     settings = TextNeedleSettings(
         seed=seed,
@@ -139,7 +139,7 @@ def text_needle(
     )
     contenders = parse_contenders(policies)
     runtime = config.RuntimeConfig(n_gpu_layers=n_gpu_layers, n_threads=threads)
-    with Model(model, n_gpu_layers=n_gpu_layers) as llm, progress_bars() as progress:
+    with Model(model, n_gpu_layers=n_gpu_layers) as llm, shown_progress() as progress:
         result = run_text_needle(
             llm,
             contenders,
@@ -215,7 +215,7 @@ def speed(
     from retake_edge.bench.run_file import run_file
     from retake_edge.bench.shapes import shape_of
     from retake_edge.bench.speed import SpeedSettings, run_speed
-    from retake_edge.progress import progress_bars
+    from retake_edge.cli.progress import shown_progress
 
     settings = SpeedSettings(
         keep=keep,
@@ -248,7 +248,7 @@ def speed(
             "model_bytes": pair[0].stat().st_size,
         }
     results = []
-    with progress_bars() as progress:
+    with shown_progress() as progress:
         for n in lengths:
             at_length = replace(settings, n_frames=n)
             results.append(run_speed(model, mmproj, at_length, progress))

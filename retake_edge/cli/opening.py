@@ -23,11 +23,12 @@ def open_session(video: Path, request: VideoRequest, n_reserve: int | None = Non
     A model named by -hf is downloaded before, unless it is there. With --fit the settings are
     changed so that the run fits, which is said on stderr.
     """
+    from retake_edge.cli.progress import shown_progress
     from retake_edge.prefilled import QUESTION_RESERVE
-    from retake_edge.progress import progress_bars
     from retake_edge.session import open_video
 
-    with progress_bars() as progress:
+    model = request.hub or Path(request.model or "").name
+    with shown_progress(video.name, model) as progress:
         source, settings = source_of(video, request, progress), request.settings
         if request.fit:
             settings = _fitted(video, source, request, n_reserve or QUESTION_RESERVE)

@@ -223,9 +223,7 @@ def _options(
     )
 
 
-def _grammar(
-    grammar: str, grammar_file: Path | None, schema: str, schema_file: Path | None
-) -> str:
+def _grammar(grammar: str, grammar_file: Path | None, schema: str, schema_file: Path | None) -> str:
     """The one grammar that was asked for, as GBNF text; '' for none."""
     asked = [value for value in (grammar, grammar_file, schema, schema_file) if value]
     if len(asked) > 1:

@@ -38,14 +38,14 @@ def plan(
     is listed with the changes that make it fit; --fit plans with them.
     """
     from retake_edge.calibration import Calibration
+    from retake_edge.cli.progress import shown_progress
     from retake_edge.fitting import fitted, proposals
     from retake_edge.prefilled import cells_after
-    from retake_edge.progress import progress_bars
     from retake_edge.run_plan import RunPlanner
     from retake_edge.store import SessionStore
     from retake_edge.video import probe_video
 
-    with progress_bars() as progress:
+    with shown_progress() as progress:
         source = source_of(video, request, progress)
     calibration = Calibration(SessionStore(request.cache_dir).cache_dir)
     settings, info, flags = request.settings, probe_video(video), ""
@@ -75,7 +75,7 @@ def _measure(
     """Read the first frames of what is planned, and answer, to learn how fast this machine is."""
     from dataclasses import replace
 
-    from retake_edge.progress import progress_bars
+    from retake_edge.cli.progress import shown_progress
     from retake_edge.session import open_video
 
     sampling = planned.settings.sampling
@@ -85,7 +85,7 @@ def _measure(
     sampling = replace(sampling, end_s=end_s, max_frames=_MEASURED_FRAMES)
     settings = replace(planned.settings, sampling=sampling)
     with (
-        progress_bars() as progress,
+        shown_progress() as progress,
         open_video(
             planned.video.path, source, settings, use_cache=False, progress=progress
         ) as session,

@@ -25,9 +25,9 @@ def pull(
     that was interrupted goes on where it stopped.
     """
     from retake_edge import hub
+    from retake_edge.cli.progress import shown_progress
     from retake_edge.fingerprint import HashCache
     from retake_edge.models import bundled_names, hub_ref, load_manifest
-    from retake_edge.progress import progress_bars
     from retake_edge.store import SessionStore
 
     if model in bundled_names():
@@ -38,7 +38,7 @@ def pull(
         return
     ref = hub_ref(model) or hub.parse_ref(model)
     sha256 = HashCache(SessionStore().cache_dir / "hashes.json").sha256
-    with progress_bars() as progress:
+    with shown_progress() as progress:
         if offline:
             pair, n_fetched = hub.obtain(ref, offline=True, sha256=sha256), 0
         else:
