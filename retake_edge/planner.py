@@ -85,6 +85,7 @@ def plan_frames(manifest: ModelManifest, settings: RetakeConfig, video: VideoInf
         max_frames=sampling.max_frames or manifest.max_frames,
         start_s=sampling.start_s,
         end_s=sampling.end_s,
+        first_s=video.first_s,
     )
     size = manifest.frames.frame_size(video.width_px, video.height_px, n, sampling.long_side_px)
     n_steps = -(-n // manifest.frames.frames_per_step)

@@ -102,7 +102,8 @@ class VideoReader:
     def n_planned(self) -> int:
         """Return how many frames will come (at most)."""
         assert self.info is not None
-        return time_grid(self.info.duration_s, **self._window)[2]  # type: ignore[arg-type]
+        window: dict[str, Any] = {**self._window, "first_s": self.info.first_s}
+        return time_grid(self.info.duration_s, **window)[2]
 
     def _encode(self) -> Iterator[VisionFeatures]:
         assert self.encoder is not None

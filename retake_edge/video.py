@@ -1,11 +1,11 @@
 """Read a video file: probe it and sample its frames by time, in a process apart.
 
-Decoders run on whatever a user downloads, so OpenCV runs in `retake_edge.video_worker` under
+Decoders run on whatever a user downloads, so FFmpeg runs in `retake_edge.video_worker` under
 limits on memory, pixels and time without progress; whatever happens there, the caller gets frames
 or one VideoError. Frames are streamed in batches: memory does not grow with the video's length.
 
-The clock: second 0 is the first video frame, as players count, whatever the container's own
-time stamps start with.
+The clock: second 0 is the container's start, as players count, whatever its own time stamps start
+with. A picture that begins after the sound has its time after that.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class VideoLimits:
     address space beyond its libraries (Linux). `max_pixels`: width x height of a frame.
     """
 
-    no_progress_s: float = 60.0
+    no_progress_s: float = 30.0
     max_memory_bytes: int = 4 << 30
     max_pixels: int = 8192 * 4320
 
@@ -61,12 +61,13 @@ class VideoLimits:
 class VideoInfo:
     """What a video file holds; read off its packets, not only its header.
 
-    `width_px`, `height_px`: stored pixels, after rotation (pixels that are not square stay so).
+    `width_px`, `height_px`: as shown, upright and with square pixels.
     `rotation_deg`: clockwise turn that the file asks for (already applied to frames).
-    `duration_s`: from the first frame to the end of the last. `n_frames`: frames stored.
-    `codec`: the container's four-character code. `fps_nominal`: the header's rate; frames may
+    `duration_s`: from second 0 to the end of the last frame. `n_frames`: frames shown.
+    `codec`: FFmpeg's name of it. `fps_nominal`: the header's rate; frames may
     come at any distance. `frame_s`: median distance of two frames.
     `missing_s`: seconds that the header announces beyond the last frame (a file cut short).
+    `first_s`: when the first frame is shown; sound may begin before it.
     """
 
     path: Path
@@ -79,6 +80,7 @@ class VideoInfo:
     fps_nominal: float
     frame_s: float
     missing_s: float
+    first_s: float = 0.0
 
     @property
     def is_truncated(self) -> bool:
@@ -100,14 +102,23 @@ class FrameBatch:
 
 
 def time_grid(
-    duration_s: float, *, fps: float, max_frames: int | None, start_s: float, end_s: float | None
+    duration_s: float,
+    *,
+    fps: float,
+    max_frames: int | None,
+    start_s: float,
+    end_s: float | None,
+    first_s: float = 0.0,
 ) -> tuple[float, float, int]:
     """Return (start_s, step_s, n) of the sampled times start_s + k * step_s, k < n.
+
+    Times before the first frame, at `first_s`, are left out, but for the last of them.
 
     The step is 1 / fps; where that gives more than `max_frames` times before the end, it is the
     larger step that spreads `max_frames` times evenly over [start, end).
     """
     end_s = duration_s if end_s is None else min(end_s, duration_s)
+    start_s += max(0, math.floor((first_s - start_s) * fps + 1e-6)) / fps
     span_s = max(0.0, end_s - start_s)
     # The end itself is outside, also where the product misses a whole number by rounding.
     n = max(1, math.ceil(span_s * fps - 1e-6))
@@ -146,9 +157,10 @@ def sample_frames(
 ) -> Iterator[FrameBatch]:
     """Yield the frames that are shown at evenly spaced times, as batches of at most `batch_frames`.
 
-    A time t is served by the last frame whose time is <= t + half a frame; a frame that serves
-    several times (a still, or fps above the video's own) comes once. Times spread evenly over
-    [start_s, end_s) when fps would give more than `max_frames`.
+    A time is served by the frame that is on screen then, or that begins a moment later (half a
+    frame, 0.02 s at most). A frame that is held over several times comes at each of them; with
+    fps above the video's own, every frame comes once. Times spread evenly over [start_s, end_s)
+    when fps would give more than `max_frames`.
 
     `target_size` is (width, height), a function from the video's (width, height) and the number of
     sampled times to it, or None for the video's own; `fit` is "stretch" (to that size) or "pad"
@@ -188,8 +200,18 @@ def sample_frames(
                     f"Cannot start {file} at {start_s:g} s: the video is {info.duration_s:.2f} s "
                     "long; choose an earlier start."
                 )
+            if end_s is not None and end_s <= info.first_s:
+                raise VideoError(
+                    f"{file} shows no picture before {info.first_s:.2f} s; choose a later end than "
+                    f"{end_s:g} s."
+                )
             first_s, step_s, n = time_grid(
-                info.duration_s, fps=fps, max_frames=max_frames, start_s=start_s, end_s=end_s
+                info.duration_s,
+                fps=fps,
+                max_frames=max_frames,
+                start_s=start_s,
+                end_s=end_s,
+                first_s=info.first_s,
             )
             width, height = resolve_size(info, n, target_size, limits)
             grid = {"start_s": first_s, "step_s": step_s, "n": n}

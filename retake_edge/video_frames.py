@@ -77,7 +77,8 @@ def parts(
             if held is not None:
                 is_next = time_s - held_s < NEXT_FRAMES * index.gap_s
                 until_s = time_s if is_next else index.after(held_s)
-                for give_s in goal.serve(held_s, min(until_s, time_s), is_first):
+                given = goal.serve(held_s, min(until_s, time_s), is_first)
+                for give_s in chain(given, goal.complete_pair(time_s)):
                     yield give_s, Shown(held, before, frame)
                 is_first = False
                 if goal.next >= goal.n:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# A picture that stays is given again no sooner than this, however many times are sampled.
-HELD_S = 0.5
+# Pictures that usually stay longer than this are slides, not frames.
+MAX_FRAME_S = 0.5
 
 
 @dataclass
@@ -15,14 +15,18 @@ class Goal:
     """The evenly spaced times still to be served: start_s + next * step_s for next < n.
 
     `slack_s`: how much later than a time its picture may begin. `last_s`: the time given last.
+    `n_given`: times given by this goal. `frame_s`: for so long a frame usually stays; only one that
+    stays longer is given again.
     """
 
     start_s: float
     step_s: float
     n: int
     slack_s: float
+    frame_s: float = 0.0
     next: int = 0
     n_missed: int = 0
+    n_given: int = 0
     last_s: float = -math.inf
 
     @property
@@ -49,6 +53,7 @@ class Goal:
         self.next = self.first_from(first_s - self.step_s + 1e-9)
         if after_s is not None:
             self.last_s = after_s
+            self.next = self.first_from(after_s - min(self.slack_s, self.step_s / 2)) + 1
 
     def wants(self, from_s: float, until_s: float) -> bool:
         """Is a picture wanted that is shown from `from_s` until `until_s`?"""
@@ -65,13 +70,27 @@ class Goal:
             at = self.first_from(from_s - self.slack_s)
             self.n_missed += at - self.next
             self.next = at
-        is_new = from_s > self.last_s
+        pause_s = self.frame_s if self.step_s < self.frame_s <= MAX_FRAME_S else 0.0
         while self.next < self.n and self.time_s < until_s - self.slack_s:
             wanted_s = self.time_s
             self.next += 1
-            own_s = from_s if from_s > wanted_s - self.step_s else wanted_s
-            give_s = own_s if is_new else wanted_s
-            pause_s = 0.0 if is_new else max(self.step_s, HELD_S) - 2 * self.slack_s - 1e-9
-            if give_s > self.last_s and give_s - self.last_s >= pause_s:
-                self.last_s, is_new = give_s, False
-                yield give_s
+            is_own = from_s > max(wanted_s - self.step_s, self.last_s)
+            if is_own or wanted_s - self.last_s >= pause_s:
+                yield from self._give(from_s if is_own else wanted_s)
+
+    def complete_pair(self, until_s: float) -> Iterator[float]:
+        """Yield the next wanted time if it is the second of a pair and nothing is shown until then.
+
+        So a pair never joins the pictures on both sides of a gap; the time counts as missed.
+        """
+        if self.n_given % 2 and self.next < self.n and self.time_s < until_s - self.slack_s:
+            self.next += 1
+            self.n_missed += 1
+            yield from self._give(self.start_s + (self.next - 1) * self.step_s)
+
+    def _give(self, time_s: float) -> Iterator[float]:
+        """Yield a time if it lies behind the one given last."""
+        if time_s > self.last_s:
+            self.last_s = time_s
+            self.n_given += 1
+            yield time_s

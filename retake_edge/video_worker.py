@@ -12,6 +12,7 @@ pictures are far apart.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import struct
@@ -143,6 +144,7 @@ def describe(film: Film, index: FrameIndex, frame: Any) -> dict[str, object]:
         "codec": film.stream.codec_context.name,
         "fps_nominal": 1.0 / film.frame_s,
         "missing_s": index.missing_s,
+        "first_s": max(0.0, index.times_s[0]),
     }
 
 
@@ -156,7 +158,8 @@ def decode(path: str, index: FrameIndex, channel: Channel, plan: dict[str, Any])
     """Send the pictures that are shown at the planned times, in batches."""
     import numpy as np
 
-    goal = Goal(plan["start_s"], plan["step_s"], plan["n"], min(index.gap_s / 2, MAX_SLACK_S))
+    slack_s = min(index.gap_s / 2, MAX_SLACK_S)
+    goal = Goal(plan["start_s"], plan["step_s"], plan["n"], slack_s, index.gap_s)
     goal.begin(index.times_s[0], plan["after_s"])
     frames: list[Any] = []
     times_s: list[float] = []
@@ -178,6 +181,7 @@ def decode(path: str, index: FrameIndex, channel: Channel, plan: dict[str, Any])
         if shown.frame is not last:
             check_size(shown.frame.width, shown.frame.height, plan["max_pixels"])
             last, picture = shown.frame, finished(shown, plan)
+            gc.collect()  # a frame and its side data hold each other, and 3 MB or more
         frames.append(picture)
         times_s.append(time_s)
         if len(frames) == plan["batch_frames"]:
@@ -248,6 +252,7 @@ def serve(request: dict[str, Any], channel: Channel, commands: BinaryIO) -> None
     import cv2
 
     cv2.setNumThreads(1)
+    gc.freeze()  # what is loaded now stays: collecting looks at frames alone
     limit_memory(request["max_memory_bytes"])
     path = request["path"]
     with open_film(path) as film:

@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -226,9 +227,33 @@ def test_a_held_picture_is_given_at_each_wanted_time() -> None:
     assert goal.n_missed == 0
 
 
-def test_a_held_picture_is_given_no_more_often_than_twice_a_second() -> None:
-    goal = Goal(start_s=0.0, step_s=0.1, n=20, slack_s=0.0)
-    assert list(goal.serve(0.0, 2.0, is_first=True)) == pytest.approx([0.0, 0.5, 1.0, 1.5])
+def test_a_pair_does_not_join_the_pictures_on_both_sides_of_a_gap() -> None:
+    goal = Goal(start_s=0.0, step_s=1.0, n=12, slack_s=0.02)
+    given = [*goal.serve(0.0, 2.5, is_first=True), *goal.complete_pair(8.0)]
+    given += goal.serve(8.0, 12.0, is_first=False)
+    assert given == [0.0, 1.0, 2.0, 3.0, 8.0, 9.0, 10.0, 11.0]
+    assert goal.n_missed == 5
+
+
+def test_times_before_the_first_picture_are_not_planned() -> None:
+    """A picture that begins 5.2 s after the sound also serves the last time before it."""
+    window = {"fps": 2.0, "start_s": 0.0, "end_s": None, "first_s": 5.2}
+    assert time_grid(9.0, max_frames=None, **window) == (5.0, 0.5, 8)  # type: ignore[arg-type]
+    assert time_grid(9.0, max_frames=4, **window) == (5.0, 1.0, 4)  # type: ignore[arg-type]
+
+
+def test_memory_does_not_grow_with_the_frames_that_are_sampled(tmp_path: Path) -> None:
+    path = tmp_path / "large.mp4"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height = 1920, 1080
+        for _ in range(120):
+            frame = av.VideoFrame(1920, 1080, "yuv420p")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    limits = VideoLimits(max_memory_bytes=300 << 20)  # the frames are 373 MB
+    batches = sample_frames(path, fps=25, target_size=(32, 18), limits=limits)
+    assert sum(len(batch.frames) for batch in batches) == 120
 
 
 def test_jumping_to_key_frames_gives_the_frames_of_plain_decoding() -> None:

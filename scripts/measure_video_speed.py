@@ -1,0 +1,125 @@
+"""Time the sampling of long videos against the ffmpeg command line, and write a run file.
+
+    python scripts/measure_video_speed.py benchmarks/video-speed.json --hours 1
+
+Each codec's film is a short clip of 1080p, looped without encoding it again. For each, in turn:
+`ffmpeg -vf fps=...,scale=...` writing raw RGB frames, this package sampling the same number of
+frames, and this package sampling few of them, far apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from retake_edge.bench.run_file import run_file, write_run_file
+from retake_edge.video import sample_frames
+
+ENCODERS = {
+    "h264": ["-c:v", "libx264", "-preset", "veryfast"],
+    "hevc": ["-c:v", "libx265", "-preset", "superfast", "-x265-params", "log-level=error"],
+    "av1": ["-c:v", "libsvtav1", "-preset", "12"],
+}
+CLIP_S, FPS = 20, 24
+
+
+def make_film(folder: Path, codec: str, seconds: float) -> Path:
+    """Return a film of a test picture, encoded once and looped to its length."""
+    clip, film = folder / f"clip_{codec}.mp4", folder / f"film_{codec}_{seconds:g}.mp4"
+    if not clip.exists():
+        source = f"testsrc2=size=1920x1080:rate={FPS}:duration={CLIP_S}"
+        coded = [*ENCODERS[codec], "-pix_fmt", "yuv420p"]
+        ffmpeg("-f", "lavfi", "-i", source, *coded, str(clip))
+    if not film.exists():
+        n_loops = max(0, round(seconds / CLIP_S) - 1)
+        ffmpeg("-stream_loop", str(n_loops), "-i", str(clip), "-c", "copy", str(film))
+    return film
+
+
+def ffmpeg(*arguments: str) -> None:
+    command = ["ffmpeg", "-v", "error", "-y", *arguments]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+def time_ffmpeg(film: Path, seconds: float, n: int, size: tuple[int, int]) -> float:
+    """Return the seconds that ffmpeg takes to write `n` raw frames."""
+    began_s = time.monotonic()
+    picture = f"fps={n / seconds:.9f},scale={size[0]}:{size[1]}"
+    raw = ["-an", "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]
+    ffmpeg("-i", str(film), "-vf", picture, *raw)
+    return round(time.monotonic() - began_s, 2)
+
+
+def time_ours(film: Path, n: int, size: tuple[int, int]) -> dict[str, Any]:
+    """Sample in a process of its own: seconds, frames, and the decoder's peak memory."""
+    command = [sys.executable, __file__, "--one", str(film), str(n), *map(str, size)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def one(path: str, n: int, width: int, height: int) -> None:
+    """Sample one film and print what it took."""
+    began_s = time.monotonic()
+    batches = sample_frames(path, fps=1000.0, max_frames=n, target_size=(width, height))
+    n_frames = sum(len(batch.frames) for batch in batches)
+    took_s = time.monotonic() - began_s
+    peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(json.dumps({"s": round(took_s, 2), "n_frames": n_frames, "peak_mib": round(peak_mib)}))
+
+
+def measure(film: Path, codec: str, seconds: float, options: argparse.Namespace) -> dict[str, Any]:
+    """Return one codec's figures."""
+    size = (options.width, options.height)
+    ours = time_ours(film, options.frames, size)
+    far = time_ours(film, options.far_frames, size)
+    every_s = time_ffmpeg(film, seconds, options.frames, size)
+    return {
+        "codec": codec,
+        "film_s": seconds,
+        "ffmpeg_s": every_s,
+        "ours_s": ours["s"],
+        "ours_to_ffmpeg": round(ours["s"] / every_s, 3),
+        "n_frames": ours["n_frames"],
+        "peak_mib": ours["peak_mib"],
+        "far_s": far["s"],
+        "far_speedup": round(every_s / far["s"], 2),
+        "n_far_frames": far["n_frames"],
+        "far_peak_mib": far["peak_mib"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--hours", type=float, default=1.0)
+    parser.add_argument("--codecs", nargs="+", choices=ENCODERS, default=list(ENCODERS))
+    parser.add_argument("--frames", type=int, default=2048)
+    parser.add_argument("--far-frames", type=int, default=128)
+    parser.add_argument("--width", type=int, default=448)
+    parser.add_argument("--height", type=int, default=252)
+    parser.add_argument("--keep", type=Path, help="keep the films in this folder")
+    options = parser.parse_args()
+    seconds = options.hours * 3600
+    with tempfile.TemporaryDirectory() as made:
+        folder = options.keep or Path(made)
+        films = {codec: make_film(folder, codec, seconds) for codec in options.codecs}
+        rows = [measure(film, codec, seconds, options) for codec, film in films.items()]
+    for row in rows:
+        print(json.dumps(row))
+    settings = {"size_px": [options.width, options.height], "source_fps": FPS, "pixels": "1080p"}
+    write_run_file(run_file("video-speed", settings, {}, {"films": rows}), options.out)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        one(sys.argv[2], *map(int, sys.argv[3:6]))
+    else:
+        main()
