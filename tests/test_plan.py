@@ -143,7 +143,7 @@ def test_what_a_card_cannot_hold_stays_in_this_machines_memory(video, monkeypatc
     with RunPlanner(MODEL, cells_after(config)) as planner:
         host, card = planner.plan(video, config).memory
         assert (host.vision, card.device, card.fits) == (0, "GPU0", False) and card.vision > 0
-        assert card.needed == 56 * MIB + card.vision + card.vision_compute
+        assert card.needed == 56 * MIB + card.vision + card.vision_compute + card.work
         with pytest.raises(MemoryBudgetError, match=r"GPU0's memory .* 40.0 MiB are available"):
             planner.reckoned(video, config)
         layers = next(p for p in proposals(planner, video, config) if "-ngl" in p.flags)
@@ -153,7 +153,7 @@ def test_what_a_card_cannot_hold_stays_in_this_machines_memory(video, monkeypatc
 
 def test_the_tower_alone_leaves_a_card_that_holds_the_rest(video, monkeypatch):
     config = settings()
-    monkeypatch.setattr("retake_edge.memory_plan.model_buffers", graphics_card(56 * MIB))
+    monkeypatch.setattr("retake_edge.memory_plan.model_buffers", graphics_card(56 * MIB + MIB // 8))
     with RunPlanner(MODEL, cells_after(config)) as planner:
         found = fitted(planner, video, config)
         assert found.flags == "--no-mmproj-offload"
