@@ -33,6 +33,8 @@ ERRORS = {
     "undecodable": "No frame of {path} can be decoded (codec {codec}): the file is damaged or its "
     "decoder is missing; re-encode it, for example with "
     "ffmpeg -i IN -c:v libx264 OUT.mp4.",
+    "webp": "{path} cannot be decoded: it is an animated WebP, which FFmpeg does not "
+    "read, or damaged; convert it to GIF or MP4.",
     "too_large": "The frames of {path} have {width_px}x{height_px} pixels, above the limit of "
     "{max_pixels} pixels; scale the video down or raise max_pixels.",
     "memory": "Decoding {path} needs more than the limit of {max_memory_bytes} bytes; scale the "

@@ -9,6 +9,8 @@ such jumps. A single time stamp far from both its neighbours is replaced.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any
 
 # Demuxers that read one file and nothing else: no playlists, no image sequences, no devices.
@@ -35,16 +37,18 @@ class Film:
     def __init__(self, path: str, n_threads: int = 1) -> None:
         import av
 
-        # Names with a percent sign are no pattern: only demuxers of single files are allowed.
-        options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
-        self.container: Any = av.open(path, options=options, metadata_errors="replace")
-        try:
+        options = {"protocol_whitelist": "none", "format_whitelist": CONTAINERS}
+        with ExitStack() as opened:
+            file = opened.enter_context(open(path, "rb", buffering=0))
+            # FFmpeg gets the bytes, not the name: that is no pattern and no protocol, then, tells
+            # nothing about what is inside, and no other file can be opened.
+            source = SimpleNamespace(read=file.read, seek=file.seek, tell=file.tell)
+            self.container: Any = av.open(source, options=options, metadata_errors="replace")
+            opened.callback(self.container.close)
             self.stream = best_stream(self.container)
             self.stream.codec_context.thread_count = n_threads
             self.stream.codec_context.thread_type = "AUTO"
-        except BaseException:
-            self.container.close()
-            raise
+            self.opened = opened.pop_all()
         self.tick_s = float(self.stream.time_base)
         self.zero_s = (self.container.start_time or 0) / 1_000_000
         rate = self.stream.average_rate or self.stream.guessed_rate
@@ -60,7 +64,7 @@ class Film:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.container.close()
+        self.opened.close()
 
     @property
     def counts_frames(self) -> bool:
@@ -73,7 +77,7 @@ class Film:
 
     def time_s(self, pts: int | None) -> float | None:
         """Return a time stamp in seconds after the start."""
-        return None if pts is None else pts * self.tick_s - self.zero_s
+        return None if pts is None else round(pts * self.tick_s - self.zero_s, 6)
 
     def seek(self, time_s: float) -> None:
         """Go to the key frame at or before a time."""

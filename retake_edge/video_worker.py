@@ -265,7 +265,8 @@ def serve(request: dict[str, Any], channel: Channel, commands: BinaryIO) -> None
     with open_film(path) as film:
         first = next(decoded(film, index, Goal(0.0, 1.0, 1, 0.0), channel.beat), None)
         if first is None:
-            raise WorkerError("undecodable", codec=film.stream.codec_context.name)
+            codec = film.stream.codec_context.name
+            raise WorkerError("webp" if codec == "webp" else "undecodable", codec=codec)
         aspect = Fraction(film.stream.sample_aspect_ratio or 1)
         info = describe(film, index, first[1])
         del first

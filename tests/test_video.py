@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -240,6 +241,22 @@ def test_times_before_the_first_picture_are_not_planned() -> None:
     window = {"fps": 2.0, "start_s": 0.0, "end_s": None, "first_s": 5.2}
     assert time_grid(9.0, max_frames=None, **window) == (5.0, 0.5, 8)  # type: ignore[arg-type]
     assert time_grid(9.0, max_frames=4, **window) == (5.0, 1.0, 4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "b.png", "c.webp", "-%03d.png", "no_name", "d.mp4"])
+def test_a_still_picture_is_a_video_of_one_frame(name: str, tmp_path: Path) -> None:
+    picture = np.full((48, 64, 3), (200, 30, 10), np.uint8)  # BGR: blue
+    kind = Path(name).suffix if name[0] in "abc" else ".png"
+    cv2.imencode(kind, picture)[1].tofile(tmp_path / name)
+    [batch] = sample_frames(tmp_path / name, fps=2)
+    assert batch.times_s.tolist() == [0.0]
+    assert np.abs(batch.frames[0].mean((0, 1)) - (10, 30, 200)).max() < 4
+
+
+def test_a_name_says_nothing_about_what_is_inside(tmp_path: Path) -> None:
+    path = tmp_path / "a b:%03d.png"
+    path.write_bytes((DATA / "h264.mp4").read_bytes())
+    assert sampled(path, fps=10) == TEN_PER_SECOND
 
 
 def test_memory_does_not_grow_with_the_frames_that_are_sampled(tmp_path: Path) -> None:
