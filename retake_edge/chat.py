@@ -36,8 +36,21 @@ class Conversation:
             pass
         return self.turns[-1]
 
-    def stream(self, question: str) -> Generator[str, None, None]:
+    def recall(self, question: str, text: str) -> Answer:
+        """Take up a turn of an earlier conversation: a question, and the answer it got then.
+
+        Raises:
+            MemoryBudgetError: the conversation fills the cells.
+        """
+        known = self._session.engine.model.tokenize(text)
+        for _ in self.stream(question, known):
+            pass
+        return self.turns[-1]
+
+    def stream(self, question: str, known: list[int] | None = None) -> Generator[str, None, None]:
         """Yield the answer as it is generated; a turn that is not read to its end is forgotten.
+
+        `known`: the answer's tokens, if it was given before.
 
         Raises:
             MemoryBudgetError: the conversation fills the cells; `reset` makes room.
@@ -47,7 +60,7 @@ class Conversation:
         prompt = session.manifest.prompt
         text = prompt.next_question(question) if self.turns else prompt.question(question)
         attention = session.video_attention()
-        tokens = engine.reply(text, self._position, attention)
+        tokens = engine.reply(text, self._position, attention, known)
         yield from session.told(question, tokens, attention)
         answer = session.last_answer()
         self.turns.append(answer)

@@ -266,9 +266,15 @@ class Engine:
             self.go_back(mark)
 
     def reply(
-        self, prompt: str, position: int, attention: AnswerAttention | None = None
+        self,
+        prompt: str,
+        position: int,
+        attention: AnswerAttention | None = None,
+        known: list[int] | None = None,
     ) -> Iterator[int]:
         """Yield the tokens of an answer whose turn starts at `position`, and keep both.
+
+        `known`: the answer as it was given before, in place of a new one.
 
         All of the turn is removed again if the answer is not read to its end. Its cells take one
         position each: the prompt's tokens, and the answer's.
@@ -276,31 +282,34 @@ class Engine:
         Raises:
             MemoryBudgetError: prompt and answer do not fit into the cells that are left.
         """
-        max_tokens = self._settings.generation.max_tokens
+        max_tokens = self._settings.generation.max_tokens if known is None else len(known)
         tokens = self.model.tokenize(prompt)
         n_free = self._context.n_ctx - self.n_cells
         if len(tokens) + max_tokens > n_free:
             raise MemoryBudgetError(
-                f"The next turn needs up to {len(tokens) + max_tokens} KV cells, but this "
-                f"conversation has left {n_free}; start a new one, or lower -n."
+                f"The next turn needs room for up to {len(tokens) + max_tokens} tokens, but this "
+                f"conversation has left room for {n_free}; start a new one, or lower -n."
             )
         is_complete, mark = False, self.mark(position)
         try:
-            yield from self._answer(tokens, position, attention)
+            yield from self._answer(tokens, position, attention, known)
             is_complete = True
         finally:
             if not is_complete:
                 self.go_back(mark)
 
     def _answer(
-        self, tokens: list[int], position: int, attention: AnswerAttention | None
+        self,
+        tokens: list[int],
+        position: int,
+        attention: AnswerAttention | None,
+        known: list[int] | None = None,
     ) -> Iterator[int]:
-        """Decode a prompt and its answer from `position` on."""
+        """Decode a prompt and its answer, drawn or `known`, from `position` on."""
         settings = self._settings.generation
+        n_most = settings.max_tokens if known is None else len(known)
         recorded = (
-            attention.recorded(self._context, len(tokens), settings.max_tokens)
-            if attention
-            else nullcontext()
+            attention.recorded(self._context, len(tokens), n_most) if attention else nullcontext()
         )
         drawn = Sampler(self.model, self.sampler_settings, settings.seed, settings.grammar)
         with drawn as sampler, recorded:
@@ -308,8 +317,8 @@ class Engine:
             self._context.decode_tokens(tokens, position)
             position += len(tokens)
             self.n_cells += len(tokens)
-            for _ in range(settings.max_tokens):
-                token = sampler.draw(self._context)
+            for i in range(n_most):
+                token = sampler.draw(self._context) if known is None else known[i]
                 if self.model.is_end(token):
                     return
                 yield token

@@ -139,7 +139,7 @@ def test_chat_at_a_terminal_prompts_and_remembers_what_was_asked(cache):
     os.close(parent)
     assert process.returncode == 0, err
     assert shown.count(b"> ") >= 3
-    assert "/help shows what else there is" in err
+    assert "/help shows what else there is" in err and "tiny-f32, h264.mp4 0:00-0:03" in err
     history = Path(cache[1], "chat_history").read_text(encoding="utf-8")
     assert QUESTION in history and "/when" in history
 

@@ -16,7 +16,7 @@ import typer
 import retake_edge
 from retake_edge.cli import bench, sessions
 from retake_edge.cli.ask import ask
-from retake_edge.cli.chat import chat
+from retake_edge.cli.chat import ChatCommand, chat
 from retake_edge.cli.doctor import doctor
 from retake_edge.cli.index import index
 from retake_edge.cli.interrupts import EXIT_INTERRUPTED, handle_interrupts
@@ -38,7 +38,7 @@ app = typer.Typer(
 )
 app.command()(ask)
 app.add_typer(bench.app, name="bench")
-app.command()(chat)
+app.command(cls=ChatCommand)(chat)
 app.command()(doctor)
 app.command()(index)
 app.command()(models)

@@ -75,7 +75,7 @@ def facts_line(session: Session) -> str:
     step_s = frame_spacing_s(session)
     line = f"{session.manifest.name}, {name} {clock(start_s)}-{clock(end_s)}"
     if step_s > 0:
-        line += f", a frame every {_seconds(step_s)}"
+        line += f", a frame every {seconds(step_s)}"
     return f"{line} ({_LOOK_CLOSER})" if step_s >= _LONG_S else line
 
 
@@ -100,11 +100,11 @@ def is_verbose() -> bool:
     return logging.getLogger().isEnabledFor(logging.DEBUG)
 
 
-def _seconds(value: float) -> str:
-    """Seconds as people say them: 0.5 s, 2 s, 1 min 30 s."""
+def seconds(value: float) -> str:
+    """Return seconds as people say them: 0.5 s, 2 s, 1 min 30 s."""
     if value < 9.95:
         return f"{value:.1f}".removesuffix(".0") + " s" if value >= 0.095 else f"{value:.2g} s"
-    minutes, seconds = divmod(round(value), 60)
+    minutes, rest = divmod(round(value), 60)
     if not minutes:
-        return f"{seconds} s"
-    return f"{minutes} min {seconds} s" if seconds else f"{minutes} min"
+        return f"{rest} s"
+    return f"{minutes} min {rest} s" if rest else f"{minutes} min"

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
+from retake_edge.cli.answer_block import (
+    facts_line,
+    frame_spacing_s,
+    seconds,
+    tell_evidence,
+    write_answer,
+)
+from retake_edge.cli.interrupts import at_prompt, obeyed
 from retake_edge.cli.opening import open_session
 from retake_edge.cli.options import VideoRequest, opens_video
 from retake_edge.cli.streams import standard_input
@@ -22,45 +33,101 @@ if TYPE_CHECKING:
 _RESERVE = 4096
 _HISTORY_LINES = 1000
 _PROMPT = "> "
+_MOST_TIMES = 12
+_LEAVE = ("/bye", "/exit", "/quit")
+_HOW_TO = "Ask about the video; /help shows what else there is, /bye leaves."
+
+
+class ChatCommand(TyperCommand):
+    """`chat`, where -c without a number goes on with what was saved (with one: --ctx-size)."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the two meanings of -c apart."""
+        told = [
+            "--continue" if arg == "-c" and not after.lstrip("-").isdigit() else arg
+            for arg, after in zip(args, [*args[1:], ""], strict=True)
+        ]
+        return super().parse_args(ctx, told)
 
 
 @opens_video
 def chat(
     video: Annotated[Path, typer.Argument(help="The video file.", show_default=False)],
+    go_on: Annotated[
+        bool, typer.Option("--continue", help="Go on with the chat that /save kept; also plain -c.")
+    ] = False,
     *,
     request: VideoRequest,
 ) -> None:
     """Talk about a video: each question may refer to the answers before it.
 
-    Commands: /frames, /when, /reset, /help, /quit. Ctrl-C ends an answer, Ctrl-D the chat.
+    Commands: /frames, /when, /save, /reset, /help, /bye. Ctrl-C ends an answer, Ctrl-D the chat.
     """
     from retake_edge.chat import Conversation
 
     standard_input()
     with open_session(video, request, _RESERVE) as session:
         is_terminal = sys.stdin.isatty()
+        room = _Room(session, Conversation(session), _saved_file(session, request))
         if is_terminal:
             _load_history(request.cache_dir)
-            typer.echo("Ask about the video; /help shows what else there is.", err=True)
-        _talk(session, Conversation(session), is_terminal=is_terminal)
+            typer.echo(f"{facts_line(session)}\n{_HOW_TO}", err=True)
+        if go_on:
+            _recall(room)
+        _talk(room, is_terminal=is_terminal)
 
 
-def _talk(session: Session, conversation: Conversation, *, is_terminal: bool) -> None:
+@dataclass(frozen=True)
+class _Room:
+    """What a chat's commands work on; `saved`: where /save writes, None with --no-cache."""
+
+    session: Session
+    conversation: Conversation
+    saved: Path | None
+
+
+def _saved_file(session: Session, request: VideoRequest) -> Path | None:
+    from retake_edge.saved_chats import chat_file
+    from retake_edge.store import SessionStore
+
+    if not session.saved.key:
+        return None
+    return chat_file(SessionStore(request.cache_dir).cache_dir, session.saved.key)
+
+
+def _recall(room: _Room) -> None:
+    """Take up the saved conversation, and show it."""
+    from retake_edge.saved_chats import load_turns
+
+    if room.saved is None:
+        raise ConfigError("No conversation is saved with --no-cache, so none can be gone on with.")
+    for question, answer in load_turns(room.saved):
+        typer.echo(f"{_PROMPT}{question}\n{answer}", err=True)
+        room.conversation.recall(question, answer)
+
+
+def _talk(room: _Room, *, is_terminal: bool) -> None:
     while (line := _read_line(is_terminal)) is not None:
         text = line.strip()
-        if text == "/quit":
+        command = text.partition(" ")[0].lower()
+        if command in _LEAVE:
             return
-        if text.startswith("/"):
-            _COMMANDS.get(text, _unknown)(session, conversation)
+        if command.startswith("/"):
+            _COMMANDS.get(command, _unknown)(room)
         elif text:
-            _answer(conversation, text, is_terminal=is_terminal)
+            _answer(room, text, is_terminal=is_terminal)
 
 
 def _read_line(is_terminal: bool) -> str | None:
     """The next line; None at the end."""
     while True:
         try:
-            return _typed() if is_terminal else _piped()
+            with at_prompt() if is_terminal else nullcontext():
+                return _typed() if is_terminal else _piped()
+        except KeyboardInterrupt:
+            if not is_terminal:
+                raise
+            typer.echo()  # the line is cleared, and another one begun
         except EOFError:
             if is_terminal:
                 typer.echo()
@@ -85,70 +152,96 @@ def _piped() -> str:
     return decoded("The line", line)
 
 
-def _answer(conversation: Conversation, question: str, *, is_terminal: bool) -> None:
-    stream = conversation.stream(question)
+def _answer(room: _Room, question: str, *, is_terminal: bool) -> None:
+    from contextlib import closing
+
     try:
-        for piece in stream:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
+        with closing(room.conversation.stream(question)) as stream:
+            write_answer(stream, room.session)
     except KeyboardInterrupt:
-        stream.close()
         if not is_terminal:
             raise
-        typer.echo("\n(stopped; this turn is forgotten)", err=True)
+        obeyed()
+        typer.echo("(stopped; this turn is forgotten)", err=True)
         return
     except MemoryBudgetError as error:
         # The video is still there and a conversation can begin anew: no reason to leave.
         typer.echo(f"error: {error} /reset starts a new one.", err=True)
         return
-    typer.echo()
+    if is_terminal:
+        tell_evidence(room.conversation.turns[-1])
 
 
-def _frames(session: Session, conversation: Conversation) -> None:
+def _frames(room: _Room) -> None:
     from retake_edge.clock import clock
 
-    video, times_s = session.video, session.map.frame_times_s
-    key_times = [clock(time_s) for time_s in times_s[session.map.pivot_share > 0]]
-    typer.echo(
-        f"{video.n_frames} frames from {clock(times_s[0])} to {clock(times_s[-1])}; "
-        f"{video.n_cells_kept} of {video.n_cells_before} KV cells kept"
-    )
-    typer.echo("keyframes  " + " ".join(dict.fromkeys(key_times)))
+    session = room.session
+    times_s = session.map.frame_times_s
+    key_times = list(dict.fromkeys(map(clock, times_s[session.map.pivot_share > 0])))
+    line = f"{session.video.n_frames} frames from {clock(times_s[0])} to {clock(times_s[-1])}"
+    if step_s := frame_spacing_s(session):
+        line += f", one every {seconds(step_s)}"
+    typer.echo(line)
+    if key_times:
+        every = -(-len(key_times) // _MOST_TIMES)
+        shown = " ".join(key_times[::every])
+        typer.echo(f"most change at {shown}" + (" ..." if every > 1 else ""))
 
 
-def _when(session: Session, conversation: Conversation) -> None:
+def _when(room: _Room) -> None:
     from retake_edge.evidence import evidence_line
 
-    if not conversation.turns:
+    turns = room.conversation.turns
+    if not turns:
         typer.echo("Nothing has been answered yet.")
         return
-    line = evidence_line(conversation.turns[-1].evidence)
-    typer.echo(line or "The last answer looked nowhere in particular.")
+    typer.echo(evidence_line(turns[-1].evidence) or "The last answer looked nowhere in particular.")
 
 
-def _reset(session: Session, conversation: Conversation) -> None:
-    conversation.reset()
+def _save(room: _Room) -> None:
+    from retake_edge.saved_chats import save_turns
+
+    turns = [(turn.question, turn.text) for turn in room.conversation.turns]
+    if room.saved is None:
+        typer.echo("error: Nothing is saved with --no-cache.", err=True)
+    elif not turns:
+        typer.echo("Nothing has been answered yet, so there is nothing to save.", err=True)
+    else:
+        try:
+            save_turns(room.saved, turns)
+        except ConfigError as error:
+            typer.echo(f"error: {error}", err=True)
+            return
+        typer.echo("saved; 'retake-edge chat VIDEO -c' goes on with it", err=True)
+
+
+def _reset(room: _Room) -> None:
+    room.conversation.reset()
     typer.echo("The conversation starts anew.", err=True)
 
 
-def _help(session: Session, conversation: Conversation) -> None:
+def _help(room: _Room) -> None:
     typer.echo(
         "/frames  which frames were seen\n"
         "/when    where in the video the last answer looked\n"
+        "/save    keep this conversation; retake-edge chat VIDEO -c goes on with it\n"
         "/reset   forget the conversation, not the video\n"
-        "/quit    leave"
+        "/bye     leave, as /exit, /quit and Ctrl-D\n"
+        "Ctrl-C clears the line, and stops an answer."
     )
 
 
-def _unknown(session: Session, conversation: Conversation) -> None:
+def _unknown(room: _Room) -> None:
     typer.echo("There is no such command; /help shows them.", err=True)
 
 
-_COMMANDS: dict[str, Callable[[Session, Conversation], None]] = {
+_COMMANDS: dict[str, Callable[[_Room], None]] = {
     "/frames": _frames,
     "/when": _when,
+    "/save": _save,
     "/reset": _reset,
     "/help": _help,
+    "/?": _help,
 }
 
 
