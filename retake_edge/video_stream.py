@@ -43,7 +43,7 @@ class Film:
             # FFmpeg gets the bytes, not the name: that is no pattern and no protocol, then, tells
             # nothing about what is inside, and no other file can be opened.
             source = SimpleNamespace(read=file.read, seek=file.seek, tell=file.tell)
-            self.container: Any = av.open(source, options=options, metadata_errors="replace")
+            self.container: Any = av.open(source, "r", options=options, metadata_errors="replace")
             opened.callback(self.container.close)
             self.stream = best_stream(self.container)
             self.stream.codec_context.thread_count = n_threads
