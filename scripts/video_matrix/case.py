@@ -45,9 +45,11 @@ class Truth:
 class Case:
     """One file, `name`, made in a folder of its own by `steps`.
 
-    `mark`: words that change how it is compared (see `compare`): "interlaced", "gray", "hdr",
-    "damaged" (warnings may come, pictures may be hurt), "refused" (exit 3 is right), "wild"
-    (ffmpeg itself shows another time than a player: the drawn numbers alone are compared).
+    `mark`: words that change how it is compared (see `compare`): "interlaced"; "gray"; "hdr" (ffmpeg
+    shows such colours pale, so that PSNR is not asked for); "still" (no length); "damaged" (warnings
+    may come, and pictures are compared with ffmpeg's alone); "length" (only ffmpeg says how much is
+    left); "refused" (exit 3 is right); "wild" (ffmpeg itself shows other times than were drawn: the
+    numbers alone are compared); "once" (no samples far apart).
     `min_psnr_db`: against ffmpeg's own picture. `blur`: how far a number read may be off.
     """
 

@@ -71,7 +71,8 @@ def older() -> list[Case]:
         case("svq1.mov", "-c:v svq1 -q:v 2", min_psnr_db=30.0),
         case("cinepak.avi", "-i src:24:0:24 -c:v cinepak", truth=even(24, 24)),
         case("cinepak.mov", "-i src:24:0:24 -c:v cinepak", truth=even(24, 24)),
-        case("rpza.mov", "-c:v rpza", mark="keys"),
+        # Its encoder marks every frame as a key frame, and most are none.
+        case("rpza.mov", "-c:v rpza", mark="once"),
         case("msvideo1.avi", "-c:v msvideo1"),
         case("mpeg1_24fps.mpg", f"-i src:24:0:100 {MPEG1}", **rate24),
         case(
