@@ -116,6 +116,8 @@ def decoded(film: Film, index: FrameIndex, goal: Goal, beat: Beat) -> Iterator[t
     last_s, n = -math.inf, 0
     for packet in chain(film.packets(beat), [None]):
         skips = may_skip and packet is not None and not needs(film, index, goal, packet)
+        if skips and film.is_intra:
+            continue
         context.skip_frame = "NONREF" if skips else "DEFAULT"
         try:
             frames = context.decode(packet)
@@ -138,6 +140,6 @@ def decoded(film: Film, index: FrameIndex, goal: Goal, beat: Beat) -> Iterator[t
 def needs(film: Film, index: FrameIndex, goal: Goal, packet: Any) -> bool:
     """Whether the picture of a packet is wanted, or may be."""
     time_s = film.time_s(packet.pts)
-    if time_s is None or packet.is_keyframe:
+    if time_s is None or (packet.is_keyframe and not film.is_intra):
         return True
     return goal.wants(time_s - index.gap_s, index.after(time_s) + index.gap_s)

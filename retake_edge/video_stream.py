@@ -57,6 +57,7 @@ class Film:
         self.may_join = av.format.Flags.ts_discont in flags
         # Elsewhere a packet that is read after a jump has the time it has without.
         self.seeks_truly = self.container.format.name != "mpeg"
+        self.is_intra = bool(self.stream.codec_context.codec.intra_only)
         self.is_bare = av.format.Flags.no_timestamps in flags
         self.was_joined = False
 

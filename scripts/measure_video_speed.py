@@ -1,10 +1,11 @@
 """Time the sampling of long videos against the ffmpeg command line, and write a run file.
 
-    python scripts/measure_video_speed.py benchmarks/video-speed.json --hours 1
+    python scripts/measure_video_speed.py benchmarks/video-speed.json --minutes 60 --frames 2048
 
 Each codec's film is a short clip of 1080p, looped without encoding it again. For each, in turn:
 `ffmpeg -vf fps=...,scale=...` writing raw RGB frames, this package sampling the same number of
-frames, and this package sampling few of them, far apart.
+frames, and this package sampling few of them, far apart. Codecs that the run file
+has already and that are not measured now stay in it.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def measure(film: Path, codec: str, seconds: float, options: argparse.Namespace)
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--hours", type=float, default=1.0)
+    parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--codecs", nargs="+", choices=ENCODERS, default=list(ENCODERS))
     parser.add_argument("--frames", type=int, default=2048)
     parser.add_argument("--far-frames", type=int, default=128)
@@ -107,11 +108,14 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=252)
     parser.add_argument("--keep", type=Path, help="keep the films in this folder")
     options = parser.parse_args()
-    seconds = options.hours * 3600
+    seconds = options.minutes * 60
     with tempfile.TemporaryDirectory() as made:
         folder = options.keep or Path(made)
         films = {codec: make_film(folder, codec, seconds) for codec in options.codecs}
         rows = [measure(film, codec, seconds, options) for codec, film in films.items()]
+    if options.out.exists():
+        old = json.loads(options.out.read_text())["films"]
+        rows = [row for row in old if row["codec"] not in options.codecs] + rows
     for row in rows:
         print(json.dumps(row))
     settings = {"size_px": [options.width, options.height], "source_fps": FPS, "pixels": "1080p"}
