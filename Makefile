@@ -3,6 +3,8 @@
 #
 #   make demo      asks a question about the bundled video
 #   make test      ruff, mypy, pytest
+#   make device-check  runs the native tests, the golden data and questions on the GPU that the build
+#                  sees (or the CPU), and counts; GOLDEN="DIR ..." names more golden data
 #   make parity    makes the model families' goldens anew with torch and transformers, in a .venv of
 #                  their own, and compares them with tests/golden/families
 #   make           set-up alone: .venv, dependencies, patched llama.cpp, the package (editable)
@@ -43,7 +45,7 @@ PIP_BUILD := $(PIP_INSTALL) --no-build-isolation
 NATIVE_INPUTS := CMakeLists.txt scripts/fetch_llama_cpp.py scripts/apply_patches.py \
     scripts/take_bindings.py $(wildcard cpp_patches/*) $(wildcard cpp_patches/src/*)
 
-.PHONY: build demo test lint unit parity install clean FORCE
+.PHONY: build demo test lint unit device-check parity install clean FORCE
 .DELETE_ON_ERROR:
 
 build: $(DONE)/package
@@ -56,6 +58,9 @@ test: lint unit
 lint: build
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
+
+device-check: build
+	$(BIN)/python scripts/device_check.py $(GOLDEN)
 
 unit: build
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retake_edge.errors import NativeError, VideoError
+from retake_edge.vulkan_driver import MESA_FIXED, faulty_mesa
 
 if TYPE_CHECKING:
     from retake_edge.devices import Device
@@ -70,12 +71,21 @@ def cpu_check(machine: Set[str] | None, library: Set[str]) -> Check:
     return Check("cpu", OK, _list(library) or "no special instructions", facts=facts)
 
 
-def backends_check(found: Sequence[Device], backends: Sequence[str], cards: Set[str]) -> Check:
-    """Compare the machine's graphics cards with what the library can use and does find."""
+def backends_check(
+    found: Sequence[Device],
+    backends: Sequence[str],
+    cards: Set[str],
+    drivers: Sequence[str] = (),
+) -> Check:
+    """Compare the machine's graphics cards with what the library can use and does find.
+
+    `drivers`: Vulkan's, as they name themselves.
+    """
     facts = {
         "backends": list(backends),
         "devices": [vars(device) for device in found],
         "cards": sorted(cards),
+        "vulkan_drivers": list(drivers),
     }
     gpus = [device for device in found if device.is_gpu]
     built = ", ".join(backends)
@@ -87,6 +97,11 @@ def backends_check(found: Sequence[Device], backends: Sequence[str], cards: Set[
     memory = [f"{size(d.free_bytes)} of {size(d.total_bytes)} free" for d in gpus]
     told = [f"{d.name} ({d.description}, {m})" for d, m in zip(gpus, memory, strict=True)]
     text = f"{built}; {', '.join(told)}"
+    mesa = faulty_mesa(drivers) if any(d.backend == "Vulkan" for d in gpus) else ""
+    if mesa:
+        text += f"; {mesa} frees memory twice under ggml's Vulkan code, which ends the process"
+        advice = f"take Mesa {MESA_FIXED} or later, or keep to the CPU with -ngl 0"
+        return Check("backends", WARNING, text, advice, facts=facts)
     if any(d.total_bytes and d.free_bytes < LOW_GPU_MEMORY_BYTES for d in gpus):
         advice = "end other programs that use the GPU, or keep layers off it with -ngl"
         text += "; hardly any memory is left"

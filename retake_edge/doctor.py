@@ -137,8 +137,11 @@ def _cpu() -> Check:
 
 def _backends() -> Check:
     from retake_edge import devices
+    from retake_edge.vulkan_driver import drivers
 
-    return backends_check(devices.devices(), devices.backends(), devices.graphics_cards())
+    built = devices.backends()
+    found = drivers() if "Vulkan" in built else []
+    return backends_check(devices.devices(), built, devices.graphics_cards(), found)
 
 
 def _memory() -> Check:

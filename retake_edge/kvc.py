@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retake_edge import native
+from retake_edge import native, stopping
 from retake_edge.errors import ModelError, NativeError
 from retake_edge.llama import Context, Floats, Ints, Model
 
@@ -60,6 +60,7 @@ def _library() -> ctypes.CDLL:
 def _check(status: int) -> int:
     if status >= 0:
         return status
+    stopping.obey()  # a wish to stop ends graphs half way
     reason = _reason()
     if status == _UNSUPPORTED:
         raise ModelError(

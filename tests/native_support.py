@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from retake_edge import native
+from retake_edge.devices import devices
+from retake_edge.golden import limits
 from retake_edge.llama import Context, Model
 
 Array = npt.NDArray[Any]
@@ -29,6 +31,18 @@ CAPTURE_Q, Q_F32, SCHEDULED, NO_OUT_PROD = 1, 2, 4, 8
 UNROTATE = 1
 N_LAYER, CAPTURE, N_TOKENS, N_QUERIES, N_EMBD_V, N_POS, N_CELLS, N_CELLS_USED, Q_BYTES = range(9)
 IDLE, OPEN, BROKEN = 0, 1, 2
+
+# What is allowed on this machine's processor, and on a device if the models run on one.
+ON_DEVICE = any(device.is_gpu for device in devices())
+
+
+def near(cpu: float, device: float) -> float:
+    """Return the limit of a difference, by where the models run."""
+    return device if ON_DEVICE else cpu
+
+
+SCORE = near(limits.CPU_SCORE, limits.DEVICE_SCORE)
+"""Scores of given q and k."""
 
 GOLDEN_MODEL = Path(__file__).parent / "golden" / "tiny-f32.gguf"
 

@@ -26,6 +26,7 @@ from retake_edge.checks import (
 from retake_edge.devices import Device, devices, graphics_cards
 from retake_edge.errors import NativeError, VideoError
 from retake_edge.self_test import QUESTIONS, SelfTest, ask_all, run_self_test
+from retake_edge.vulkan_driver import drivers
 
 ROOT = Path(__file__).parents[1]
 NUMBER = "What number is on the red card?"
@@ -134,6 +135,38 @@ def test_a_self_test_that_crashes_or_hangs_is_a_line_and_no_crash(
     monkeypatch.setattr(sys, "executable", str(python))
     result = run_self_test(timeout_s=0.2 if "within" in told else 60)
     assert told in result.problem and result.exit_code == NativeError.exit_code
+
+
+VULKAN = Device("Vulkan0", "llvmpipe", "gpu", "Vulkan", 8 << 30, 16 << 30)
+
+
+@pytest.mark.parametrize(
+    ("driver", "version"),
+    [
+        ("llvmpipe Mesa 22.3.6 (LLVM 15.0.6)", "Mesa 22.3.6"),
+        ("radv Mesa 24.3.4-1", "Mesa 24.3.4"),
+        ("radv Mesa 9", "Mesa 9"),
+    ],
+)
+def test_a_mesa_that_frees_memory_twice_is_named(driver, version):
+    check = backends_check([CPU, VULKAN], ["Vulkan", "CPU"], {"AMD"}, ["NVIDIA 570.1", driver])
+    assert (check.status, "Mesa 25" in check.advice) == (WARNING, True)
+    assert f"{version} frees memory twice" in check.text
+
+
+@pytest.mark.parametrize("driver", ["llvmpipe Mesa 25.0.0", "radv Mesa 25.2.1", "NVIDIA 22.3"])
+def test_other_drivers_are_fine(driver):
+    check = backends_check([CPU, VULKAN], ["Vulkan", "CPU"], {"AMD"}, [driver])
+    assert check.status == OK
+
+
+def test_an_old_mesa_matters_to_vulkan_alone():
+    check = backends_check([CPU, CUDA], ["CUDA", "CPU"], {"NVIDIA"}, ["radv Mesa 22.3.6"])
+    assert check.status == OK
+
+
+def test_vulkans_drivers_are_told_or_there_are_none():
+    assert all(isinstance(driver, str) and driver for driver in drivers())
 
 
 def test_vision_on_the_cpu_beside_a_gpu_is_a_warning():

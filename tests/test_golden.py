@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retake_edge.golden.pivotkv import load_case
+from retake_edge.golden.limits import CPU, DEVICE
+from retake_edge.golden.pivotkv import load_case, widest_gap
 from retake_edge.golden.reference_lm import ReferenceModel
-from retake_edge.golden.report import GoldenSet
+from retake_edge.golden.report import Comparison, GoldenSet, Report
 from retake_edge.golden.run import KEEP, PER_LAYER, NumpyRunner, run_case
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -110,3 +111,31 @@ def test_numpy_alone_reproduces_a_prefill_under_each_rule_of_the_reference() -> 
             np.testing.assert_array_equal(getattr(found, name), data[f"{key}/{name}"], name)
         np.testing.assert_allclose(found.scores, data[f"{key}/score"], atol=1e-5)
         np.testing.assert_allclose(found.logits, data[f"{key}/logits"], atol=1e-4)
+
+
+def test_a_kept_set_may_differ_on_a_device_where_scores_are_a_near_tie() -> None:
+    scores = np.array([[0.5, 0.4999, 0.1], [0.3, 0.2, 0.1]], np.float32)
+    expected = np.array([[True, False, True], [True, True, False]])
+    found = np.array([[False, True, True], [True, True, False]])
+    gap = widest_gap(found, expected, scores)
+    assert gap == pytest.approx(1e-4, rel=1e-2)
+    near, far = Comparison("kept"), Comparison("kept")
+    near.near_tie("kept", gap, 2 * DEVICE.score)
+    far.near_tie("kept", widest_gap(found, expected, scores * 100), 2 * DEVICE.score)
+    assert (near.problems, len(near.near_ties)) == ([], 1)
+    assert (len(far.problems), far.near_ties) == (1, [])
+
+
+def test_near_ties_are_counted_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+    report, near = Report(), Comparison("kept")
+    near.near_tie("kept", 1e-4, 1e-3)
+    report.add("case", near)
+    report.close()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("near case") and lines[-1] == "1 passed, 0 failed"
+    assert any(line.startswith("1 end at a near-tie") for line in lines)
+
+
+def test_on_the_processor_no_index_may_differ() -> None:
+    assert not CPU.near_ties and DEVICE.near_ties
+    assert CPU.score < DEVICE.score < 1e-2

@@ -97,7 +97,7 @@ def test_the_answers_attention_counts_the_bias(golden: Model) -> None:
         q, k = trace.q(layer), np.repeat(keys[layer], len(trace.q(layer)) // len(keys[layer]), 0)
         weights = np.exp(np.einsum("hqd,hkd->hqk", q, k) / math.sqrt(32) + bias)
         weights /= weights.sum(-1, keepdims=True)
-        np.testing.assert_allclose(got, weights.sum(1).mean(0), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(got, weights.sum(1).mean(0), rtol=0, atol=ns.SCORE)
 
 
 def test_a_saved_sequence_keeps_its_biases(model: Model) -> None:

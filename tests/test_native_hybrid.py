@@ -17,6 +17,7 @@ from native_support import AttentionTrace, decode, make_chunk, open_context, rea
 from random_models import HEAD_DIM, write_model
 from test_native_kvc import CACHES, N_TEXT, chunk_of, positions_for, random_keep, start
 
+from retake_edge.golden.limits import DEVICE_LOGIT
 from retake_edge.llama import Model
 
 ATTENTION_LAYERS = (1, 3)
@@ -57,7 +58,7 @@ def test_scores_equal_a_float64_softmax_of_the_same_q_and_k(model: Model) -> Non
     assert status == ns.OK, kvc.reason
     scale = 1 / math.sqrt(HEAD_DIM)
     expected = [ns.expected_scores(trace.q(il), trace.k(il), scale) for il in ATTENTION_LAYERS]
-    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=ns.SCORE)
     assert np.ptp(expected, axis=1).min() > 0.1, "the model's attention is too flat to test with"
 
 
@@ -117,7 +118,7 @@ def test_a_uniform_keep_equals_removing_the_same_cells(model: Model, cache: str)
         decode(context, second)
         removed = question(context, AFTER + 2)
     tolerance = 1e-4 if cache == "f32" else 3e-2
-    np.testing.assert_allclose(compressed, removed, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(compressed, removed, rtol=0, atol=ns.near(tolerance, DEVICE_LOGIT))
 
 
 def test_the_states_position_moves_with_re_forged_cells(model: Model) -> None:
@@ -165,7 +166,9 @@ def test_saved_cells_and_states_answer_as_the_compressed_cache_did(
         for part in parts:
             context.load_cells(part)
         context.load_states(states)
-        np.testing.assert_allclose(question(context, AFTER), expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(
+            question(context, AFTER), expected, rtol=0, atol=ns.near(1e-5, DEVICE_LOGIT)
+        )
 
 
 def test_a_question_leaves_cells_and_states_as_they_were(model: Model) -> None:

@@ -18,8 +18,10 @@ from retake_edge.errors import ConfigError, RetakeError
 DATA_SETS = ("dpselect", "pivotkv_unit", "pivotkv")
 
 
-def check_folder(folder: Path, *, verbose: bool = False) -> bool:
+def check_folder(folder: Path, *, verbose: bool = False, on_device: bool = False) -> bool:
     """Check all data sets of a folder and print the report; return whether everything passed.
+
+    `on_device`: whether prefills run on the device that the library finds, if any.
 
     Raises:
         ConfigError: the folder is missing, damaged, or holds nothing to check.
@@ -46,7 +48,7 @@ def check_folder(folder: Path, *, verbose: bool = False) -> bool:
             elif name == "pivotkv_unit":
                 check_updates(data, report)
             else:
-                check_prefills(data, folder, report)
+                check_prefills(data, folder, report, on_device=on_device)
         except (KeyError, TypeError) as error:
             raise ConfigError(
                 f"{folder / name}.json lacks what its cases need: {error}."
@@ -73,9 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m retake_edge.golden", description=__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("-v", "--verbose", action="store_true", help="print every case")
+    text = "run prefills on the device that the library finds, within its own limits"
+    parser.add_argument("--device", action="store_true", help=text)
     options = parser.parse_args(arguments)
     try:
-        return 0 if check_folder(options.folder, verbose=options.verbose) else 1
+        passed = check_folder(options.folder, verbose=options.verbose, on_device=options.device)
+        return 0 if passed else 1
     except RetakeError as error:
         print(error, file=sys.stderr)
         return error.exit_code

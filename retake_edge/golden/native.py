@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from retake_edge.device_memory import buffers_of
+from retake_edge.golden import limits
 from retake_edge.golden.run import Floats, Ints, Move, Select
 from retake_edge.kvc import Capture
 from retake_edge.llama import Context, Model
@@ -19,7 +21,8 @@ class NativeRunner:
     """Runs a case in llama.cpp, by default with f32 K and V and flash attention off: parity.
 
     One position input serves all layers, so a case's input positions must be the same in each
-    (`is_layer_independent`); those of kept cells may differ.
+    (`is_layer_independent`); those of kept cells may differ. `limits`: how far its results may be
+    from others, by where its cells are.
     """
 
     def __init__(
@@ -32,9 +35,11 @@ class NativeRunner:
         flash_attention: str = "off",
         n_seq_max: int = 1,
         cb_eval: Any = None,
+        on_device: bool = False,
     ) -> None:
         with ExitStack() as stack:
-            self._model = stack.enter_context(Model(path, n_gpu_layers=0))
+            n_gpu_layers = -1 if on_device else 0
+            self._model = stack.enter_context(Model(path, n_gpu_layers=n_gpu_layers))
             self._context = stack.enter_context(
                 Context(
                     self._model,
@@ -51,6 +56,8 @@ class NativeRunner:
             )
             self._stack = stack.pop_all()
         self.n_layer = self._model.n_layer
+        is_on_device = any(use.device for use in buffers_of(self._context) if use.cells)
+        self.limits = limits.DEVICE if is_on_device else limits.CPU
 
     def __enter__(self) -> NativeRunner:
         return self

@@ -25,6 +25,7 @@ class Comparison:
 
     check: str
     problems: list[str] = field(default_factory=list)
+    near_ties: list[str] = field(default_factory=list)
     worst: dict[str, float] = field(default_factory=dict)
 
     def exact(self, name: str, found: Array, expected: Array) -> None:
@@ -35,6 +36,11 @@ class Comparison:
     def close(self, name: str, found: Array, expected: Array, limit: float) -> None:
         """Compare floats: no difference may exceed `limit`."""
         self._compare(name, found, expected, limit)
+
+    def near_tie(self, name: str, gap: float, limit: float) -> None:
+        """Note an index that differs, its values `gap` apart: a problem above `limit`."""
+        text = f"{name} differs where values are {gap:.3g} apart"
+        (self.near_ties if gap <= limit else self.problems).append(text)
 
     def require(self, ok: bool, problem: str) -> None:
         """Note a problem unless `ok`."""
@@ -61,7 +67,7 @@ class Report:
     """Collects comparisons and writes one line for each failed case."""
 
     def __init__(self, *, verbose: bool = False) -> None:
-        self.n_passed = self.n_failed = 0
+        self.n_passed = self.n_failed = self.n_near_ties = 0
         self._verbose = verbose
         self._checks: Counter[str] = Counter()
         self._worst: dict[str, dict[str, float]] = {}
@@ -77,7 +83,10 @@ class Report:
             print(f"FAIL {name} ({result.check}): {'; '.join(result.problems)}")
         else:
             self.n_passed += 1
-            if self._verbose:
+            if result.near_ties:
+                self.n_near_ties += 1
+                print(f"near {name} ({result.check}): {'; '.join(result.near_ties)}")
+            elif self._verbose:
                 print(f"ok   {name} ({result.check})")
 
     def note(self, text: str) -> None:
@@ -89,6 +98,8 @@ class Report:
         for check, n in self._checks.items():
             worst = ", ".join(f"{k} {v:.3g}" for k, v in self._worst[check].items())
             print(f"{n} x {check}" + (f"; worst: {worst}" if worst else ""))
+        if self.n_near_ties:
+            print(f"{self.n_near_ties} end at a near-tie: what follows from it is not compared")
         sys.stdout.flush()
         print(f"{self.n_passed} passed, {self.n_failed} failed")
 

@@ -1,0 +1,40 @@
+"""How far results may be from the data, on this machine's processor and on a device.
+
+A device's arithmetic is its own. What is allowed there is for what it does differently, as was
+seen; an index may differ only where two values are nearer to each other than that (a near-tie).
+Seen with llama.cpp's Vulkan backend on Mesa's software driver and the golden model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CPU_SCORE = 1e-5
+"""f32 sums over a chunk's queries, in another order than numpy's."""
+CPU_LOGIT = 1e-3
+"""A whole forward pass in f32."""
+CPU_KEY = 1e-5
+"""One rotation in f32."""
+
+DEVICE_SCORE = 2e-3
+"""f32 matrices may be multiplied as fp16 (9e-4 seen) or TF32: a product keeps 10 bits."""
+DEVICE_FORWARD = 5e-3
+"""Keys, values and attention weights that a forward pass of several layers has made (1.25e-3 seen
+in the keys of layer 1, in a plain decode)."""
+DEVICE_LOGIT = 5e-2
+"""The same at the end of a forward pass, before the softmax."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Most difference of `score`s and `logit`s; `near_ties`: whether an index may differ where two
+    values are no farther apart than twice that.
+    """
+
+    score: float
+    logit: float
+    near_ties: bool
+
+
+CPU = Limits(CPU_SCORE, CPU_LOGIT, near_ties=False)
+DEVICE = Limits(DEVICE_SCORE, DEVICE_LOGIT, near_ties=True)
