@@ -1,8 +1,8 @@
 """Compare our reader with the truth that was drawn and with ffmpeg, for one file.
 
 Tolerances, and why:
-- A time t may show the frame of any time from t to t + half a frame: time bases round (1/1000 in
-  Matroska, 1/90000 in MPEG), and a sample half a frame early is the same picture to a person.
+- A time t may show the frame of any time from t to t + half a frame, 0.05 s at most: time bases
+  round (1/1000 in Matroska, 1/90000 in MPEG), and to a person so little is the same picture.
 - Where sound begins a little before the picture, or a container keeps no presentation times (AVI,
   bare streams), ffmpeg's first picture comes up to 0.13 s late; both clocks are accepted.
 - Lengths agree to one frame and 0.05 s: containers round, and most do not store how long the
@@ -34,6 +34,7 @@ from video_matrix.reference import Reference, decode
 
 MAX_COMPARED_PX = 200  # larger pictures are compared scaled down
 COMBED = 40.0
+MAX_SLACK_S = 0.05
 MAX_LEAD_S = 0.13
 DAMAGED_PSNR_DB = 24.0
 DENSE_FPS, N_SPARSE = 5.0, 2
@@ -150,14 +151,19 @@ def frame_s(truth: Truth) -> float:
     return statistics.median(gaps) if gaps else truth.end_s - truth.starts_s[0]
 
 
+def slack_s(usual_s: float) -> float:
+    """Return how much later than a time its picture may begin."""
+    return min(usual_s / 2, MAX_SLACK_S)
+
+
 def check_info(one: Case, info: VideoInfo) -> list[str]:
     """Compare length and shape with the truth."""
     faults = []
-    slack_s = frame_s(one.truth) + 0.05
+    length_slack_s = frame_s(one.truth) + 0.05
     if "damaged" in one.mark:
-        slack_s += 0.3
+        length_slack_s += 0.3
     known = not one.mark & {"still", "length"}
-    if known and abs(info.duration_s - one.truth.end_s) > slack_s:
+    if known and abs(info.duration_s - one.truth.end_s) > length_slack_s:
         faults.append(f"length {info.duration_s:.3f} s, not {one.truth.end_s:.3f}")
     aspect = info.width_px / info.height_px
     if abs(aspect / one.truth.aspect - 1) > 0.02:
@@ -174,7 +180,7 @@ def check_said(one: Case, seen: Seen) -> list[str]:
 
 def expected(truth: Truth, time_s: float) -> set[int]:
     """Return the numbers that may be on screen at a sampled time."""
-    half_s = frame_s(truth) / 2
+    half_s = slack_s(frame_s(truth))
     allowed = set()
     for t in (time_s - 0.003, time_s, time_s + half_s):
         k = max(0, bisect_right(truth.starts_s, t + 1e-6) - 1)
@@ -185,7 +191,7 @@ def expected(truth: Truth, time_s: float) -> set[int]:
 def check_times(one: Case, truth: Truth, seen: Seen, start_s: float, fps: float) -> list[str]:
     """Compare each picture's number, read off it, with the one shown then, and look for gaps."""
     faults: list[str] = []
-    half_s = frame_s(truth) / 2
+    half_s = slack_s(frame_s(truth))
     times_s = [t for t, _ in seen.shown]
     for time_s, frame in seen.shown:
         corners = pictures.read_corners(frame, "gray" in one.mark)
@@ -208,12 +214,14 @@ def check_times(one: Case, truth: Truth, seen: Seen, start_s: float, fps: float)
 def unserved(truth: Truth, times_s: list[float], start_s: float, fps: float) -> list[str]:
     """Name the wanted times at which a picture is on screen and none was given."""
     faults = []
-    half_s = frame_s(truth) / 2
+    half_s = slack_s(frame_s(truth))
     for k in range(math.ceil((truth.end_s - half_s - start_s) * fps)):
         wanted_s = start_s + k / fps
         if wanted_s < truth.starts_s[0]:
             continue
         on_screen_s = truth.starts_s[bisect_right(truth.starts_s, wanted_s) - 1]
+        # One that is held is given again: within the step before each wanted time.
+        on_screen_s = max(on_screen_s, wanted_s - 1 / fps)
         if not any(on_screen_s - 0.01 <= t <= wanted_s + half_s + 0.003 for t in times_s):
             faults.append(f"no picture for {wanted_s:.3f} s")
     return faults
@@ -236,11 +244,11 @@ def check_reference(
     end_s = max(found.end_s, found.times_s[-1] + usual_s)
     if "wild" in one.mark:
         return lowest, faults
-    slack_s = usual_s + 0.05 + (0.3 if "damaged" in one.mark else 0.0)
+    length_slack_s = usual_s + 0.05 + (0.3 if "damaged" in one.mark else 0.0)
     shift_s = found.times_s[0] - truth.starts_s[0]
     shift_s = shift_s if abs(shift_s) <= MAX_LEAD_S else 0.0
     end_s -= shift_s
-    if "still" not in one.mark and abs(seen.info.duration_s - end_s) > slack_s:
+    if "still" not in one.mark and abs(seen.info.duration_s - end_s) > length_slack_s:
         faults.append(f"length {seen.info.duration_s:.3f} s, ffmpeg's {end_s:.3f}")
     n_hurt = 0
     for own_s, frame in seen.shown:
@@ -248,7 +256,7 @@ def check_reference(
         if (frame.shape[1], frame.shape[0]) != size:
             small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
         best = -1.0
-        for t in (time_s - 0.003, time_s, time_s + usual_s / 2):
+        for t in (time_s - 0.003, time_s, time_s + slack_s(usual_s)):
             k = max(0, bisect_right(found.times_s, t + 1e-6) - 1)
             best = max(best, pictures.psnr(small, found.frames[k]))
         lowest = min(lowest, best)
