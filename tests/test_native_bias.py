@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import native_support as ns
@@ -12,6 +15,7 @@ import pytest
 from native_support import AttentionTrace, Kvc, ask, decode, make_chunk, open_context, read_state
 from random_models import write_model
 
+from retake_edge import native
 from retake_edge.llama import Context, Model
 
 CACHES = {
@@ -138,3 +142,19 @@ def test_a_bias_that_is_not_finite_is_refused(model: Model) -> None:
             assert kvc.commit(keep, chunk.positions[0][:4], bias=bias) == ns.INVALID
             assert "bias[1]" in kvc.reason
         assert context.sequence_state() == before
+
+
+def test_a_state_file_of_cells_without_bias_is_refused_by_its_version(
+    golden: Model, tmp_path: Path
+) -> None:
+    path = tmp_path / "state"
+    with open_context(golden) as (context, _):
+        context.decode_tokens([1, 2, 3], 0)
+        lib, handle = native.load_libraries(), context.handle
+        assert lib.llama_state_seq_save_file(handle, bytes(path), 0, None, 0)
+        out, n_out = (lib.llama_token * 1)(), ctypes.c_size_t()
+        load = (handle, bytes(path), 0, out, 0, ctypes.byref(n_out))
+        assert lib.llama_state_seq_load_file(*load)
+        content = path.read_bytes()
+        path.write_bytes(content[:4] + struct.pack("<I", 3) + content[8:])
+        assert not lib.llama_state_seq_load_file(*load)

@@ -30,6 +30,9 @@ public:
         if (!kvc) {
             return;
         }
+        if (!why_no_scores.empty()) {
+            kvc->why_no_scores = why_no_scores;
+        }
         // a graph may hold no attention layer at all: then the input was never allocated
         if (!idxs || !idxs->buffer) {
             kvc->record(retake_kvc::sinfo_of(mctx), *ubatch, nullptr);
@@ -53,6 +56,7 @@ public:
 
     uint64_t      generation = 0;
     ggml_tensor * idxs       = nullptr; // I64 [n_tokens] rows of the query buffers
+    std::string   why_no_scores;        // of this graph; each capture that it serves is told anew
 };
 
 } // namespace
@@ -89,13 +93,13 @@ void retake_kvc::build_capture(
     retake_kvc & kvc = *of(kv_of(inp->mctx));
 
     if (kq_b || sinks) {
-        kvc.why_no_scores = format("layer %d adds a bias or sinks to its attention", il);
+        inp->why_no_scores = format("layer %d adds a bias or sinks to its attention", il);
         return;
     }
 
     const auto it = kvc.kv.map_layer_ids.find(il);
     if (it == kvc.kv.map_layer_ids.end()) {
-        kvc.why_no_scores = format("layer %d has no KV cache of its own", il);
+        inp->why_no_scores = format("layer %d has no KV cache of its own", il);
         return;
     }
 
@@ -103,7 +107,7 @@ void retake_kvc::build_capture(
 
     const int64_t n_embd_q = q_cur->ne[0]*q_cur->ne[1];
     if (n_embd_q != q->ne[0] || q_cur->ne[3] != 1 || q_cur->ne[2] != inp->idxs->ne[0]) {
-        kvc.why_no_scores = format("layer %d has queries of an unexpected shape", il);
+        inp->why_no_scores = format("layer %d has queries of an unexpected shape", il);
         return;
     }
 

@@ -130,7 +130,7 @@ struct retake_kvc {
     int32_t                    q_rows = 0;
     ggml_type                  q_type = GGML_TYPE_COUNT;
     uint64_t                   generation = 0; // of the buffers: graphs of an older one are not reused
-    std::string                why_no_scores;  // set by a layer whose attention is not a plain softmax
+    std::string                why_no_scores;  // in this capture: a layer's attention is not a plain softmax
 
     std::function<void(llama_context *)> job;
 

@@ -5,6 +5,7 @@
 #include "llama-context.h"
 #include "llama-impl.h"
 #include "llama-kv-cache-iswa.h"
+#include "llama-memory-hybrid-idx.h"
 #include "llama-memory-hybrid-iswa.h"
 #include "llama-memory-hybrid.h"
 #include "llama-model.h"
@@ -13,6 +14,7 @@
 #include <exception>
 #include <iterator>
 #include <limits>
+#include <typeinfo>
 
 namespace {
 
@@ -34,7 +36,16 @@ const char * why_no_cache(const llama_memory_i * memory) {
     if (dynamic_cast<const llama_memory_recurrent *>(memory)) {
         return "all layers of the model are recurrent";
     }
+    if (dynamic_cast<const llama_memory_hybrid_idx *>(memory)) {
+        return "the model keeps an index beside its KV cache";
+    }
     return "the model's memory is not a plain KV cache";
+}
+
+// The hybrid memory itself, or null. Not one that is made from it: what that holds besides would stay
+// behind when cells move.
+llama_memory_hybrid * hybrid_of(llama_memory_i * memory) {
+    return memory && typeid(*memory) == typeid(llama_memory_hybrid) ? static_cast<llama_memory_hybrid *>(memory) : nullptr;
 }
 
 } // namespace
@@ -48,18 +59,16 @@ llama_kv_cache & retake_kvc::cache_of(llama_context * lctx) {
         retake_refuse(RETAKE_KVC_INVALID, "ctx is NULL");
     }
     auto * memory = lctx->get_memory();
-    if (auto * hybrid = dynamic_cast<llama_memory_hybrid *>(memory)) {
-        return *hybrid->get_mem_attn();
+    auto * hybrid = hybrid_of(memory);
+    llama_memory_i * cache = hybrid ? hybrid->get_mem_attn() : memory;
+    if (!cache || typeid(*cache) != typeid(llama_kv_cache)) {
+        retake_refuse(RETAKE_KVC_UNSUPPORTED, why_no_cache(cache));
     }
-    auto * kv = dynamic_cast<llama_kv_cache *>(memory);
-    if (!kv) {
-        retake_refuse(RETAKE_KVC_UNSUPPORTED, why_no_cache(memory));
-    }
-    return *kv;
+    return static_cast<llama_kv_cache &>(*cache);
 }
 
 llama_memory_recurrent * retake_kvc::states_of(llama_context * lctx) {
-    auto * hybrid = dynamic_cast<llama_memory_hybrid *>(lctx->get_memory());
+    auto * hybrid = hybrid_of(lctx->get_memory());
     return hybrid ? hybrid->get_mem_recr() : nullptr;
 }
 
@@ -73,6 +82,7 @@ void retake_kvc::check_supported(llama_context * lctx) {
     if (kv.swa_type != LLAMA_SWA_TYPE_NONE)         { no("the model uses sliding-window attention"); }
     if (hparams.is_mla())                           { no("the model uses multi-head latent attention"); }
     if (hparams.use_alibi)                          { no("the model uses ALiBi"); }
+    if (hparams.ple_n_heads > 0)                    { no("the model reads the tokens before each token from its cells"); }
     if (hparams.attn_soft_cap)                      { no("the model caps its attention logits"); }
     if (!lctx->get_cparams().causal_attn)           { no("attention is not causal"); }
     if (kv.map_layer_ids.size() != kv.layers.size()) { no("some layers share their KV cache"); }
@@ -215,6 +225,7 @@ void retake_kvc::begin(llama_seq_id seq, int32_t n_max, int32_t q_first, int32_t
     tokens.clear();
     tokens.reserve(n_max);
     why_invalid.clear();
+    why_no_scores.clear();
 }
 
 retake_kvc::score_request::window retake_kvc::window_of(int32_t q0, int32_t nq) const {
