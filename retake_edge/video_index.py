@@ -18,7 +18,8 @@ class FrameIndex:
 
     `times_s`: sorted, of every shown picture. `key_times_s`: of those from which decoding can
     begin. `end_s`: until the last one is shown. `by_count`: the n-th picture has the n-th time.
-    `can_seek`: a time stamp in the file is a time here. `missing_s`: announced, but not there.
+    `can_seek`: a time stamp in the file is a time here. `missing_s`: announced, but neither
+    picture nor sound is there.
     """
 
     times_s: list[float]
@@ -45,6 +46,7 @@ def index_film(film: Film, beat: Callable[[int], None]) -> FrameIndex | None:
     shown: list[tuple[float, float]] = []  # when, and how long by the packet's own word
     key_times_s: list[float] = []
     n_untimed = 0
+    film.reads_all = True
     for packet in film.packets(beat):
         time_s = packet_time_s(film, packet)
         if time_s is None and not packet.is_discard:
@@ -60,13 +62,14 @@ def index_film(film: Film, beat: Callable[[int], None]) -> FrameIndex | None:
     times_s = [round(time_s, 6) for time_s, _ in shown]
     gap_s = round(usual_gap_s(times_s) or film.frame_s, 6)
     end_s = times_s[-1] + (shown[-1][1] or gap_s)
+    missing_s = announced_s(film, times_s[0]) - max(end_s, film.read_to_s)
     by_count = film.counts_frames or n_untimed > len(times_s) // 2
     return FrameIndex(
         times_s,
         sorted(key_times_s),
         gap_s,
         round(end_s, 6),
-        max(0.0, round(announced_s(film, times_s[0]) - end_s, 6)),
+        max(0.0, round(missing_s, 6)),
         by_count,
         film.seeks_truly and not by_count and not film.was_joined,
     )
@@ -92,8 +95,6 @@ def announced_s(film: Film, first_s: float) -> float:
     stream, container = film.stream, film.container
     if film.may_join:
         return 0.0  # such containers have no header: FFmpeg guesses
-    if stream.duration:
-        return first_s + float(stream.duration) * film.tick_s
     tag = stream.metadata.get("DURATION", "")
     if tag.count(":") == 2:
         hours, minutes, seconds = tag.split(":")
@@ -101,6 +102,8 @@ def announced_s(film: Film, first_s: float) -> float:
             return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - film.zero_s
         except ValueError:
             return 0.0
-    if container.duration and len(container.streams) == 1:
+    if stream.duration:
+        return first_s + float(stream.duration) * film.tick_s
+    if container.duration and (len(container.streams) == 1 or not film.is_bare):
         return float(container.duration) / 1_000_000
     return 0.0

@@ -32,6 +32,7 @@ class Film:
     """An open file and the stream in it that is the film; a context manager.
 
     `frame_s`: seconds between two frames, as the header says. `was_joined`: a join was passed.
+    `reads_all`: read the sound, too, so that `read_to_s` is where any stream ends.
     """
 
     def __init__(self, path: str, n_threads: int = 1) -> None:
@@ -60,6 +61,8 @@ class Film:
         self.is_intra = bool(self.stream.codec_context.codec.intra_only)
         self.is_bare = av.format.Flags.no_timestamps in flags
         self.was_joined = False
+        self.reads_all = self.may_join
+        self.read_to_s = 0.0
 
     def __enter__(self) -> Film:
         return self
@@ -93,17 +96,23 @@ class Film:
         A file that is cut short or damaged is read to where nothing more comes.
         """
         packets = self._without_wild(self._read(beat))
-        yield from self._joined(packets) if self.may_join else packets
+        if self.may_join:
+            yield from self._joined(packets)
+        else:
+            yield from (p for p in packets if p.stream_index == self.stream.index)
 
     def _read(self, beat: Callable[[int], None]) -> Iterator[Any]:
         """Yield packets: of all streams where joins can be, which show in any of them."""
         import av
 
-        streams = () if self.may_join else (self.stream,)
+        streams = () if self.reads_all else (self.stream,)
         try:
             for packet in self.container.demux(*streams):
                 if packet.size:
                     beat(packet.pos or 0)
+                    if packet.pts is not None:
+                        end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                        self.read_to_s = max(self.read_to_s, end_s - self.zero_s)
                     yield packet
         except (av.error.FFmpegError, EOFError):
             return
