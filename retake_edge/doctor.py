@@ -106,7 +106,7 @@ def _library() -> Check:
         "abi": native.ABI_VERSION,
         "folder": str(native.library_dir()),
     }
-    text = f"{facts['origin']}, PivotKV version {facts['abi']}, in {facts['folder']}"
+    text = f"{facts['origin']}, version {facts['abi']}, in {facts['folder']}"
     return Check("library", OK, text, facts=facts)
 
 

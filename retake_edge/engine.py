@@ -256,7 +256,7 @@ class Engine:
         if len(tokens) + max_tokens > self._n_after:
             raise MemoryBudgetError(
                 f"The question has {len(tokens)} tokens, and with {max_tokens} for the "
-                f"answer needs more than the {self._n_after} KV cells reserved; shorten it or "
+                f"answer needs more than the {self._n_after} tokens of room for it; shorten it or "
                 "lower -n."
             )
         mark = self.mark()

@@ -65,7 +65,7 @@ def frames_that_fit(
     n = min([budget, *limits]) // n_frame
     if n < 1:
         raise MemoryBudgetError(
-            f"Not one frame fits: it takes {n_frame} KV cells, the text around the video "
+            f"Not one frame fits: it takes {n_frame} tokens, the text around the video "
             f"{n_text}; raise -c or --kv-budget, or lower --long-side or -n."
         )
     return min(n, shape.n_steps)

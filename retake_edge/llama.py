@@ -264,7 +264,7 @@ class Context:
         self._handle: Any = self._llama.llama_init_from_model(model.handle, params)
         if not self._handle:
             raise MemoryBudgetError(
-                f"llama.cpp cannot make a context of {n_ctx} cells with K {type_k} and V {type_v} "
+                f"llama.cpp cannot make a context of {n_ctx} tokens with K {type_k} and V {type_v} "
                 f"({native.last_error() or 'no reason given'}); try a smaller -c, or others of "
                 "-ctk and -ctv."
             )
@@ -360,7 +360,7 @@ class Context:
         status = llama.llama_decode(self._handle, batch)
         if status == _FULL:
             raise MemoryBudgetError(
-                f"The {self.n_ctx} KV cells are full; raise -c or lower --keep-ratio."
+                f"The context of {self.n_ctx} tokens is full; raise -c or lower --keep-ratio."
             )
         if status == _ABORTED:
             stopping.obey()
@@ -475,7 +475,8 @@ class Context:
         n = self._llama.llama_state_seq_set_data(self._handle, data, len(blob), spare)
         if n != len(blob):
             raise NativeError(
-                f"Saved KV cells do not load ({native.last_error() or 'they are cut short'})."
+                "A saved part of the video does not load "
+                f"({native.last_error() or 'it is cut short'})."
             )
         self.copy(spare, 0)
         self.remove(seq=spare)

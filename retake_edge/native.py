@@ -96,14 +96,14 @@ def load_mtmd() -> ModuleType:
 def _require_abi(lib: ctypes.CDLL, folder: Path) -> None:
     if not hasattr(lib, "retake_abi_version"):
         raise NativeError(
-            f"The libllama in {folder} is a plain llama.cpp without PivotKV; build retake-edge's "
+            f"The libllama in {folder} is a plain llama.cpp; build retake-edge's "
             "patched one with 'make' or 'pip install .'."
         )
     lib.retake_abi_version.restype = ctypes.c_int32
     found = lib.retake_abi_version()
     if found != ABI_VERSION:
         raise NativeError(
-            f"The libllama in {folder} speaks PivotKV version {found}, but this retake-edge needs "
+            f"The libllama in {folder} is of version {found}, but this retake-edge needs "
             f"{ABI_VERSION}; rebuild it."
         )
 

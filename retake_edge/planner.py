@@ -152,7 +152,7 @@ def plan_memory(
     kv_bytes = int(n_ctx * bytes_per_cell)
     if available_bytes is not None and kv_bytes > available_bytes:
         raise MemoryBudgetError(
-            f"The KV cache needs {kv_bytes / 2**30:.1f} GiB for {n_ctx} cells, but "
+            f"The KV cache needs {kv_bytes / 2**30:.1f} GiB for {n_ctx} tokens, but "
             f"{available_bytes / 2**30:.1f} GiB are available; lower --keep-ratio, --kv-budget or "
             "--max-frames, or use -ctk q8_0 -ctv q8_0."
         )
@@ -183,22 +183,22 @@ def _cells(shape: VideoShape, ratio: float) -> tuple[int, int]:
 
 def _budget_message(shape: VideoShape, kept: int, pivotkv: PivotKVConfig) -> str:
     if pivotkv.policy == "none":
-        why = "--policy none evicts nothing"
+        why = "--policy none drops nothing"
     else:
         n_text, n_chunks = shape.n_steps * shape.text_per_step, len(shape.chunk_steps())
         why = f"{n_text} tell times and at least one of each of {n_chunks} chunks stays"
     return (
-        f"The video needs {kept} KV cells ({why}), but --kv-budget gives {pivotkv.kv_budget}; "
-        "raise it, or lower --max-frames."
+        f"The video needs {kept} tokens of context ({why}), but --kv-budget gives "
+        f"{pivotkv.kv_budget}; raise it, or lower --max-frames."
     )
 
 
 def _cells_message(shape: VideoShape, ratio: float, needed: int, n_ctx: int) -> str:
     return (
-        f"The video needs {needed} KV cells ({shape.n_video_cells} before compression, keep ratio "
-        f"{ratio:.3g}, chunks of {shape.steps_per_chunk * shape.vision_per_step} vision tokens, "
+        f"The video needs {needed} tokens of context ({shape.n_video_cells} before compression, "
+        f"keep ratio {ratio:.3g}, {shape.steps_per_chunk * shape.vision_per_step} at a time, "
         f"{shape.n_before + shape.n_after} for text), but -c gives {n_ctx}; raise -c, or lower "
-        "--keep-ratio, --prefill-chunk-frames, --max-frames or --long-side."
+        "--keep-ratio, --max-frames or --long-side."
     )
 
 

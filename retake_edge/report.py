@@ -33,10 +33,12 @@ _STAGES = {
     "prefill": "features into the KV cache",
     "score": "what the policy asks of each chunk",
     "select": "the policy's choice",
-    "compact": "kept cells moved, others freed",
+    "compact": "kept tokens moved, others freed",
     "save": "session written to the disk",
     "generate": "question and answer",
 }
+
+_STAGE_NAMES = {"prefill": "take in", "compact": "drop"}
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def _facts(report: Report) -> dict[str, Any]:
         "gallery_note": f"{len(gallery)} of {report.video.n_keyframes}, those that change most",
         "stages": [
             {
-                "name": name,
+                "name": _STAGE_NAMES.get(name, name),
                 "what": _STAGES.get(name, ""),
                 "percent": round(100 * seconds / longest, 1),
                 "seconds": _seconds(seconds),
@@ -143,8 +145,8 @@ def _summary(report: Report) -> str:
     share = video.n_cells_kept / video.n_cells_before
     return (
         f"{_length(video.duration_s)} of video, seen in {video.n_frames:,} frames. "
-        f"{video.n_cells_kept:,} of {video.n_cells_before:,} KV cells stay ({share:.0%}), chosen "
-        f"by the policy {report.config['pivotkv']['policy']}; model {report.model['name']}."
+        f"{video.n_cells_kept:,} of {video.n_cells_before:,} tokens stay ({share:.0%}); "
+        f"model {report.model['name']}."
     )
 
 
@@ -152,10 +154,14 @@ def _tiles(report: Report) -> list[dict[str, str]]:
     video = report.video
     memory = report.peak_memory_bytes
     rows = [
-        (f"{video.n_cells_kept / video.n_cells_before:.0%}", "of the cells kept", "in every layer"),
-        (f"{video.n_frames:,}", "frames seen", f"{video.n_grid_frames:,} grid frames"),
-        (f"{video.n_keyframes:,}", "keyframes", "grid frames with a pivot"),
-        (_bytes(video.kv_bytes), "KV cache", f"{video.n_ctx:,} cells"),
+        (
+            f"{video.n_cells_kept / video.n_cells_before:.0%}",
+            "of the tokens kept",
+            "in every layer",
+        ),
+        (f"{video.n_frames:,}", "frames seen", f"{video.n_grid_frames:,} pictures for the model"),
+        (f"{video.n_keyframes:,}", "keyframes", "pictures with a peak of change"),
+        (_bytes(video.kv_bytes), "KV cache", f"{video.n_ctx:,} tokens"),
         (_bytes(memory), "peak memory", "of the whole process") if memory else None,
         (_seconds(sum(report.seconds.values())), "in all", "reading the video and answering"),
     ]
@@ -174,14 +180,14 @@ def _answer(report: Report, answer: ReportAnswer) -> dict[str, Any]:
             "left": round(axis.x(span.start_s), 2),
             "width": round(axis.x(span.end_s) - axis.x(span.start_s), 2),
         }
-        for span in sorted(answer.spans, key=lambda span: span.start_s)
+        for span in answer.spans
     ]
     known = answer.weights is not None
     return {
         "question": answer.question,
         "text": answer.text,
         "spans": spans,
-        "no_spans": "Its attention is spread over the video: no moment stands out."
+        "no_spans": "It looked all over the video: no moment stands out."
         if known
         else "This model's attention cannot be read.",
         "path": step_path(axis, answer.weights) if answer.weights is not None else "",

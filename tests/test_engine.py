@@ -154,7 +154,7 @@ def test_an_answer_that_is_not_read_to_its_end_leaves_no_cells(model):
 
 def test_a_question_beyond_the_reserve_is_refused_with_the_numbers(model):
     engine, context, _ = prefilled(model, policy="none")
-    with pytest.raises(MemoryBudgetError, match="200 KV cells"):
+    with pytest.raises(MemoryBudgetError, match="200 tokens"):
         list(engine.generate("why " * 300))
     context.close()
 

@@ -73,11 +73,13 @@ def test_a_budget_that_the_times_alone_exceed_is_refused_with_the_numbers():
     n_chunks = len(SHAPE.chunk_steps())
     least = SHAPE.n_steps * SHAPE.text_per_step + n_chunks
     assert plan_memory(SHAPE, PivotKVConfig(kv_budget=least), RuntimeConfig(), 1)
-    with pytest.raises(MemoryBudgetError, match=rf"{least} KV cells \(100 .* gives {least - 1};"):
+    with pytest.raises(
+        MemoryBudgetError, match=rf"{least} tokens of context \(100 .* gives {least - 1};"
+    ):
         plan_memory(SHAPE, PivotKVConfig(kv_budget=least - 1), RuntimeConfig(), 1)
 
 
 def test_a_budget_is_refused_where_nothing_is_evicted():
     full = PivotKVConfig(policy="none", kv_budget=SHAPE.n_video_cells - 1)
-    with pytest.raises(MemoryBudgetError, match="evicts nothing"):
+    with pytest.raises(MemoryBudgetError, match="drops nothing"):
         plan_memory(SHAPE, full, RuntimeConfig(), 1)

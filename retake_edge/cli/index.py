@@ -9,8 +9,10 @@ from typing import Annotated
 
 import typer
 
+from retake_edge.cli.answer_block import is_verbose
 from retake_edge.cli.opening import open_session
 from retake_edge.cli.options import VideoRequest, opens_video
+from retake_edge.clock import clock
 from retake_edge.errors import ConfigError
 
 
@@ -40,7 +42,7 @@ def index(
     typer.echo(saved.key)
     state = "was there already" if saved.is_reused else "saved"
     typer.echo(
-        f"session of {stats.n_cells_kept} KV cells {state}: {saved.n_bytes / 1e6:.1f} MB", err=True
+        f"{video.name}, {clock(stats.duration_s)}: {state}, {saved.n_bytes / 1e6:.1f} MB", err=True
     )
-    if stats.reduced_by == "frames" or stats.why_whole:
+    if is_verbose():
         typer.echo(stats.summary(), err=True)
