@@ -110,6 +110,6 @@ def _line(session: SavedSession) -> str:
         about = f"unfinished  {session.head.get('video', '')}"
     else:
         video = session.end["video"]
-        length, cells = clock(video["duration_s"]), video["n_cells_kept"]
-        about = f"{length:>8}  {cells:>7} cells  {session.head['model']}  {session.head['video']}"
+        length = clock(video["duration_s"])
+        about = f"{length:>8}  {session.head['model']}  {session.head['video']}"
     return f"{session.key[:_KEY_LETTERS]}  {used}  {session.n_bytes / 1e6:>9.1f} MB  {about}"
