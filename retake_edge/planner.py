@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from retake_edge import positions
 from retake_edge.config import PivotKVConfig, RetakeConfig, RuntimeConfig
 from retake_edge.errors import MemoryBudgetError
 from retake_edge.llama import Model
@@ -77,7 +78,11 @@ class FramePlan:
 
 
 def plan_frames(manifest: ModelManifest, settings: RetakeConfig, video: VideoInfo) -> FramePlan:
-    """Return the frames that will be taken of a video."""
+    """Return the frames that will be taken of a video.
+
+    Raises:
+        ConfigError: two grid frames would share a time position.
+    """
     sampling = settings.sampling
     start_s, step_s, n = time_grid(
         video.duration_s,
@@ -86,6 +91,12 @@ def plan_frames(manifest: ModelManifest, settings: RetakeConfig, video: VideoInf
         start_s=sampling.start_s,
         end_s=sampling.end_s,
         first_s=video.first_s,
+    )
+    positions.require_separate_times(
+        manifest.layout.kind,
+        manifest.layout.positions_per_second,
+        step_s,
+        manifest.frames.frames_per_step,
     )
     size = manifest.frames.frame_size(video.width_px, video.height_px, n, sampling.long_side_px)
     n_steps = -(-n // manifest.frames.frames_per_step)

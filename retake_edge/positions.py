@@ -21,6 +21,8 @@ Bools = npt.NDArray[np.bool_]
 Doubles = npt.NDArray[np.float64]
 
 TEXT = -1
+# Sampled times are whole microseconds or so: a rate at the limit may be a little above it.
+_RATE_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,44 @@ def frame_steps_by_time(seconds: Doubles, tokens_per_second: float, step_s: floa
     return np.asarray(elapsed.astype(np.float32) * np.float32(tokens_per_second * grid), np.int32)
 
 
+def require_separate_times(
+    kind: str, positions_per_second: float, step_s: float, frames_per_step: int
+) -> None:
+    """Check that grid frames of a layout whose positions tell seconds get positions of their own.
+
+    Of two with one time position the earlier would see the later. `step_s`: seconds between two
+    frames, `frames_per_step` of which make a grid frame.
+
+    Raises:
+        ConfigError: there are more grid frames a second than positions.
+    """
+    if kind not in ("mrope-time", "mrope-clock") or step_s <= 0:
+        return
+    most = positions_per_second * frames_per_step
+    if 1 / step_s > most * (1 + _RATE_ROUNDING):
+        raise ConfigError(
+            f"At {1 / step_s:.4g} frames a second, two moments of the video would share one time "
+            f"position of this model; take at most {most:g} with --fps."
+        )
+
+
+def separated(steps: Ints, last: int | None = None) -> Ints:
+    """Return steps int32 [T] that rise by 1 at least, moved up by as little as that takes.
+
+    `last`: the step before the first one (None: there is none). Times that are not even, as beside
+    a gap in a video, may be rounded to one step; a later frame with room takes its own again.
+
+    Raises:
+        ConfigError: `steps` fall.
+    """
+    _check_rise(steps)
+    order = np.arange(len(steps), dtype=np.int64)
+    lowest = np.asarray(steps, np.int64) - order
+    if last is not None and len(lowest):
+        lowest[0] = max(lowest[0], last + 1)
+    return np.asarray(np.maximum.accumulate(lowest) + order, np.int32)
+
+
 def mrope_layout(steps: Ints, rows: int, cols: int, base: int) -> VideoLayout:
     """Lay out one vision span: t = base + step, h = base + row, w = base + column.
 
@@ -111,8 +151,8 @@ def timed_layout(
     """
     origin = float(seconds[0]) if first_s is None else first_s
     steps = np.rint(positions_per_second * (np.asarray(seconds, np.float64) - origin))
-    times = base + 1 + steps.astype(np.int32)
-    _check_grid(times, rows, cols)
+    _check_grid(steps.astype(np.int32)[:0], rows, cols)
+    times = base + 1 + separated(steps.astype(np.int32))
     blocks = []
     for t in times.tolist():
         blocks += [text_positions(1, t - 1), _frame_ids(t, base, rows, cols)]
@@ -200,5 +240,9 @@ def _joined(blocks: list[Ints], n_text_blocks: int, base: int) -> VideoLayout:
 def _check_grid(steps: Ints, rows: int, cols: int) -> None:
     if rows < 1 or cols < 1:
         raise ConfigError(f"The patch grid is {rows} x {cols}, but both sides must be at least 1.")
+    _check_rise(steps)
+
+
+def _check_rise(steps: Ints) -> None:
     if (np.diff(steps) < 0).any():
         raise ConfigError("The frames' times go backwards, but they must not fall.")

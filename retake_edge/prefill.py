@@ -152,6 +152,7 @@ class ChunkBuilder:
     ) -> None:
         self._model, self._layout, self._base = model, layout, base
         self._origin_s = origin_s
+        self._last_step: int | None = None
 
     def build(
         self, block: FrameBlock, start: int, *, time_start: int | None = None
@@ -204,6 +205,8 @@ class ChunkBuilder:
         if kind == "mrope-time":
             since_start = np.concatenate([[self._origin_s], times_s])
             steps = positions.frame_steps_by_time(since_start, rate, features.step_s)[1:]
+            steps = positions.separated(steps, self._last_step)
+            self._last_step = int(steps[-1])
             return positions.mrope_layout(steps, rows, cols, self._base)
         if kind == "mrope":
             steps = block.first_frame + positions.frame_steps(len(times_s))

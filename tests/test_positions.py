@@ -16,6 +16,8 @@ from retake_edge.positions import (
     next_position,
     reforge,
     reforge_per_layer,
+    require_separate_times,
+    separated,
     text_positions,
     timed_layout,
 )
@@ -144,3 +146,45 @@ def test_the_per_layer_rule_starts_at_the_first_kept_token_and_rounds_in_float32
     kept[0] = 0
     assert reforge_per_layer(kept, 44)[-1] == 12
     assert reforge(np.array([0] * 22 + [22] * 22, np.int32), 26)[0][-1] == 13
+
+
+# --- no two grid frames at one time position ----------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("mrope-time", 2.0), ("mrope-clock", 4.0)])
+def test_more_grid_frames_a_second_than_positions_are_refused_with_the_rate_to_take(
+    kind: str, rate: float
+) -> None:
+    most = 2 * rate
+    for fps in (0.1, 1, most):
+        require_separate_times(kind, rate, 1 / fps, 2)
+    with pytest.raises(
+        ConfigError, match=rf"At {most + 1:g} frames .* at most {most:g} with --fps"
+    ):
+        require_separate_times(kind, rate, 1 / (most + 1), 2)
+    require_separate_times("mrope", rate, 1 / 60, 2)
+    require_separate_times("timestamps", rate, 1 / 60, 2)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_separated_steps_rise_move_up_no_more_than_needed_and_leave_even_ones_alone(
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    steps = np.cumsum(rng.integers(0, 4, 30)).astype(np.int32)
+    expected: list[int] = []
+    for step in steps.tolist():
+        expected.append(max(step, expected[-1] + 1 if expected else step))
+    assert separated(steps).tolist() == expected
+    parts = [separated(steps[:11])]
+    parts.append(separated(steps[11:], int(parts[0][-1])))
+    assert np.concatenate(parts).tolist() == expected
+    even = np.arange(0, 60, 2, dtype=np.int32)
+    assert separated(even).tolist() == even.tolist() and not len(separated(even[:0], 3))
+
+
+def test_up_to_four_frames_a_second_no_step_is_moved() -> None:
+    for fps in (0.5, 1.0, 2.0, 3.0, 3.7, 4.0):
+        seconds = np.arange(0, 400, 2) / fps
+        steps = frame_steps_by_time(seconds, 2.0, 1 / fps)
+        assert separated(steps).tolist() == steps.tolist()
