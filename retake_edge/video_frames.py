@@ -130,7 +130,7 @@ def decoded(film: Film, index: FrameIndex, goal: Goal, beat: Beat) -> Iterator[t
             else:
                 time_s = film.time_s(frame.pts if frame.pts is not None else frame.dts)
             n += 1
-            if time_s is None or time_s <= last_s:
+            if time_s is None or not last_s < time_s <= index.end_s + index.gap_s:
                 time_s = 0.0 if last_s == -math.inf else last_s + index.gap_s / 2
             last_s = time_s
             may_skip = may_skip and not frame.interlaced_frame  # the neighbours are needed, too

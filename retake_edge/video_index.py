@@ -11,6 +11,10 @@ from typing import Any
 
 from retake_edge.video_stream import Film
 
+# A picture that stays for longer than an hour, and than ten times what came before, is an error.
+MAX_HELD_S, MAX_HELD_SHARE = 3600.0, 10.0
+MAX_WILD = 8
+
 
 @dataclass(frozen=True)
 class FrameIndex:
@@ -58,7 +62,7 @@ def index_film(film: Film, beat: Callable[[int], None]) -> FrameIndex | None:
             shown.append((time_s or 0.0, (packet.duration or 0) * film.tick_s))
     if not shown:
         return None
-    shown.sort()
+    shown = without_wild_end(shown, film.frame_s)
     times_s = [round(time_s, 6) for time_s, _ in shown]
     gap_s = round(usual_gap_s(times_s) or film.frame_s, 6)
     end_s = times_s[-1] + (shown[-1][1] or gap_s)
@@ -73,6 +77,26 @@ def index_film(film: Film, beat: Callable[[int], None]) -> FrameIndex | None:
         by_count,
         film.seeks_truly and not by_count and not film.was_joined,
     )
+
+
+def without_wild_end(shown: list[tuple[float, float]], frame_s: float) -> list[tuple[float, float]]:
+    """Sort pictures by time; a few last ones, or a length, far beyond all others follow at once.
+
+    A damaged time stamp would make a short recording years long.
+    """
+    shown = sorted(shown)
+    first_s = shown[0][0]
+    at = len(shown)
+    for back in range(1, min(len(shown) - 1, MAX_WILD) + 1):
+        last_s = shown[-back - 1][0]
+        if shown[-back][0] - last_s > max(MAX_HELD_S, MAX_HELD_SHARE * (last_s - first_s)):
+            at = len(shown) - back
+    tail = [(shown[at - 1][0] + k * frame_s, frame_s) for k in range(1, len(shown) - at + 1)]
+    shown = shown[:at] + tail
+    last_s, held_s = shown[-1]
+    if held_s > max(MAX_HELD_S, MAX_HELD_SHARE * (last_s - first_s)):
+        shown[-1] = last_s, frame_s
+    return shown
 
 
 def packet_time_s(film: Film, packet: Any) -> float | None:

@@ -36,7 +36,7 @@ from retake_edge.video import (
     time_grid,
 )
 from retake_edge.video_goal import Goal
-from retake_edge.video_index import FrameIndex, index_film
+from retake_edge.video_index import FrameIndex, index_film, without_wild_end
 from retake_edge.video_stream import Film
 
 DATA = Path(__file__).parent / "data" / "video"
@@ -220,6 +220,15 @@ def test_a_time_stamp_years_ahead_costs_no_time() -> None:
     goal = Goal(start_s=0.0, step_s=0.5, n=10**13, slack_s=0.0)
     assert next(goal.serve(1e12, 2e12, is_first=False)) == 1e12
     assert goal.next == 2 * 10**12 + 1 and goal.n_missed == 2 * 10**12
+
+
+def test_a_last_time_stamp_or_length_far_beyond_all_others_makes_no_long_video() -> None:
+    usual = [(k / 10, 0.1) for k in range(30)]
+    wild = [*usual[:29], (1e15, 0.1)]
+    assert without_wild_end(wild, 0.1) == [*usual[:29], pytest.approx((2.9, 0.1))]
+    assert without_wild_end([*usual[:29], (2.9, 1e15)], 0.1)[-1] == (2.9, 0.1)
+    slides = [(0.0, 600.0), (600.0, 600.0), (1200.0, 3000.0)]
+    assert without_wild_end(slides, 600.0) == slides
 
 
 def test_a_held_picture_is_given_at_each_wanted_time() -> None:
