@@ -26,7 +26,7 @@ from retake_edge.score_memory import score_works
 _MIB = 1 << 20
 # Measured on Linux with Python 3.11: the interpreter, NumPy, OpenCV and the native libraries.
 _PROGRAM_BYTES = 75 * _MIB
-_DECODER_BYTES = 52 * _MIB
+_DECODER_BYTES = 80 * _MIB
 # llama.cpp's tables of a vocabulary, and the lists that the file's header is read into
 _BYTES_PER_TOKEN, _BYTES_PER_MERGE = 290, 135
 # Copies of a chunk's features while it is prefilled, and of a batch's while the next is encoded
