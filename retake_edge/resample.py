@@ -19,6 +19,8 @@ Doubles = npt.NDArray[np.float64]
 
 _MAX_WEIGHT = 1 << 15
 _MAX_PRECISION = 22
+# Larger products OpenBLAS shares among threads, which a busy machine punishes.
+_ONE_THREAD = 1 << 18
 _BLOCK = 32
 
 
@@ -81,9 +83,12 @@ def _resample_rows(lines: Bytes, n_out: int, kernel: str) -> Bytes:
     out = np.empty((n_out, lines.shape[1]), np.uint8)
     for first, start, weights, precision in _blocks(len(lines), n_out, kernel):
         n, span = weights.shape
-        mixed = weights @ lines[start : start + span].astype(np.float64)
-        mixed = np.floor((mixed + (1 << precision - 1)) / (1 << precision))
-        out[first : first + n] = np.clip(mixed, 0, 255)
+        width = max(1, _ONE_THREAD // weights.size)
+        for left in range(0, lines.shape[1], width):
+            columns = slice(left, left + width)
+            mixed = weights @ lines[start : start + span, columns].astype(np.float64)
+            mixed = np.floor((mixed + (1 << precision - 1)) / (1 << precision))
+            out[first : first + n, columns] = np.clip(mixed, 0, 255)
     return out
 
 
