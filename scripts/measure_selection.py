@@ -1,6 +1,6 @@
 """Measure one chunk's selection and weights: CPU seconds of the whole process, all threads.
 
-    python scripts/measure_selection.py --policies spread hybrid coverage > benchmarks/selection.json
+    python scripts/measure_selection.py --policies spread hybrid coverage
 
 Random clustered values, 4,096 tokens, a quarter kept, 256 remembered cells. CPU seconds above the
 elapsed ones would mean threads that no one asked for; OPENBLAS_NUM_THREADS is best left unset.
