@@ -13,10 +13,10 @@ import typer
 from typer.core import TyperCommand
 
 from retake_edge.cli.answer_block import (
-    facts_line,
     frame_spacing_s,
     seconds,
     tell_evidence,
+    tell_facts,
     write_answer,
 )
 from retake_edge.cli.interrupts import at_prompt, obeyed
@@ -71,7 +71,9 @@ def chat(
         room = _Room(session, Conversation(session), _saved_file(session, request))
         if is_terminal:
             _load_history(request.cache_dir)
-            typer.echo(f"{facts_line(session)}\n{_HOW_TO}", err=True)
+        tell_facts(session)
+        if is_terminal:
+            typer.echo(_HOW_TO, err=True)
         if go_on:
             _recall(room)
         _talk(room, is_terminal=is_terminal)
@@ -168,8 +170,7 @@ def _answer(room: _Room, question: str, *, is_terminal: bool) -> None:
         # The video is still there and a conversation can begin anew: no reason to leave.
         typer.echo(f"error: {error} /reset starts a new one.", err=True)
         return
-    if is_terminal:
-        tell_evidence(room.conversation.turns[-1])
+    tell_evidence(room.conversation.turns[-1])
 
 
 def _frames(room: _Room) -> None:
