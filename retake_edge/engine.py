@@ -171,12 +171,16 @@ class Engine:
         policy = pivotkv.POLICIES[self._settings.pivotkv.policy]
         scores = values = None
         with self._measure("score"):
-            if policy.needs_scores:
-                scores = capture.scores(
-                    unrotate=self._settings.pivotkv.positions == "reforge",
-                    n_windows=policy.query_windows,
+            unrotate = self._settings.pivotkv.positions == "reforge"
+            n = policy.query_windows
+            if policy.needs_scores and policy.needs_values:
+                projection = self._value_projection(capture.n_embd_v)
+                scores, values = capture.scores_and_values(
+                    projection, unrotate=unrotate, n_windows=n
                 )
-            if policy.needs_values:
+            elif policy.needs_scores:
+                scores = capture.scores(unrotate=unrotate, n_windows=n)
+            elif policy.needs_values:
                 values = capture.values(self._value_projection(capture.n_embd_v))
         return pivotkv.ChunkEvidence(
             n_layer=capture.n_layer,

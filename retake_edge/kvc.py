@@ -44,6 +44,10 @@ def _library() -> ctypes.CDLL:
         "attention": [context, _FLOAT_ARRAY, i32, i32, i32, i32],
         "cells": [context, i32, i32, null, null],
         "values": [context, _FLOAT_ARRAY, null, i32, i32, i32],
+        "measure": [
+            *(context, _FLOAT_ARRAY, i32, _INT32_ARRAY),
+            *(_FLOAT_ARRAY, null, i32, i32, i32, u32),
+        ],
         "commit": [context, i32, _INT32_ARRAY, null, u32, _INT32_ARRAY, null],
         "abort": [context, ctypes.c_bool],
         "free": [context],
@@ -160,15 +164,30 @@ class Capture:
         With several windows the queries are summed in so many equal parts of the chunk, and the
         part that attends most counts: a token that matters to few others stands out.
         """
-        n = self.n_tokens
+        n, edges, flags = self.n_tokens, self._edges(n_windows), _UNROTATE if unrotate else 0
         out = np.empty((self.n_layer, n), np.float32)
-        n_rows = -(-n // self._q_stride)  # a window without a query would be refused
-        n_windows = min(n_windows, n_rows)
-        edges = [i * n_rows // n_windows * self._q_stride for i in range(n_windows)] + [n]
-        flags = _UNROTATE if unrotate else 0
-        windows = np.array(edges, np.int32)
-        _check(self._lib.retake_kvc_scores(self._context, out, n_windows, windows, 0, n, flags))
+        windows = (out, len(edges) - 1, edges)
+        _check(self._lib.retake_kvc_scores(self._context, *windows, 0, n, flags))
         return out
+
+    def scores_and_values(
+        self, projection: Floats | None = None, *, unrotate: bool = False, n_windows: int = 1
+    ) -> tuple[Floats, Floats]:
+        """Return `scores` and `values`; on a device both together cost one update of its memory."""
+        n, edges, flags = self.n_tokens, self._edges(n_windows), _UNROTATE if unrotate else 0
+        out, values = np.empty((self.n_layer, n), np.float32), self._values_like(projection)
+        windows = (out, len(edges) - 1, edges)
+        rows = (values, _pointer(projection), values.shape[2])
+        _check(self._lib.retake_kvc_measure(self._context, *windows, *rows, 0, n, flags))
+        return out, values
+
+    def _edges(self, n_windows: int) -> Ints:
+        """Where equal windows of the chunk begin, and its end: each has a query."""
+        n, stride = self.n_tokens, self._q_stride
+        n_rows = -(-n // stride)
+        n_windows = min(n_windows, n_rows)
+        starts = [i * n_rows // n_windows * stride for i in range(n_windows)]
+        return np.array([*starts, n], np.int32)
 
     def attention(self, first_row: int, n_rows: int, first_cell: int, n_cells: int) -> Floats:
         """Return the attention that cells of the whole sequence receive, f32 [n_layer, n_cells].
@@ -187,14 +206,14 @@ class Capture:
 
         All KV heads concatenated, times `projection` f32 [dim, n_embd_v] if given.
         """
-        n, dim = self.n_tokens, self.n_embd_v
-        pointer: Any = None
-        if projection is not None:
-            projection = np.ascontiguousarray(projection, np.float32)
-            dim, pointer = len(projection), projection.ctypes.data
-        out = np.empty((self.n_layer, n, dim), np.float32)
-        _check(self._lib.retake_kvc_values(self._context, out, pointer, dim, 0, n))
+        out = self._values_like(projection)
+        rows = (out, _pointer(projection), out.shape[2])
+        _check(self._lib.retake_kvc_values(self._context, *rows, 0, out.shape[1]))
         return out
+
+    def _values_like(self, projection: Floats | None) -> Floats:
+        dim = self.n_embd_v if projection is None else len(projection)
+        return np.empty((self.n_layer, self.n_tokens, dim), np.float32)
 
     def release(self) -> None:
         """Stop capturing; the tokens decoded meanwhile stay in the cache."""
@@ -236,6 +255,14 @@ class Capture:
         arguments = (keep.shape[1], keep, pointer, _TIME_AXIS, positions, bias_pointer)
         _check(self._lib.retake_kvc_commit(self._context, *arguments))
         self._open = False
+
+
+def _pointer(array: Floats | None) -> int | None:
+    """The address of a contiguous f32 array; None without one."""
+    if array is None:
+        return None
+    assert array.flags.c_contiguous and array.dtype == np.float32
+    return int(array.ctypes.data)
 
 
 def cells_used(context: Context) -> int:

@@ -90,6 +90,14 @@ class Kvc:
         windows = (_pointer(out), len(edge) - 1, _pointer(edge))
         return int(self._lib.retake_kvc_scores(self._handle, *windows, k0, n, flags)), out
 
+    def measure(self, edges: Sequence[int], n: int, dim: int) -> tuple[int, Floats, Floats]:
+        """Scores by windows and values, in one call."""
+        n_layer, edge = self.query(N_LAYER), np.array(edges, np.int32)
+        scores, values = np.empty((n_layer, n), np.float32), np.empty((n_layer, n, dim), np.float32)
+        arrays = (_pointer(scores), len(edge) - 1, _pointer(edge), _pointer(values), None)
+        status = self._lib.retake_kvc_measure(self._handle, *arrays, dim, 0, n, 0)
+        return int(status), scores, values
+
     def attention(self, q: tuple[int, int], c0: int, nc: int) -> tuple[int, Floats]:
         out = np.full((self.query(N_LAYER), max(nc, 0)), np.nan, np.float32)
         return int(self._lib.retake_kvc_attention(self._handle, _pointer(out), *q, c0, nc)), out

@@ -161,6 +161,23 @@ def test_of_several_windows_each_tokens_best_one_counts(models: Any, stride: int
         np.testing.assert_allclose(got, expected, rtol=0, atol=ns.SCORE * stride)
 
 
+@pytest.mark.parametrize("run", RUNS)
+def test_scores_and_values_in_one_call_are_those_of_two(models: Any, run: str) -> None:
+    model = models("imrope")
+    chunk, edges = chunk_of(model), (0, 20, 72)
+    with open_context(model) as (context, kvc):
+        start(context, kvc, chunk, flags=ns.CAPTURE_Q | RUNS[run])
+        width = kvc.query(ns.N_EMBD_V)
+        status, scores, values = kvc.measure(edges, 72, width)
+        assert status == ns.OK, kvc.reason
+        assert kvc.measure((0, 73), 72, width)[0] == ns.INVALID
+        assert kvc.measure(edges, 72, width + 1)[0] == ns.INVALID
+        assert np.array_equal(scores, kvc.window_scores(edges, 72)[1])
+        assert np.array_equal(values, kvc.values(72, width)[1])
+        keep = random_keep(len(scores), 72, 20)
+        assert kvc.commit(keep, positions_for(chunk, 20)) == ns.OK, kvc.reason
+
+
 def test_windows_must_ascend_and_hold_a_query(models: Any) -> None:
     model = models("golden")
     chunk = chunk_of(model)

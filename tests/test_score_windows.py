@@ -44,3 +44,12 @@ def test_a_windows_vote_is_at_most_the_sum_and_at_least_its_mean_share(capture, 
 def test_more_windows_than_queries_are_one_a_query(capture):
     n_queries = -(-N // capture._q_stride)
     assert np.array_equal(capture.scores(n_windows=1000), capture.scores(n_windows=n_queries))
+
+
+@pytest.mark.parametrize("width", [None, 8])
+def test_scores_and_values_together_are_those_that_come_apart(capture, width):
+    rng = np.random.default_rng(1)
+    projection = width and rng.standard_normal((width, capture.n_embd_v)).astype(np.float32)
+    scores, values = capture.scores_and_values(projection, unrotate=True, n_windows=3)
+    assert np.array_equal(scores, capture.scores(unrotate=True, n_windows=3))
+    assert np.array_equal(values, capture.values(projection))

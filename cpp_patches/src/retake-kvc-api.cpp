@@ -117,6 +117,17 @@ int32_t retake_kvc_values(llama_context * ctx, float * out, const float * projec
     return status_of([&] { retake_kvc::get(ctx).values(ctx, out, projection, dim, k0, nk); });
 }
 
+int32_t retake_kvc_measure(llama_context * ctx, float * scores, int32_t n_windows, const int32_t * edge,
+        float * values, const float * projection, int32_t dim, int32_t k0, int32_t nk, uint32_t flags) {
+    return status_of([&] {
+        auto & kvc = retake_kvc::get(ctx);
+        kvc.at_once(ctx, [&](llama_context * ctx) {
+            kvc.scores(ctx, scores, n_windows, edge, k0, nk, flags);
+            kvc.values(ctx, values, projection, dim, k0, nk);
+        });
+    });
+}
+
 int32_t retake_kvc_commit(llama_context * ctx, int32_t n_keep, const int32_t * keep, const int32_t * delta,
         uint32_t section_mask, const llama_pos * pos_cell, const float * bias) {
     return status_of([&] { retake_kvc::get(ctx).commit(ctx, n_keep, keep, delta, section_mask, pos_cell, bias); });

@@ -133,6 +133,7 @@ struct retake_kvc {
     std::string                why_no_scores;  // in this capture: a layer's attention is not a plain softmax
 
     std::function<void(llama_context *)> job;
+    bool in_job = false;
 
     int64_t scores_us = 0;
     int64_t commit_us = 0;
@@ -169,6 +170,9 @@ struct retake_kvc {
     // fn(worker, i) for i in [0, n) on the context's threads, at most n_threads_max (and at least one)
     void run_on_host(llama_context * lctx, size_t n_threads_max, size_t n,
             const std::function<void(retake::host_worker &, size_t)> & fn);
+
+    // fn, in which any number of graphs run on the scheduler in one memory_update
+    void at_once(llama_context * lctx, const std::function<void(llama_context *)> & fn);
 
     // run fn on the context's scheduler, inside llama_context::memory_update
     void run(llama_context * lctx, std::function<void(llama_context *)> fn);

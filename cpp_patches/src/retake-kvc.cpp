@@ -377,19 +377,32 @@ void retake_kvc::run_job(llama_kv_cache & kv, llama_context * lctx) {
     }
 }
 
+void retake_kvc::at_once(llama_context * lctx, const std::function<void(llama_context *)> & fn) {
+    if (layers_on_host(lctx, false).empty()) {
+        fn(lctx);
+    } else {
+        run(lctx, fn);
+    }
+}
+
 void retake_kvc::run(llama_context * lctx, std::function<void(llama_context *)> fn) {
+    if (in_job) {
+        fn(lctx);
+        return;
+    }
     lctx->synchronize();
 
     // no exception passes through upstream's code: its graphs must be reserved again either way
     bool done = false;
     std::exception_ptr error;
     job = [&](llama_context * lctx) {
-        done = true;
+        done = in_job = true;
         try {
             fn(lctx);
         } catch (...) {
             error = std::current_exception();
         }
+        in_job = false;
     };
     try {
         lctx->memory_update(false);

@@ -141,6 +141,20 @@ LLAMA_API int32_t retake_kvc_values(
                      int32_t   k0,
                      int32_t   nk);
 
+// retake_kvc_scores into `scores` and retake_kvc_values into `values`, at the cost of one: layers that
+// share the context's scheduler update its memory and reserve its graphs once for both.
+LLAMA_API int32_t retake_kvc_measure(
+        struct llama_context * ctx,
+                       float * scores,
+                     int32_t   n_windows,
+               const int32_t * edge,
+                       float * values,
+                 const float * projection,
+                     int32_t   dim,
+                     int32_t   k0,
+                     int32_t   nk,
+                    uint32_t   flags);
+
 // Keep n_keep tokens of the chunk in each layer, free the other cells, close the capture.
 //   keep[n_layer][n_keep]   token indices, strictly ascending within a layer
 //   delta[n_layer][n_keep]  position change of the kept keys, or NULL: keys stay as they are
