@@ -111,7 +111,7 @@ def test_cells_that_are_cut_or_too_long_are_refused(model, make):
         blob = make(context.save_cells(0))
     with (
         Context(model, n_ctx=64, n_seq_max=2) as other,
-        pytest.raises(NativeError, match="do not load"),
+        pytest.raises(NativeError, match="does not load"),
     ):
         other.load_cells(blob)
 
@@ -121,13 +121,13 @@ def test_cells_of_another_type_or_too_many_are_refused(model):
         blob = context.save_cells(0)
     with (
         Context(model, n_ctx=64, n_seq_max=2, type_k="q8_0") as other,
-        pytest.raises(NativeError, match="do not load"),
+        pytest.raises(NativeError, match="does not load"),
     ):
         other.load_cells(blob)
     with Context(model, n_ctx=256, n_seq_max=2) as small:
         for _ in range(small.n_ctx // 20):
             small.load_cells(blob)
-        with pytest.raises(NativeError, match="do not load"):
+        with pytest.raises(NativeError, match="does not load"):
             small.load_cells(blob)
 
 
