@@ -138,7 +138,10 @@ def main() -> None:
         "pixels": "1080p",
         "load_average": round(os.getloadavg()[0], 1),  # other programs that ran at its end
     }
-    write_run_file(run_file("video-speed", settings, {}, {"films": rows}), options.out)
+    document = run_file("video-speed", settings, {}, {"films": rows})
+    words = document["command"].removeprefix("retake-edge ")
+    document["command"] = f"python scripts/measure_video_speed.py {words}"
+    write_run_file(document, options.out)
 
 
 if __name__ == "__main__":
