@@ -121,7 +121,7 @@ def test_a_kept_set_may_differ_on_a_device_where_scores_are_a_near_tie() -> None
     assert gap == pytest.approx(1e-4, rel=1e-2)
     near, far = Comparison("kept"), Comparison("kept")
     near.near_tie("kept", gap, 2 * DEVICE.score)
-    far.near_tie("kept", widest_gap(found, expected, scores * 100), 2 * DEVICE.score)
+    far.near_tie("kept", widest_gap(found, expected, scores * 1000), 2 * DEVICE.score)
     assert (near.problems, len(near.near_ties)) == ([], 1)
     assert (len(far.problems), far.near_ties) == (1, [])
 
