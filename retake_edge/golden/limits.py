@@ -20,8 +20,8 @@ DEVICE_SCORE = 2e-3
 """Scores of given q and k: f32 matrices may be multiplied as fp16 (9e-4 seen) or TF32, whose
 products keep 10 bits."""
 DEVICE_FORWARD = 5e-3
-"""What a forward pass of several layers has made: keys (1.25e-3 seen in layer 1, in a plain decode),
-values, attention weights, and scores of such q and k (2.3e-3 seen)."""
+"""What a forward pass of several layers has made: keys (1.25e-3 seen in layer 1, in a plain
+decode), values, attention weights, and scores of such q and k (2.3e-3 seen)."""
 DEVICE_LOGIT = 5e-2
 """The same at the end of a forward pass, before the softmax."""
 
