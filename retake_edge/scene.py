@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from retake_edge.errors import VideoError
+from retake_edge.scene_mark import write_marked
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (220, 30, 35),
@@ -357,13 +358,17 @@ def write_video(
 ) -> Path:
     """Write a scene as a video file, frame by frame, and return its path.
 
-    The file is written under a temporary name beside it and renamed when it is whole.
+    The file is written under a temporary name beside it and renamed when it is whole. It gets the
+    mark by which the bundled model's videos are known (`retake_edge.scene_mark`).
 
     Raises:
         VideoError: the folder or codec cannot be used.
     """
     path = Path(path)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix or '.mp4'}")
+    suffix = path.suffix or ".mp4"
+    part, marked = (
+        path.with_name(f".{path.stem}.{os.getpid()}.{what}{suffix}") for what in ("part", "marked")
+    )
     writer = cv2.VideoWriter(str(part), cv2.VideoWriter.fourcc(*codec), fps, (size_px, size_px))
     if not writer.isOpened():
         part.unlink(missing_ok=True)
@@ -372,10 +377,12 @@ def write_video(
         for frame in frames(scene, fps, size_px):
             writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
         writer.release()
-        part.replace(path)
+        write_marked(part, marked)
+        marked.replace(path)
     except OSError as error:
         raise VideoError(f"cannot write {path}: {error}") from error
     finally:
         writer.release()
         part.unlink(missing_ok=True)
+        marked.unlink(missing_ok=True)
     return path

@@ -67,7 +67,8 @@ class VideoInfo:
     `codec`: FFmpeg's name of it. `fps_nominal`: the header's rate; frames may
     come at any distance. `frame_s`: median distance of two frames.
     `missing_s`: seconds that the header announces beyond the last frame (a file cut short).
-    `first_s`: when the first frame is shown; sound may begin before it.
+    `first_s`: when the first frame is shown; sound may begin before it. `is_scene`: whether the
+    file says that `retake-edge scene` rendered it.
     """
 
     path: Path
@@ -81,6 +82,7 @@ class VideoInfo:
     frame_s: float
     missing_s: float
     first_s: float = 0.0
+    is_scene: bool = False
 
     @property
     def is_truncated(self) -> bool:

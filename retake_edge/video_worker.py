@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, BinaryIO
 
+from retake_edge.scene_mark import is_marked
 from retake_edge.video_frames import decoded, shown_pictures
 from retake_edge.video_goal import Goal
 from retake_edge.video_index import FrameIndex, index_film
@@ -145,6 +146,7 @@ def describe(film: Film, index: FrameIndex, frame: Any) -> dict[str, object]:
         "fps_nominal": 1.0 / film.frame_s,
         "missing_s": index.missing_s,
         "first_s": max(0.0, index.times_s[0]),
+        "is_scene": is_marked(film.container.metadata),
     }
 
 
