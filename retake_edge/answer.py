@@ -30,8 +30,9 @@ class Answer:
     """An answer, and all that is needed to make it again.
 
     `seconds` by stage; 'first_token' is the part of 'generate' before the answer's first token.
-    `evidence`: the spans of the video that it attended to, the heaviest first. `sampler`: how it
-    was drawn, the model file's own settings included.
+    `evidence`: the spans of the video that it attended to, the heaviest first. `model`: its name,
+    why it was used (`chosen_by`), its kind and its files' hashes. `sampler`: how the answer was
+    drawn, the model file's own settings included. Printed, an answer is its text.
     """
 
     question: str
@@ -46,6 +47,10 @@ class Answer:
     config: dict[str, Any]
     versions: dict[str, str]
     sampler: SamplerSettings
+
+    def __str__(self) -> str:
+        """The answer's text."""
+        return self.text
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""

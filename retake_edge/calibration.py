@@ -22,7 +22,7 @@ from retake_edge.planner import FramePlan, MemoryPlan, kept_vision
 from retake_edge.remembered import Remembered
 from retake_edge.video import VideoInfo
 
-STAGES = ("decode", "encode", "prefill", "answer")
+STAGES = ("decode", "encode", "prefill", "answer", "attention")
 QUESTION_TOKENS = 32
 """Tokens of a question as plans assume it."""
 
@@ -36,7 +36,8 @@ class Work:
     """How much is to be done, by stage.
 
     `decode`: pixels of the frames that the decoder passes; `encode`, `prefill`: operations;
-    `question`: those of a question; `answer`: bytes read for each token of an answer.
+    `question`: those of a question; `answer`: bytes read for each token of an answer. `attention`:
+    the part of `prefill` that is attention to cells before, which runs at a speed of its own.
     """
 
     decode: float
@@ -44,6 +45,7 @@ class Work:
     prefill: float
     question: float
     answer: float
+    attention: float = 0.0
 
 
 def work_of(
@@ -58,32 +60,44 @@ def work_of(
     n_decoded = video.n_frames * min(1.0, seen_s / max(video.duration_s, 1e-9))
     shape = cells.shape
     patches = patches_per_step(mmproj, frames)
-    n_tower = _parameters(mmproj, ("v.", "mm."))
-    width = int(mmproj.get("clip.vision.embedding_length", 1024))
-    n_blocks = int(mmproj.get("clip.vision.block_count", 1))
-    per_step = 2.0 * n_tower * patches + 4.0 * n_blocks * width * patches**2
-    n_dense, per_pair = _parameters(lm, ("blk.",)), _attention_width(lm)
-    weights = sum(size for name, size in lm.tensor_bytes.items() if "token_embd" not in name)
+    n_dense, per_pair, weights = language_work(lm)
     per_cell = cells.kv_bytes / max(1, cells.n_ctx)
     n_cells = shape.n_before + cells.n_kept_cells
+    dense, attention = _prefill_work(cells, n_dense, per_pair)
     return Work(
         decode=n_decoded * video.width_px * video.height_px,
-        encode=frames.n_steps * per_step,
-        prefill=_prefill_work(cells, n_dense, per_pair),
+        encode=frames.n_steps * encode_work(mmproj, patches),
+        prefill=dense + attention,
         question=QUESTION_TOKENS * (2.0 * n_dense + 4.0 * per_pair * n_cells),
         answer=weights + per_cell * n_cells,
+        attention=attention,
     )
 
 
-def _prefill_work(cells: MemoryPlan, n_dense: int, per_pair: float) -> float:
-    """Operations of all chunks: each token's own, and its attention to the cells before it."""
-    shape, total, kept = cells.shape, 0.0, cells.shape.n_before
+def encode_work(mmproj: GgufFile, n_patches: int) -> float:
+    """Return the operations of the vision tower for one grid frame."""
+    n_tower = _parameters(mmproj, ("v.", "mm."))
+    width = int(mmproj.get("clip.vision.embedding_length", 1024))
+    n_blocks = int(mmproj.get("clip.vision.block_count", 1))
+    return 2.0 * n_tower * n_patches + 4.0 * n_blocks * width * n_patches**2
+
+
+def language_work(lm: GgufFile) -> tuple[int, float, int]:
+    """Return what a token costs: weights it meets, attention's width, bytes read to generate it."""
+    weights = sum(size for name, size in lm.tensor_bytes.items() if "token_embd" not in name)
+    return _parameters(lm, ("blk.",)), _attention_width(lm), weights
+
+
+def _prefill_work(cells: MemoryPlan, n_dense: int, per_pair: float) -> tuple[float, float]:
+    """Operations of all chunks: the tokens' own, and their attention to the cells before them."""
+    shape, dense, attention, kept = cells.shape, 0.0, 0.0, cells.shape.n_before
     for steps in shape.chunk_steps():
         n_vision, n_text = steps * shape.vision_per_step, steps * shape.text_per_step
         n = n_vision + n_text
-        total += 2.0 * n_dense * n + 4.0 * per_pair * n * (kept + n / 2)
+        dense += 2.0 * n_dense * n
+        attention += 4.0 * per_pair * n * (kept + n / 2)
         kept += kept_vision(n_vision, cells.keep_ratio) + n_text
-    return total
+    return dense, attention
 
 
 def _attention_width(lm: GgufFile) -> float:
@@ -141,9 +155,16 @@ class Calibration:
         """
         rates = {stage: seconds / amount for stage, (amount, seconds) in self._entry(key).items()}
         found = {stage: rate * getattr(work, stage) for stage, rate in rates.items()}
+        if "attention" in found:  # told apart where a machine was measured, not a model
+            found["prefill"] = rates["prefill"] * (work.prefill - work.attention)
+            found["prefill"] += found.pop("attention")
         if "answer" in found:
             found["answer"] = found["answer"] * n_answer + rates.get("prefill", 0) * work.question
         return found or None
+
+    def knows(self, key: str) -> bool:
+        """Return whether anything was measured under a key."""
+        return bool(self._entry(key))
 
     def add(self, key: str, work: Work, seconds: Mapping[str, float], n_answer: int = 0) -> None:
         """Learn from a run: seconds by stage, 'answer' for `n_answer` tokens."""

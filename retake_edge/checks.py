@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from retake_edge.errors import NativeError, VideoError
 from retake_edge.vulkan_driver import MESA_FIXED, faulty_mesa
 
 if TYPE_CHECKING:
+    from retake_edge.catalog import ModelEntry
     from retake_edge.devices import Device
     from retake_edge.self_test import SelfTest
 
@@ -32,6 +33,7 @@ class Check:
 
     `status`: ok, warning (works, but not as well as it could) or error (questions cannot be
     answered; `exit_code` says of what kind). `advice`: what to do about it. `facts`: plain values.
+    `more`: lines to be shown below.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Check:
     advice: str = ""
     exit_code: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
+    more: tuple[str, ...] = ()
 
 
 def cpu_check(machine: Set[str] | None, library: Set[str]) -> Check:
@@ -204,6 +207,26 @@ def self_test_check(result: SelfTest, gpus: Set[str]) -> Check:
         text += "; parts of vision fall back to the CPU, because the GPU lacks operations"
         return Check("self-test", WARNING, text, advice, facts=facts)
     return Check("self-test", OK, text, facts=facts)
+
+
+def choice_check(entries: Sequence[ModelEntry], table: Sequence[str], next_step: str) -> Check:
+    """Judge whether a model for real videos is here, and can be used.
+
+    `table`: all models with what they take; `next_step`: what to type.
+    """
+    facts = {"models": [asdict(entry) for entry in entries]}
+    here = [entry for entry in entries if entry.is_downloaded and entry.source != "bundled"]
+    usable = [entry.name for entry in here if entry.fits]
+    shown = tuple(table)
+    if usable:
+        text = f"for real videos: {', '.join(usable)}"
+        return Check("choice", OK, text, facts=facts, more=shown)
+    if here:
+        names = ", ".join(entry.name for entry in here)
+        text = f"what is downloaded ({names}) does not fit into the memory that is free"
+    else:
+        text = "no model for real videos is here; the bundled one understands demo scenes only"
+    return Check("choice", WARNING, text, next_step, facts=facts, more=shown)
 
 
 def _nearest_folder(folder: Path) -> Path:

@@ -1,6 +1,10 @@
-"""Times as people read them."""
+"""Times as people write and read them."""
 
 from __future__ import annotations
+
+import re
+
+from retake_edge.errors import ConfigError
 
 
 def clock(seconds: float) -> str:
@@ -8,3 +12,41 @@ def clock(seconds: float) -> str:
     minutes, second = divmod(int(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def parse_time(text: str, name: str = "The time") -> float:
+    """Return the seconds of a time written as 90, 90.5, 1:30 or 1:02:00.
+
+    Raises:
+        ConfigError: it is none; the sentence begins with `name`.
+    """
+    match = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)", text.strip(), re.ASCII)
+    if match is None:
+        raise ConfigError(
+            f"{name} is {text!r}, but it must be seconds, M:SS or H:MM:SS, such as 90, 1:30 or "
+            "1:02:00."
+        )
+    hours, minutes, seconds = match[1], match[2], float(match[3])
+    if (minutes and seconds >= 60) or (hours and int(minutes) >= 60):
+        raise ConfigError(f"{name} is {text!r}, but minutes and seconds go up to 59.")
+    return 3600 * int(hours or 0) + 60 * int(minutes or 0) + seconds
+
+
+def seconds_of(name: str, value: float | str | None) -> float | None:
+    """Return the seconds of a time given as a number or as text; None stays None.
+
+    Raises:
+        ConfigError: it is no time; the sentence begins with `name`.
+    """
+    return parse_time(value, name) if isinstance(value, str) else value
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as a person says it: 8 s, 40 s, 9 min, 2 h 10 min."""
+    if seconds < 90:
+        return f"{seconds if seconds < 10 else 5 * round(seconds / 5):.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(5 * round(minutes / 5), 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
 from retake_edge.errors import ConfigError
@@ -233,3 +233,21 @@ class RetakeConfig:
                 )
             built[name] = sections[name](**section)
         return cls(**built)
+
+
+def with_values(settings: RetakeConfig, **sections: Mapping[str, Any]) -> RetakeConfig:
+    """Return settings with other values: section to name to value, None for as it is.
+
+    A keep ratio and a budget exclude each other, so that one takes the other's place.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    changed = {}
+    for section, values in sections.items():
+        given = {name: value for name, value in values.items() if value is not None}
+        if "keep_ratio" in given:
+            given["kv_budget"] = None
+        if given:
+            changed[section] = replace(getattr(settings, section), **given)
+    return replace(settings, **changed)

@@ -1,7 +1,7 @@
 """Is everything there that an answer needs? One check a part, each with what to do about it.
 
 The facts are gathered here and judged in `retake_edge.checks`. Nothing is downloaded, and nothing
-is left behind.
+is left behind but what this machine's speed is.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from retake_edge.checks import (
     Check,
     backends_check,
     cache_check,
+    choice_check,
     cpu_check,
     decoders_check,
     memory_check,
@@ -49,6 +50,7 @@ def diagnose(cache_dir: str | Path | None = None) -> Iterator[Check]:
         yield from cpu
         yield from _tried("backends", _backends)
         if all(check.status != ERROR for check in cpu):
+            yield from _tried("choice", _choice)
             yield from _tried("self-test", _self_test)
 
 
@@ -172,6 +174,16 @@ def _models() -> Check:
         sizes[name] = sum(file.stat().st_size for file in (manifest.model, manifest.mmproj))
     text = ", ".join(f"{name} ({size(n)})" for name, n in sizes.items())
     return Check("models", OK, text or "none bundled", facts={"n_bytes": sizes})
+
+
+def _choice() -> Check:
+    """What this machine could run, and whether a model for real videos is here."""
+    from retake_edge.catalog import catalog
+    from retake_edge.model_table import machine_line, next_step, table_lines
+
+    entries = catalog()
+    table = [*table_lines(entries), "", machine_line()]
+    return choice_check(entries, table, next_step(entries))
 
 
 def _hub() -> Check:

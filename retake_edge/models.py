@@ -222,10 +222,9 @@ def read_manifest(name: str) -> dict[str, Any]:
     """
     path = models_dir() / f"{name}.toml"
     if name not in model_names():
-        raise ModelError(
-            f"There is no model named {name!r}; there is {', '.join(model_names()) or 'none'}. "
-            "Give a GGUF pair with -m and --mmproj, or a repository of the hub with -hf, instead."
-        )
+        from retake_edge.model_names import unknown_model
+
+        raise unknown_model(name)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
@@ -288,45 +287,65 @@ def _damaged(path: Path, error: Exception) -> ModelError:
     return ModelError(f"The manifest {path} is damaged ({error!r}); install it again.")
 
 
-def _downloaded(name: str, ref: HubRef, sha256: Callable[[Path], str]) -> ModelFiles:
+class NotDownloadedError(ModelError):
+    """A model of the hub that is not on this machine; `name`: what `pull` takes, `ref`: where."""
+
+    def __init__(self, name: str, ref: HubRef) -> None:
+        self.name, self.ref = name, ref
+        where = "" if name == str(ref) else f" ({ref})"
+        super().__init__(
+            f"The model {name} is not downloaded; run `retake-edge pull {name}`{where}."
+        )
+
+
+def _downloaded(
+    name: str, ref: HubRef, mmproj: Path | None, sha256: Callable[[Path], str]
+) -> ModelFiles:
     """The files of a hub model, checked; the network is left alone."""
     from retake_edge import hub
 
-    pair = hub.find_pair(ref)
-    if pair is None or pair.mmproj is None:
-        raise ModelError(
-            f"The model {name} is not downloaded; run `retake-edge pull {name}` ({ref})."
-        )
+    pair = hub.find_pair(ref, with_mmproj=mmproj is None)
+    if pair is None or not (mmproj or pair.mmproj):
+        raise NotDownloadedError(name, ref)
     hub.check(pair, name, sha256)
-    return ModelFiles(pair.parts[0], pair.mmproj)
+    projector = mmproj or pair.mmproj
+    assert projector is not None
+    return ModelFiles(pair.parts[0], projector)
 
 
 def resolve_model(
     model: str, mmproj: Path | None = None, *, sha256: Callable[[Path], str] | None = None
 ) -> ModelManifest | ModelFiles:
-    """Return a model by name (its files verified), or the GGUF pair of a path.
+    """Return a model by name (its files verified), by user/repo[:quant], or the pair of a path.
 
-    A model of the hub must have been downloaded; this never does it.
+    Names may be written in any case and punctuation. A model of the hub must have been downloaded;
+    this never does it.
 
     Without `mmproj` the projector beside the model that belongs to it is taken. `sha256` gives the
     hash of a file, from memory perhaps (None: it is read).
 
     Raises:
-        ModelError: no such model, a part of it is missing, or no one projector beside it.
-        ConfigError: a projector was given to a model by name.
+        ModelError: no such model, a part of it is missing, or no one projector beside it
+            (NotDownloadedError: the hub has it). ConfigError: a projector was given to a model by
+            name.
     """
-    if not model.lower().endswith(".gguf"):
-        if mmproj is not None:
+    from retake_edge.model_names import hub_id, known_name, unknown_model
+
+    path = Path(model)
+    if not model.lower().endswith(".gguf") and not path.is_file():
+        name = known_name(model)
+        ref = hub_ref(name) if name else hub_id(model)
+        if name and mmproj is not None:
             raise ConfigError(
                 f"--mmproj goes with a GGUF path, but the model is {model!r}; give -m FILE.gguf."
             )
-        ref = hub_ref(model)
         if ref is not None:
-            return _downloaded(model, ref, sha256 or file_sha256)
-        manifest = load_manifest(model)
+            return _downloaded(name or str(ref), ref, mmproj, sha256 or file_sha256)
+        if name is None:
+            raise unknown_model(model)
+        manifest = load_manifest(name)
         manifest.verify(sha256)
         return manifest
-    path = Path(model)
     if not path.is_file():
         raise ModelError(f"There is no model file {path}; check the path after -m.")
     header = check_parts(path)

@@ -3,7 +3,8 @@
 A callback gets (stage, done, total), and a `Reading` as a fourth argument if it takes four. Stages:
 'load' (percent of the model); 'decode', 'encode', 'prefill' (frames of the video, with a
 `Reading`: told for each batch, grid frame and chunk); 'pull FILE' (MiB); 'waiting for another
-process'.
+process'; where no model was named and none is here, 'measuring this machine, once' and
+'looking at the models'.
 """
 
 from __future__ import annotations

@@ -142,11 +142,10 @@ def _facts(report: Report) -> dict[str, Any]:
 
 def _summary(report: Report) -> str:
     video = report.video
-    share = video.n_cells_kept / video.n_cells_before
     return (
         f"{_length(video.duration_s)} of video, seen in {video.n_frames:,} frames. "
-        f"{video.n_cells_kept:,} of {video.n_cells_before:,} tokens stay ({share:.0%}); "
-        f"model {report.model['name']}."
+        f"{video.n_cells_kept:,} of {video.n_cells_before:,} tokens stay "
+        f"(keep ratio {video.keep_ratio:.4g}); model {report.model['name']}."
     )
 
 
@@ -155,8 +154,8 @@ def _tiles(report: Report) -> list[dict[str, str]]:
     memory = report.peak_memory_bytes
     rows = [
         (
-            f"{video.n_cells_kept / video.n_cells_before:.0%}",
-            "of the tokens kept",
+            f"{100 * video.keep_ratio:.4g}%",
+            "of the vision tokens kept",
             "in every layer",
         ),
         (f"{video.n_frames:,}", "frames seen", f"{video.n_grid_frames:,} pictures for the model"),

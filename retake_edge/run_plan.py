@@ -73,7 +73,7 @@ class RunPlanner:
     """Plans of runs with one model, for any video and settings.
 
     `n_after`: cells for text after the video; `available`: bytes by device ('' this machine), in
-    place of what they say themselves.
+    place of what they say themselves; `tried`: the files are known to load.
 
     Raises:
         ModelError: the files cannot be read.
@@ -84,8 +84,11 @@ class RunPlanner:
         source: ModelManifest | ModelFiles,
         n_after: int,
         available: Mapping[str, int | None] | None = None,
+        *,
+        tried: bool = False,
     ) -> None:
-        check_loadable(source, default_cache_dir())
+        if not tried:
+            check_loadable(source, default_cache_dir())
         self.source, self.n_after, self.available = source, n_after, available
         self.lm, self.mmproj = read_gguf(source.model), read_gguf(source.mmproj)
         self.manifest = self._manifest("")

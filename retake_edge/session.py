@@ -23,7 +23,8 @@ from retake_edge.answer import Answer, SavedState, versions
 from retake_edge.attention import AnswerAttention, idle_attention
 from retake_edge.calibration import Calibration, measured
 from retake_edge.checksum import file_sha256
-from retake_edge.config import RetakeConfig
+from retake_edge.clock import seconds_of
+from retake_edge.config import RetakeConfig, with_values
 from retake_edge.device_memory import peak_memory_bytes
 from retake_edge.errors import ConfigError, RetakeError
 from retake_edge.evidence import Floats, Span, attended_spans, frame_weights, without_sinks
@@ -70,7 +71,15 @@ class Session:
 
     `video`: its figures; `map`: where each cell comes from; `thumbnails`: (time in seconds, JPEG)
     of evenly spaced frames; `index_seconds`: what reading it took, by stage; `saved`: the session
-    on disk. `frame_weights` f32 [T]: the share of each grid frame in the last answer's attention.
+    on disk; `chosen_by`: why this model is used (`retake_edge.choice`). `frame_weights` f32 [T]:
+    the share of each grid frame in the last answer's attention.
+
+    >>> with retake_edge.open_video("talk.mp4") as session:
+    ...     answer = session.ask("What happens?")
+    ...     for piece in session.stream("And what else?"):
+    ...         print(piece, end="", flush=True)
+    >>> print(answer)
+    >>> answer.evidence[0].start_s, answer.model["name"]
     """
 
     def __init__(
@@ -86,6 +95,7 @@ class Session:
         self.engine, self.times = prefilled.engine, prefilled.times
         self.index_seconds = prefilled.index_seconds
         self.frame_weights: Floats | None = None
+        self.chosen_by = "asked for"
         self.n_cells = prefilled.engine.n_cells
         self._resources, self._hashes = prefilled.resources, hashes
         self._reckoning, self._calibration = prefilled.reckoning, Calibration(None)
@@ -212,12 +222,13 @@ class Session:
         return attended_spans(weights, times_s, end_s)
 
     def model_facts(self) -> dict[str, str]:
-        """Return the model's name, kind, and the SHA-256 of its files."""
+        """Return the model's name, kind, why it is used, and the SHA-256 of its files."""
         for role, path in (("model", self.manifest.model), ("mmproj", self.manifest.mmproj)):
             if role not in self._hashes:
                 self._hashes[role] = file_sha256(path)
         return {
             "name": self.manifest.name,
+            "chosen_by": self.chosen_by,
             "description": self.engine.model.description,
             "model_sha256": self._hashes["model"],
             "mmproj_sha256": self._hashes["mmproj"],
@@ -226,9 +237,19 @@ class Session:
 
 def open_video(
     path: str | Path,
-    model: str | ModelManifest | ModelFiles = "tiny",
+    model: str | ModelManifest | ModelFiles | None = None,
     settings: RetakeConfig | None = None,
     *,
+    fps: float | None = None,
+    max_frames: int | None = None,
+    start: float | str | None = None,
+    end: float | str | None = None,
+    keep_ratio: float | None = None,
+    system: str | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    n_ctx: int | None = None,
+    n_gpu_layers: int | None = None,
     mmproj: Path | None = None,
     use_cache: bool = True,
     cache_dir: str | Path | None = None,
@@ -237,23 +258,60 @@ def open_video(
 ) -> Session:
     """Read a video into a compressed KV cache, or find it there from an earlier time.
 
-    `model` is a manifest's name, a GGUF path (with `mmproj`, or the one projector beside it), or
-    what `resolve_model` returns. The session is kept below `cache_dir` (None: the user's cache
-    folder) unless `use_cache` is off. `n_reserve`: KV cells kept free for a question, or a
-    conversation, besides an answer's. `progress` is called with (stage, done, total), and with
-    a `Reading` as a fourth if it takes four; `retake_edge.progress` has the stages.
+    >>> with retake_edge.open_video("talk.mp4", fps=1, start="0:02", end=12) as session:
+    ...     print(session.ask("What happens?"))
+
+    `model` is a name, a GGUF path (with `mmproj`, or the one projector beside it), a repository of
+    the hub as user/repo[:quant], or what `resolve_model` returns; None: `RETAKE_MODEL`, the user's
+    configuration, or the best one that is downloaded and fits (`Answer.model` names it, and says
+    why).
+
+    From `fps` to `n_gpu_layers`: single settings, in place of those in `settings` (None: as there).
+    `start` and `end` are seconds, or times such as "1:30" and "1:02:00".
+
+    The session is kept below `cache_dir` (None: the user's cache folder) unless `use_cache` is off.
+    `n_reserve`: KV cells kept free for a question, or a conversation, besides an answer's.
+
+    `progress` is called with (stage, done, total), and with a `Reading` as a fourth if it takes
+    four; `retake_edge.progress` has the stages.
+
+    >>> def show(stage, done, total):
+    ...     print(f"{stage}: {done} of {total}")
+    >>> retake_edge.open_video("talk.mp4", progress=show).close()
 
     Warns:
         SessionWarning: a saved session is damaged and made again, or cannot be saved.
 
     Raises:
-        VideoError, ModelError, MemoryBudgetError, NativeError: the video cannot be read, the
-        model not loaded, the cells do not fit, or the native libraries are missing.
+        VideoError, ModelError, MemoryBudgetError, NativeError: the video cannot be read, there is
+        no model for it or it cannot be loaded, the cells do not fit, or the native libraries are
+        missing. ConfigError: a setting is out of range.
     """
-    settings = settings or RetakeConfig()
+    settings = with_values(
+        settings or RetakeConfig(),
+        sampling={
+            "fps": fps,
+            "max_frames": max_frames,
+            "start_s": seconds_of("start", start),
+            "end_s": seconds_of("end", end),
+        },
+        pivotkv={"keep_ratio": keep_ratio},
+        prompt={"system": system},
+        generation={"max_tokens": max_tokens, "temperature": temperature},
+        runtime={"n_ctx": n_ctx, "n_gpu_layers": n_gpu_layers},
+    )
     store = SessionStore(cache_dir) if use_cache else None
     sha256 = _hashes(store).sha256 if store else None
-    source = resolve_model(model, mmproj, sha256=sha256) if isinstance(model, str) else model
+    if model is None:
+        if mmproj is not None:
+            raise ConfigError(f"mmproj {mmproj} goes with a model; name it, too.")
+        from retake_edge.choice import choose_model
+
+        chosen = choose_model(path, settings, n_reserve=n_reserve, sha256=sha256, progress=progress)
+        source, why = chosen.source, chosen.why
+    else:
+        source = resolve_model(model, mmproj, sha256=sha256) if isinstance(model, str) else model
+        why = "asked for"
     check_loadable(source, store.cache_dir if store else None)
     request = Request(
         path,
@@ -265,8 +323,11 @@ def open_video(
     )
     if store is None:
         hashes = _known(source.sha256) if isinstance(source, ModelManifest) else {}
-        return Session(read_video(request), settings, hashes, SavedState())
-    return _open_saved(request, store)
+        session = Session(read_video(request), settings, hashes, SavedState())
+    else:
+        session = _open_saved(request, store)
+    session.chosen_by = why
+    return session
 
 
 def _hashes(store: SessionStore) -> HashCache:

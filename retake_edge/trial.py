@@ -4,7 +4,7 @@ llama.cpp checks much of a GGUF file, but ends the process on some damaged ones.
 vocabulary, builds the language model's graph without its weights, and lets the projector see one
 small picture. That it went well is remembered by the hash of both headers.
 
-    python -m retake_edge.trial MODEL MMPROJ      exit code 0, or a sentence and 4
+    python -m retake_edge.trial MODEL MMPROJ      exit code 0, or a sentence and its own
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from retake_edge.errors import ModelError, RetakeError
+from retake_edge.errors import ModelError, NativeError, RetakeError
 from retake_edge.gguf_file import GgufFile, read_gguf
 from retake_edge.models import ModelFiles, ModelManifest
 from retake_edge.remembered import Remembered
@@ -30,6 +30,8 @@ _tried: set[str] = set()
 
 def check_loadable(source: ModelManifest | ModelFiles, cache_dir: Path | None) -> None:
     """Raise ModelError where llama.cpp cannot load a pair, or would end this process.
+
+    (NativeError where the libraries themselves are missing.)
 
     A model whose files a manifest vouches for by their hashes is not tried. `cache_dir`: where it
     is remembered (None: nowhere but in this process).
@@ -75,7 +77,8 @@ def _try(source: ModelManifest | ModelFiles) -> None:
     if done is not None and done.returncode == 0:
         return
     told = done.stdout.decode("utf-8", "replace").strip() if done is not None else ""
-    raise ModelError(
+    is_native = done is not None and done.returncode == NativeError.exit_code and told
+    raise (NativeError if is_native else ModelError)(
         told
         or f"llama.cpp ends while it loads {source.model} with {source.mmproj}: one of them is "
         "damaged, or they do not belong together; download them again."
@@ -110,7 +113,7 @@ def main() -> None:
     except RetakeError as error:
         print(error)
         sys.stdout.flush()
-        os._exit(ModelError.exit_code)
+        os._exit(error.exit_code)
     os._exit(0)
 
 

@@ -53,8 +53,8 @@ class VideoStats:
 
     def summary(self) -> str:
         """Return one line about the video, its frames and cells."""
-        share = self.n_cells_kept / self.n_cells_before
-        kept = f"{self.n_cells_kept} of {self.n_cells_before} KV cells kept ({share:.0%})"
+        ratio = f"keep ratio {self.keep_ratio:.4g}"
+        kept = f"{self.n_cells_kept} of {self.n_cells_before} KV cells kept ({ratio})"
         if self.reduced_by == "frames":
             step = -(-self.n_frames // self.n_grid_frames)
             n_used = min(step * self.n_frames_kept, self.n_frames)

@@ -14,8 +14,12 @@ def pytest_sessionfinish(session):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _a_cache_folder_of_their_own(tmp_path_factory):
-    """Keep what tests save out of the user's cache folder."""
+def _folders_of_their_own(tmp_path_factory):
+    """Keep what tests save out of the user's folders, and the user's models and choice out of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RETAKE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("RETAKE_CONFIG", str(tmp_path_factory.mktemp("config") / "config.toml"))
+        patch.delenv("RETAKE_MODEL", raising=False)
+        patch.delenv("LLAMA_CACHE", raising=False)
+        patch.setenv("HF_HUB_CACHE", str(tmp_path_factory.mktemp("hub")))
         yield

@@ -37,7 +37,7 @@ ANSWER_SHAPE = {
     "session": {"key": str, "is_reused": bool, "n_bytes": int},
     "seconds": dict,
     "peak_memory_bytes": int,
-    "model": {"name": str, "description": str, "model_sha256": str, "mmproj_sha256": str},
+    "model": {"name": str, "chosen_by": str, "description": str, "model_sha256": str, "mmproj_sha256": str},
     "config": {
         "sampling": dict,
         "dpselect": dict,
@@ -228,4 +228,4 @@ def test_the_help_of_every_command_says_what_it_does():
     for name in ("ask", "chat", "index", "sessions"):
         result = runner.invoke(app, [name, "--help"])
         assert result.exit_code == 0
-        assert name in result.stdout and "Options" in result.stdout
+        assert name in result.stdout and "--help" in result.stdout

@@ -8,6 +8,7 @@ import pytest
 from retake_edge import models
 from retake_edge.errors import ConfigError, ModelError
 from retake_edge.llama import Model
+from retake_edge.model_names import fold, known_name, nearest
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -41,16 +42,52 @@ def test_a_damaged_manifest_is_refused(tmp_path, monkeypatch):
         models.load_manifest("odd")
 
 
-@pytest.mark.parametrize("name", ["huge", "../tiny", "tiny.toml", ""])
-def test_an_unknown_name_is_refused_with_the_known_ones(name):
-    with pytest.raises(ModelError, match="tiny"):
+@pytest.mark.parametrize("name", ["huge", "..", "x/y/z", "tiny.toml", ""])
+def test_an_unknown_name_is_refused_with_what_to_do(name):
+    with pytest.raises(ModelError, match="retake-edge models|did you mean|is a folder"):
         models.resolve_model(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Qwen2.5-VL-3B", "qwen2.5-vl-3b"),
+        ("qwen2.5vl:3b", "qwen2.5-vl-3b"),
+        ("QWEN3_VL_8B_Instruct", "qwen3-vl-8b"),
+        ("InternVL3_5-4B", "internvl3.5-4b"),
+        ("SmolVLM2 2.2B", "smolvlm2-2.2b"),
+        ("smolvlm2:500m-video-instruct", "smolvlm2-500m"),
+        ("Tiny", "tiny"),
+        ("qwen2.5-vl", None),
+        ("", None),
+    ],
+)
+def test_a_name_is_known_in_any_case_and_punctuation(text, name):
+    assert known_name(text) == name
+
+
+def test_no_two_names_are_written_alike():
+    assert len({fold(name) for name in models.model_names()}) == len(models.model_names())
+
+
+def test_the_nearest_names_are_suggested():
+    assert nearest("qwen2.5-vl")[:2] == ["qwen2.5-vl-3b", "qwen2.5-vl-7b"]
+    assert nearest("smolvlm2-2b")[0] == "smolvlm2-2.2b"
+    assert nearest("Qwen/Qwen3-VL-4B-Instrukt")[0] == "qwen3-vl-4b"
+    assert nearest("llava") == []
+
+
+@pytest.mark.parametrize("text", ["qwen2.5-VL:3b", "ggml-org/Qwen2.5-VL-3B-Instruct-GGUF:Q4_K_M"])
+def test_a_model_that_is_not_here_says_how_to_get_it(text):
+    with pytest.raises(models.NotDownloadedError, match="retake-edge pull") as raised:
+        models.resolve_model(text)
+    assert str(raised.value.ref) == "ggml-org/Qwen2.5-VL-3B-Instruct-GGUF:Q4_K_M"
 
 
 def test_a_path_needs_a_projector(tmp_path):
     lonely = tmp_path / "model.gguf"
     shutil.copy(GOLDEN / "tiny-f32.gguf", lonely)
-    with pytest.raises(ModelError, match="0 files mmproj"):
+    with pytest.raises(ModelError, match="no projector"):
         models.resolve_model(str(lonely))
     shutil.copy(GOLDEN / "mmproj-tiny-f32.gguf", tmp_path / "mmproj-a.gguf")
     assert models.resolve_model(str(lonely)) == models.ModelFiles(

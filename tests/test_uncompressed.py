@@ -69,11 +69,11 @@ def test_a_cache_that_cannot_be_compressed_gets_the_frames_that_fit(
     assert video["n_grid_frames"] == 12 > video["n_frames_kept"] > 0
     per_frame = video["n_cells_kept"] / video["n_frames_kept"]
     assert video["n_cells_kept"] <= 100 < video["n_cells_kept"] + per_frame
-    code, out, err = run(*call)
+    code, out, err = run("-v", *call)
     assert code == 0, err
     assert out.strip() == first["text"]
     told = f"12 frames, {video['n_frames_kept']} of them used whole"
-    assert err.count("\n") == 1 and told in err and WHOLE[kind] in err
+    assert told in err and WHOLE[kind] in err
 
 
 def test_a_context_size_chooses_the_frames_too(pairs: Path) -> None:

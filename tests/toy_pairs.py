@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from gguf import GGUFWriter, TokenType
 
-from retake_edge.bench.random_gguf import _byte_letters
 from retake_edge.models import ModelFiles
+from retake_edge.shape_gguf import byte_letters
 
 N_EMBD, N_HEAD, N_HEAD_KV, HEAD_DIM, N_FF = 64, 4, 2, 32, 128
 VISION_EMBD, VISION_FF, PATCH_PX = 32, 48, 14
@@ -178,7 +178,7 @@ def _language_writer(
 
 
 def _add_vocabulary(writer: GGUFWriter) -> None:
-    texts = [*_byte_letters(), *_SPECIALS]
+    texts = [*byte_letters(), *_SPECIALS]
     kinds = [TokenType.NORMAL] * 256 + [TokenType.CONTROL] * len(_SPECIALS)
     writer.add_vocab_size(len(texts))
     writer.add_tokenizer_model("gpt2")

@@ -2,63 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 from retake_edge.errors import ConfigError
+from retake_edge.model_shape import VISION_LAYERS_MIN, ModelShape, VisionShape
 
-VISION_LAYERS_MIN = 3
-"""Fewer make no tower that the loader takes."""
-
-_MIN_VOCAB = 512
-
-
-@dataclass(frozen=True)
-class VisionShape:
-    """A vision tower. `kind`: 'qwen2.5vl' (RMS norm, SwiGLU, windows), 'qwen3vl' (deepstack)."""
-
-    kind: str
-    n_layer: int
-    n_embd: int
-    n_ff: int
-    n_head: int
-    patch_px: int
-    full_attention_every: int = 0
-    n_positions: int = 0
-    deepstack: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """A language model with its vision tower. `tied`: the output matrix is the embedding table."""
-
-    name: str
-    arch: str
-    n_layer: int
-    n_embd: int
-    n_ff: int
-    n_head: int
-    n_head_kv: int
-    head_dim: int
-    n_vocab: int
-    rope_base: float
-    rope_sections: tuple[int, int, int, int]
-    tied: bool
-    vision: VisionShape
-
-    def cut(self, n_layer: int) -> ModelShape:
-        """Return the shape with at most `n_layer` layers, and its vocabulary cut alike.
-
-        Then every part of the language model does the same share of the work as in the whole, and
-        ratios stay. The vision tower keeps `VISION_LAYERS_MIN` layers; deepstack enters all
-        layers but the last.
-        """
-        n_vision = min(self.vision.n_layer, max(VISION_LAYERS_MIN, n_layer))
-        deepstack = tuple(range(min(len(self.vision.deepstack), n_layer - 1, n_vision)))
-        vision = replace(self.vision, n_layer=n_vision, deepstack=deepstack)
-        kept = min(self.n_layer, n_layer)
-        n_vocab = max(_MIN_VOCAB, self.n_vocab * kept // self.n_layer)
-        return replace(self, n_layer=kept, n_vocab=n_vocab, vision=vision)
-
+__all__ = ["SHAPES", "VISION_LAYERS_MIN", "ModelShape", "VisionShape", "shape_of"]
 
 _QWEN25_VISION = VisionShape("qwen2.5vl", 32, 1280, 3420, 16, 14, full_attention_every=8)
 _QWEN3_VISION = VisionShape(

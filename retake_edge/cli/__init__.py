@@ -14,18 +14,15 @@ from typing import Annotated, NoReturn
 import typer
 
 import retake_edge
-from retake_edge.cli import bench, sessions
-from retake_edge.cli.ask import ask
-from retake_edge.cli.chat import ChatCommand, chat
+from retake_edge.cli import ask, bench, chat, index, plan, report, sessions
 from retake_edge.cli.doctor import doctor
-from retake_edge.cli.index import index
+from retake_edge.cli.help import HelpfulCommand
 from retake_edge.cli.interrupts import EXIT_INTERRUPTED, handle_interrupts
 from retake_edge.cli.models import models
-from retake_edge.cli.plan import plan
 from retake_edge.cli.pull import pull
-from retake_edge.cli.report import report
 from retake_edge.cli.scene import scene
 from retake_edge.cli.streams import EXIT_READER_GONE, ReaderGone, leave_output, prepare_streams
+from retake_edge.cli.usage import EXIT_USAGE, ClickError, is_help, usage_sentence
 from retake_edge.errors import RetakeError
 
 app = typer.Typer(
@@ -36,17 +33,29 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command()(ask)
+app.command(cls=HelpfulCommand, epilog=ask.EXAMPLES, short_help="Answer questions about a video")(
+    ask.ask
+)
 app.add_typer(bench.app, name="bench")
-app.command(cls=ChatCommand)(chat)
-app.command()(doctor)
-app.command()(index)
-app.command()(models)
-app.command()(plan)
-app.command()(pull)
+app.command(cls=chat.ChatCommand, epilog=chat.EXAMPLES, short_help="Talk about a video")(chat.chat)
+app.command(cls=HelpfulCommand, short_help="Check the installation, and what this machine can run")(
+    doctor
+)
+app.command(cls=HelpfulCommand, epilog=index.EXAMPLES, short_help="Read videos now, to ask later")(
+    index.index
+)
+app.command(cls=HelpfulCommand, short_help="Compare the models on this machine")(models)
+app.command(
+    cls=HelpfulCommand, epilog=plan.EXAMPLES, short_help="Say what a run needs in memory and time"
+)(plan.plan)
+app.command(cls=HelpfulCommand, short_help="Download a model")(pull)
 app.add_typer(sessions.app, name="sessions")
-app.command()(report)
-app.command()(scene)
+app.command(
+    cls=HelpfulCommand,
+    epilog=report.EXAMPLES,
+    short_help="Write a page about a video and its answers",
+)(report.report)
+app.command(cls=HelpfulCommand, short_help="Render a synthetic video to try things with")(scene)
 
 
 def _print_version(wanted: bool) -> None:
@@ -79,9 +88,15 @@ def main() -> NoReturn:
     try:
         prepare_streams()
         try:
-            app()
+            code = app(standalone_mode=False)
         finally:
             sys.stdout.flush()
+        sys.exit(code or 0)
+    except ClickError as error:
+        leave_output()
+        told = str(error) if is_help(error) else f"error: {usage_sentence(error)}"
+        typer.echo(told, err=True)
+        sys.exit(EXIT_USAGE)
     except RetakeError as error:
         leave_output()
         typer.echo(f"error: {error}", err=True)
@@ -89,6 +104,5 @@ def main() -> NoReturn:
     except ReaderGone:
         leave_output()
         sys.exit(EXIT_READER_GONE)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(EXIT_INTERRUPTED)
-    raise AssertionError("typer exits by itself")

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retake_edge.cli import help as groups
 from retake_edge.cli.answer_block import tell_evidence, tell_facts, write_answer
+from retake_edge.cli.help import examples
 from retake_edge.cli.opening import open_session
 from retake_edge.cli.options import VideoRequest, opens_video
 from retake_edge.cli.streams import standard_input
+from retake_edge.cli.videos import video_and_question
 from retake_edge.errors import ConfigError
 from retake_edge.questions import checked_question, decoded, questions_of
 
@@ -20,41 +23,65 @@ if TYPE_CHECKING:
     from retake_edge.session import Answer, Session
 
 
+EXAMPLES = examples(
+    'ask talk.mp4 "What does she draw, and when?"',
+    'ask talk.mp4 -q "Who speaks?" -q "When does he leave?"',
+    'ask talk.mp4 "What is on the slide?" --start 10:00 --end 25:00',
+)
+
+
 @opens_video
 def ask(
-    video: Annotated[Path, typer.Argument(help="The video file.", show_default=False)],
-    question: Annotated[str | None, typer.Argument(help="What to ask.", show_default=False)] = None,
+    video: Annotated[str, typer.Argument(metavar="VIDEO", help="The video file.")],
+    question: Annotated[
+        str | None, typer.Argument(metavar="[QUESTION]", help="What to ask.")
+    ] = None,
     more: Annotated[
         list[str] | None,
         typer.Option(
-            "-q", "--question", help="What to ask; may be given again.", show_default=False
+            "-q",
+            "--question",
+            help="What to ask; may be given again.",
+            metavar="TEXT",
+            rich_help_panel=groups.ANSWER,
         ),
     ] = None,
     questions: Annotated[
         str | None,
         typer.Option(
             help="A file with a question a line; # starts a comment. -: standard input.",
-            show_default=False,
+            metavar="FILE",
+            rich_help_panel=groups.QUESTIONS,
         ),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document: a list unless one was asked.")
+        bool,
+        typer.Option(
+            "--json",
+            help="Print one JSON document: a list unless one was asked.",
+            rich_help_panel=groups.ANSWER,
+        ),
     ] = False,
     save_frames: Annotated[
         Path | None,
-        typer.Option(help="Write the frames that the answer looked at into this folder."),
+        typer.Option(
+            help="Save the frames that the answer looked at.",
+            metavar="DIR",
+            rich_help_panel=groups.ANSWER,
+        ),
     ] = None,
     *,
     request: VideoRequest,
 ) -> None:
     """Answer questions about a video; each is answered as if it were the only one."""
+    file, question = video_and_question(video, question)
     asked = _questions(question, more or [], questions)
-    with open_session(video, request) as session:
+    with open_session(file, request) as session:
         answers = list(_answered(session, asked, show=not as_json))
         if not as_json:
             tell_facts(session)
         if save_frames is not None:
-            _save_frames(video, answers, save_frames, session)
+            _save_frames(file, answers, save_frames, session)
     if as_json:
         documents = [answer.to_dict() for answer in answers]
         is_single = question is not None and len(documents) == 1

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from retake_edge.cli.answer_block import (
     frame_spacing_s,
@@ -19,10 +18,12 @@ from retake_edge.cli.answer_block import (
     tell_facts,
     write_answer,
 )
+from retake_edge.cli.help import HelpfulCommand, examples
 from retake_edge.cli.interrupts import at_prompt, obeyed
 from retake_edge.cli.opening import open_session
 from retake_edge.cli.options import VideoRequest, opens_video
 from retake_edge.cli.streams import standard_input
+from retake_edge.cli.videos import video_file
 from retake_edge.errors import ConfigError, MemoryBudgetError
 from retake_edge.questions import check_text, decoded
 
@@ -38,7 +39,7 @@ _LEAVE = ("/bye", "/exit", "/quit")
 _HOW_TO = "Ask about the video; /help shows what else there is, /bye leaves."
 
 
-class ChatCommand(TyperCommand):
+class ChatCommand(HelpfulCommand):
     """`chat`, where -c without a number goes on with what was saved (with one: --ctx-size)."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -50,9 +51,12 @@ class ChatCommand(TyperCommand):
         return super().parse_args(ctx, told)
 
 
+EXAMPLES = examples("chat talk.mp4", "chat talk.mp4 -c", "chat talk.mp4 -m qwen2.5-vl-3b")
+
+
 @opens_video
 def chat(
-    video: Annotated[Path, typer.Argument(help="The video file.", show_default=False)],
+    video: Annotated[str, typer.Argument(metavar="VIDEO", help="The video file.")],
     go_on: Annotated[
         bool, typer.Option("--continue", help="Go on with the chat that /save kept; also plain -c.")
     ] = False,
@@ -66,7 +70,7 @@ def chat(
     from retake_edge.chat import Conversation
 
     standard_input()
-    with open_session(video, request, _RESERVE) as session:
+    with open_session(video_file(video), request, _RESERVE) as session:
         is_terminal = sys.stdin.isatty()
         room = _Room(session, Conversation(session), _saved_file(session, request))
         if is_terminal:

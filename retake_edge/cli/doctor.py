@@ -39,5 +39,8 @@ def doctor(
 
 
 def _lines(check: Check) -> str:
-    line = f"{check.status:<8} {check.name:<10} {check.text}"
-    return f"{line}\n{' ' * _INDENT}{check.advice}" if check.advice else line
+    lines = [f"{check.status:<8} {check.name:<10} {check.text}"]
+    lines += [" " * _INDENT + check.advice] if check.advice else []
+    if check.more:
+        lines += ["", *(f"    {line}".rstrip() for line in check.more), ""]
+    return "\n".join(lines)

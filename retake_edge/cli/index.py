@@ -1,48 +1,107 @@
-"""retake-edge index: read a video now, so that questions need not wait for it."""
+"""retake-edge index: read videos now, so that questions need not wait for it."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from retake_edge.cli.answer_block import is_verbose
+from retake_edge.cli.help import examples
 from retake_edge.cli.opening import open_session
 from retake_edge.cli.options import VideoRequest, opens_video
+from retake_edge.cli.videos import videos_of
 from retake_edge.clock import clock
-from retake_edge.errors import ConfigError
+from retake_edge.errors import ConfigError, RetakeError
+
+EXAMPLES = examples("index talk.mp4", "index talks/ more.mp4", "index talk.mp4 --start 10:00")
 
 
 @opens_video
 def index(
-    video: Annotated[Path, typer.Argument(help="The video file.", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    videos: Annotated[
+        list[str],
+        typer.Argument(metavar="VIDEO...", help="Video files, or folders.", show_default=False),
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document: a list unless one was read.")
+    ] = False,
     *,
     request: VideoRequest,
 ) -> None:
-    """Read a video once and save it as a session, and print the session's key.
+    """Read videos once and save them, so that they can be asked at once; print each one's key.
 
-    Interrupted, it goes on the next time from the last chunk that was finished.
+    Interrupted, it goes on the next time from where it was saved last; what is read already is not
+    read again. A video that cannot be read does not keep the others from it: what went wrong is
+    told at the end, and the exit code is that of the first one.
     """
     if not request.use_cache:
-        raise ConfigError("index saves a session, so --no-cache leaves it nothing to do.")
-    with open_session(video, request) as session:
+        raise ConfigError("index saves what it reads, so --no-cache leaves it nothing to do.")
+    files = videos_of(videos)
+    if len(files) == 1:
+        document = _read(files[0], request)
+        _tell_one(files[0], document, as_json=as_json)
+        return
+    failures = _read_all(files, request, as_json=as_json)
+    if failures:
+        typer.echo(f"not read: {len(failures)} of {len(files)} videos", err=True)
+        for path, error in failures.items():
+            where = "" if str(path) in str(error) else f"{path}: "
+            typer.echo(f"error: {where}{error}", err=True)
+        sys.exit(next(iter(failures.values())).exit_code)
+
+
+def _read_all(
+    files: list[Path], request: VideoRequest, *, as_json: bool
+) -> dict[Path, RetakeError]:
+    """Read one after the other; return what could not be read, and why."""
+    documents, failures = [], {}
+    for n, path in enumerate(files, 1):
+        typer.echo(f"{n} of {len(files)}: {path}", err=True)
+        try:
+            document = _read(path, request)
+        except RetakeError as error:
+            failures[path] = error
+            continue
+        documents.append(document)
+        request = replace(request, given=frozenset())  # what is said of options is said once
+        if not as_json:
+            typer.echo(f"{document['session']['key']}  {path}")
+            _tell_state(path, document)
+    if as_json:
+        typer.echo(json.dumps(documents, indent=2))
+    return failures
+
+
+def _read(video: Path, request: VideoRequest) -> dict[str, Any]:
+    """Read a video, unless it is read; return what is known of it then."""
+    with open_session(video, request, asks=False) as session:
         saved, stats, seconds = session.saved, session.video, session.index_seconds
+        summary = stats.summary()
     if not saved.key:
         raise ConfigError(
-            f"The session of {video} was not saved; choose another --cache-dir, or see the warning."
+            f"What was read of {video} was not saved; choose another --cache-dir, or see the "
+            "warning."
         )
+    if is_verbose():
+        typer.echo(summary, err=True)
+    return {"session": asdict(saved), "video": asdict(stats), "seconds": seconds}
+
+
+def _tell_one(video: Path, document: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        document = {"session": asdict(saved), "video": asdict(stats), "seconds": seconds}
         typer.echo(json.dumps(document, indent=2))
         return
-    typer.echo(saved.key)
-    state = "was there already" if saved.is_reused else "saved"
-    typer.echo(
-        f"{video.name}, {clock(stats.duration_s)}: {state}, {saved.n_bytes / 1e6:.1f} MB", err=True
-    )
-    if is_verbose():
-        typer.echo(stats.summary(), err=True)
+    typer.echo(document["session"]["key"])
+    _tell_state(video, document)
+
+
+def _tell_state(video: Path, document: dict[str, Any]) -> None:
+    saved = document["session"]
+    state = "was there already" if saved["is_reused"] else "saved"
+    length = clock(document["video"]["duration_s"])
+    typer.echo(f"{video.name}, {length}: {state}, {saved['n_bytes'] / 1e6:.1f} MB", err=True)

@@ -14,35 +14,39 @@ if TYPE_CHECKING:
 
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="Also tell what each model is, and where it lies.")
+    ] = False,
 ) -> None:
-    """List the models: the bundled one, those with a name, and what else is in the caches.
+    """Compare the models on this machine: download, memory, and how long an hour of video takes.
 
-    The network is not used. Memory is an estimate: the weights, and 32,000 KV cells in f16.
+    The best come first, and one is recommended: the best that fits and reads an hour of video
+    within an hour, or else the quickest. The first time, this machine's speed is measured. The
+    network is not used.
     """
     from retake_edge.catalog import catalog
+    from retake_edge.cli.progress import shown_progress
+    from retake_edge.model_table import machine_line, next_step, table_lines
 
-    entries = catalog()
+    with shown_progress() as progress:
+        entries = catalog(progress)
     if as_json:
         typer.echo(json.dumps([asdict(entry) for entry in entries], indent=2))
         return
-    for entry in entries:
-        typer.echo(_lines(entry))
+    typer.echo("\n".join(table_lines(entries)))
+    if details:
+        typer.echo()
+        for entry in entries:
+            typer.echo(_details(entry))
+    typer.echo(f"\n{machine_line()}\n{next_step(entries)}", err=True)
 
 
-def _lines(entry: ModelEntry) -> str:
-    option = "-hf" if entry.source == "cache" else "-m"
-    lines = [f"{option} {entry.name}", *_facts(entry)]
+def _details(entry: ModelEntry) -> str:
+    lines = [
+        entry.name,
+        entry.description,
+        entry.hub if entry.hub != entry.name else "",
+        *entry.files,
+        entry.compression,
+    ]
     return "\n    ".join(line for line in lines if line)
-
-
-def _facts(entry: ModelEntry) -> list[str]:
-    size = "" if entry.n_bytes is None else f"{entry.n_bytes / 1e9:.2g} GB"
-    if not entry.is_downloaded:
-        return [
-            entry.description,
-            f"not downloaded: retake-edge pull {entry.name}  {size}".rstrip(),
-        ]
-    here = f"{size} here"
-    if entry.memory_bytes is not None:
-        here += f", about {entry.memory_bytes / 1e9:.2g} GB of memory"
-    return [entry.description, entry.hub if entry.source == "hub" else "", here, entry.compression]

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from retake_edge.cli.asking import pulled_at_terminal
 from retake_edge.cli.options import VideoRequest
+from retake_edge.errors import ConfigError
 
 if TYPE_CHECKING:
+    from retake_edge.choice import ChosenModel
     from retake_edge.config import RetakeConfig
     from retake_edge.fingerprint import HashCache
     from retake_edge.models import ModelFiles, ModelManifest
@@ -17,42 +20,103 @@ if TYPE_CHECKING:
     from retake_edge.session import Session
 
 
-def open_session(video: Path, request: VideoRequest, n_reserve: int | None = None) -> Session:
+def open_session(
+    video: Path, request: VideoRequest, n_reserve: int | None = None, *, asks: bool = True
+) -> Session:
     """Return the session of a video; raises what `open_video` raises.
 
-    A model named by -hf is downloaded before, unless it is there. With --fit the settings are
-    changed so that the run fits, which is said on stderr.
+    A model named by -hf is downloaded before, unless it is there; one named by -m if the person at
+    the terminal says so. With --fit the settings are changed so that the run fits, which is said on
+    stderr, as are options that change nothing. `asks`: whether any question will be answered.
     """
+    from retake_edge.cli.no_effect import warn_of_no_effect
     from retake_edge.cli.progress import shown_progress
     from retake_edge.prefilled import QUESTION_RESERVE
     from retake_edge.session import open_video
 
-    model = request.hub or Path(request.model or "").name
-    with shown_progress(video.name, model) as progress:
-        source, settings = source_of(video, request, progress), request.settings
+    chosen = source_of(video, request, n_reserve)
+    with shown_progress(video.name, model_name(chosen.source)) as progress:
+        settings = request.settings
         if request.fit:
-            settings = _fitted(video, source, request, n_reserve or QUESTION_RESERVE)
-        return open_video(
+            settings = _fitted(video, chosen.source, request, n_reserve or QUESTION_RESERVE)
+        session = open_video(
             video,
-            source,
+            chosen.source,
             settings,
             use_cache=request.use_cache,
             cache_dir=request.cache_dir,
             n_reserve=n_reserve or QUESTION_RESERVE,
             progress=progress,
         )
+    session.chosen_by = chosen.why
+    warn_of_no_effect(request, session, asks=asks)
+    return session
 
 
-def source_of(
-    video: Path, request: VideoRequest, progress: ProgressCallback
-) -> ModelManifest | ModelFiles:
-    """Return the model that the options name, its files checked or downloaded."""
+def source_of(video: Path, request: VideoRequest, n_reserve: int | None = None) -> ChosenModel:
+    """Return the model that the options name, or the one for this video; checked, downloaded."""
+    from retake_edge.cli.progress import shown_progress
+    from retake_edge.models import NotDownloadedError
+
+    name = request.hub or Path(request.model or "").name
+    try:
+        with shown_progress(video.name, name) as progress:
+            return _source(video, request, n_reserve, progress)
+    except NotDownloadedError as missing:
+        if not pulled_at_terminal(missing, request):
+            raise
+        with shown_progress(video.name, name) as progress:
+            return _source(video, request, n_reserve, progress)
+
+
+def resolved(video: Path | None, request: VideoRequest) -> ModelManifest | ModelFiles:
+    """Return the model as `source_of` does, but ask nothing; without a video the named one.
+
+    Raises:
+        NotDownloadedError: it is not here.
+    """
+    from retake_edge.cli.progress import shown_progress
+
+    with shown_progress(
+        video.name if video else "", request.hub or request.model or ""
+    ) as progress:
+        return _source(video, request, None, progress).source
+
+
+def _source(
+    video: Path | None, request: VideoRequest, n_reserve: int | None, progress: ProgressCallback
+) -> ChosenModel:
+    from retake_edge.choice import ASKED, ChosenModel, choose_model
     from retake_edge.models import resolve_model
+    from retake_edge.prefilled import QUESTION_RESERVE
+    from retake_edge.user_config import default_model
+    from retake_edge.video import check_path
 
+    if video is not None:
+        check_path(video)  # before anything is asked, measured or downloaded
     if request.hub:
-        return _from_hub(video, request, progress)
+        return ChosenModel(_from_hub(request, progress), ASKED)
     sha256 = _hashes(request).sha256 if request.use_cache else None
-    return resolve_model(request.model, request.mmproj, sha256=sha256)
+    name, why = (request.model, ASKED) if request.model else (default_model() or (None, ""))
+    if name:
+        return ChosenModel(resolve_model(name, request.mmproj, sha256=sha256), why)
+    if request.mmproj:
+        raise ConfigError(f"--mmproj {request.mmproj} goes with a model; name it with -m.")
+    assert video is not None
+    return choose_model(
+        video,
+        request.settings,
+        n_reserve=n_reserve or QUESTION_RESERVE,
+        sha256=sha256,
+        progress=progress,
+    )
+
+
+def model_name(source: ModelManifest | ModelFiles) -> str:
+    """Return what a model is called on the screen."""
+    from retake_edge.models import ModelManifest
+
+    return source.name if isinstance(source, ModelManifest) else source.model.name
 
 
 def _fitted(
@@ -78,13 +142,11 @@ def _hashes(request: VideoRequest) -> HashCache:
     return HashCache(SessionStore(request.cache_dir).cache_dir / "hashes.json")
 
 
-def _from_hub(video: Path, request: VideoRequest, progress: ProgressCallback) -> ModelFiles:
+def _from_hub(request: VideoRequest, progress: ProgressCallback) -> ModelFiles:
     """The files of the model of -hf, with the projector of --mmproj if there is one."""
     from retake_edge import hub
     from retake_edge.models import ModelFiles
-    from retake_edge.video import check_path
 
-    check_path(video)  # before anything is downloaded
     pair = hub.obtain(
         hub.parse_ref(request.hub or ""),
         with_mmproj=request.mmproj is None,

@@ -1,20 +1,23 @@
 """The settings as command-line options, the same for every command that opens a video.
 
-`@opens_video` gives a command all of them and hands it a finished `VideoRequest`.
+`@opens_video` gives a command all of them and hands it a finished `VideoRequest`. Each belongs to
+a group of the help (`retake_edge.cli.help`).
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from retake_edge import config
+from retake_edge.cli import help as groups
+from retake_edge.clock import parse_time
 from retake_edge.errors import ConfigError
 from retake_edge.questions import decoded
 
@@ -26,11 +29,12 @@ _sampling, _generation = config.SamplingConfig(), config.GenerationConfig()
 class VideoRequest:
     """What the options ask for: a model, its projector, all settings, the cache.
 
-    `model` is a name or a path; `hub`: user/repo[:quant] in its place, and `offline`: only if it
-    is downloaded already. `fit`: change settings so that the run fits.
+    `model` is a name, a path or user/repo[:quant] (None: the one for this video); `hub`:
+    user/repo[:quant] in its place, downloaded if missing, and `offline`: only if it is downloaded
+    already. `fit`: change settings so that the run fits. `given`: the parameters that were given.
     """
 
-    model: str
+    model: str | None
     mmproj: Path | None
     settings: config.RetakeConfig
     use_cache: bool
@@ -38,151 +42,264 @@ class VideoRequest:
     hub: str | None = None
     offline: bool = False
     fit: bool = False
+    given: frozenset[str] = frozenset()
 
 
 CacheDir = Annotated[
     Path | None,
-    typer.Option(help="Where sessions are saved.  [default: the user's cache folder]"),
+    typer.Option(
+        help="Where read videos are saved.  [default: the user's cache folder]",
+        rich_help_panel=groups.SAVING,
+        metavar="DIR",
+    ),
 ]
+
+
+def _option(panel: str, *names: str, help: str, metavar: str = "N", **more: Any) -> Any:
+    """An option in a group of the help."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar, **more)
+
+
+def _switch(panel: str, *names: str, help: str) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel)
 
 
 def _options(
     model: Annotated[
         str | None,
-        typer.Option(
-            "-m", "--model", help="A model's name, or the path of its GGUF.  [default: tiny]"
+        _option(
+            groups.MODEL,
+            *("-m", "--model"),
+            help="A name, a GGUF file or USER/REPO[:QUANT].",
+            metavar="MODEL",
         ),
     ] = None,
     hf_repo: Annotated[
         str | None,
-        typer.Option(
-            "-hf", "--hf-repo", help="In place of -m: USER/REPO[:QUANT], downloaded if missing."
+        _option(
+            groups.MODEL_FILES,
+            *("-hf", "--hf-repo"),
+            help="In place of -m: a model of the hub, downloaded if missing.",
+            metavar="USER/REPO[:QUANT]",
         ),
     ] = None,
     offline: Annotated[
-        bool, typer.Option("--offline", help="With -hf: use what is downloaded, or say so.")
+        bool,
+        _switch(groups.MODEL_FILES, "--offline", help="Download nothing: use what is here."),
     ] = False,
     mmproj: Annotated[
         Path | None,
-        typer.Option(
-            "-mm", "--mmproj", help="The projector's GGUF.  [default: the one beside the model]"
+        _option(
+            groups.MODEL_FILES,
+            *("-mm", "--mmproj"),
+            help="The projector's GGUF.  [default: the one beside the model]",
+            metavar="FILE",
         ),
     ] = None,
+    start: Annotated[
+        str | None,
+        _option(groups.VIDEO, help="Where to begin: 90, 1:30 or 1:02:00.", metavar="TIME"),
+    ] = None,
+    end: Annotated[
+        str | None, _option(groups.VIDEO, help="Where to end, written alike.", metavar="TIME")
+    ] = None,
     fps: Annotated[
-        float | None, typer.Option(help="Frames sampled a second.  [default: the model's, or 2]")
+        float | None,
+        _option(groups.VIDEO, help="Frames a second.  [default: the model's, or 2]"),
     ] = _sampling.fps,
     max_frames: Annotated[
-        int | None, typer.Option(help="Most frames sampled.  [default: the model's, or 2048]")
+        int | None,
+        _option(groups.FRAMES, help="Most frames looked at.  [default: the model's, or 2048]"),
     ] = _sampling.max_frames,
     long_side: Annotated[
-        int | None, typer.Option(help="Longer side of a frame in px.  [default: the model's]")
+        int | None,
+        _option(
+            groups.FRAMES, help="Longer side of a frame.  [default: the model's]", metavar="PX"
+        ),
     ] = _sampling.long_side_px,
-    start: Annotated[float, typer.Option(help="First second looked at.")] = _sampling.start_s,
-    end: Annotated[
-        float | None, typer.Option(help="Last second looked at.  [default: the video's]")
-    ] = _sampling.end_s,
     keep_ratio: Annotated[
         float | None,
-        typer.Option(help="Share of vision tokens kept, in (0, 1].  [default: what fits]"),
+        _option(
+            groups.KEEPING,
+            help="Share of vision tokens kept, in (0, 1].  [default: what fits]",
+            metavar="SHARE",
+        ),
     ] = _pivotkv.keep_ratio,
     kv_budget: Annotated[
-        int | None, typer.Option(help="Most KV cells kept for the video.  [default: 32000]")
+        int | None,
+        _option(groups.KEEPING, help="Most KV cells kept for the video.  [default: 32000]"),
     ] = _pivotkv.kv_budget,
     prefill_chunk_frames: Annotated[
-        int, typer.Option(help="Frames prefilled between two compressions.")
+        int, _option(groups.KEEPING, help="Frames prefilled between two compressions.")
     ] = _pivotkv.prefill_chunk_frames,
     policy: Annotated[
-        str, typer.Option(help=f"Which cells stay: {', '.join(config.POLICIES)}.")
+        str,
+        _option(
+            groups.KEEPING,
+            help=f"Which cells stay: {', '.join(config.POLICIES)}.",
+            metavar="NAME",
+        ),
     ] = _pivotkv.policy,
     positions: Annotated[
-        str, typer.Option(help=f"Positions of kept cells: {' or '.join(config.POSITION_MODES)}.")
+        str,
+        _option(
+            groups.KEEPING,
+            help=f"Positions of kept cells: {' or '.join(config.POSITION_MODES)}.",
+            metavar="NAME",
+        ),
     ] = _pivotkv.positions,
     pivot: Annotated[
-        str, typer.Option(help=f"Keyframe tokens: {', '.join(config.PIVOT_MODES)}.")
+        str,
+        _option(
+            groups.KEEPING,
+            help=f"Keyframe tokens: {', '.join(config.PIVOT_MODES)}.",
+            metavar="NAME",
+        ),
     ] = _pivotkv.pivot,
-    seed: Annotated[int, typer.Option("-s", "--seed", help="Seed of random choices.")] = 0,
+    seed: Annotated[
+        int, _option(groups.DRAWING, "-s", "--seed", help="Seed of random choices.")
+    ] = 0,
     n_ctx: Annotated[
-        int | None, typer.Option("-c", "--ctx-size", help="KV cells.  [default: what is needed]")
+        int | None,
+        _option(groups.RUNNING, "-c", "--ctx-size", help="KV cells.  [default: what is needed]"),
     ] = _runtime.n_ctx,
     n_gpu_layers: Annotated[
-        int, typer.Option("-ngl", "--n-gpu-layers", help="Layers on the GPU; -1: all.")
+        int,
+        _option(groups.RUNNING, "-ngl", "--n-gpu-layers", help="Layers on the GPU; -1: all."),
     ] = _runtime.n_gpu_layers,
     n_threads: Annotated[
-        int | None, typer.Option("-t", "--threads", help="CPU threads.  [default: llama.cpp's]")
+        int | None,
+        _option(groups.RUNNING, "-t", "--threads", help="CPU threads.  [default: llama.cpp's]"),
     ] = _runtime.n_threads,
     n_batch: Annotated[
-        int, typer.Option("-b", "--batch-size", help="Most tokens of a batch.")
+        int, _option(groups.RUNNING, "-b", "--batch-size", help="Most tokens of a batch.")
     ] = _runtime.n_batch,
     n_ubatch: Annotated[
-        int, typer.Option("-ub", "--ubatch-size", help="Most tokens computed at once.")
+        int, _option(groups.RUNNING, "-ub", "--ubatch-size", help="Most tokens computed at once.")
     ] = _runtime.n_ubatch,
     type_k: Annotated[
-        str, typer.Option("-ctk", "--cache-type-k", help=f"K: {', '.join(config.KV_TYPES)}.")
+        str,
+        _option(
+            groups.RUNNING,
+            *("-ctk", "--cache-type-k"),
+            help=f"K: {', '.join(config.KV_TYPES)}.",
+            metavar="TYPE",
+        ),
     ] = _runtime.type_k,
     type_v: Annotated[
-        str, typer.Option("-ctv", "--cache-type-v", help=f"V: {', '.join(config.KV_TYPES)}.")
+        str,
+        _option(
+            groups.RUNNING,
+            *("-ctv", "--cache-type-v"),
+            help=f"V: {', '.join(config.KV_TYPES)}.",
+            metavar="TYPE",
+        ),
     ] = _runtime.type_v,
     mmproj_offload: Annotated[
-        bool, typer.Option("--mmproj-offload/--no-mmproj-offload", help="Vision on the GPU.")
+        bool,
+        _switch(groups.RUNNING, "--mmproj-offload/--no-mmproj-offload", help="Vision on the GPU."),
     ] = _runtime.mmproj_offload,
     system: Annotated[
         str,
-        typer.Option(
-            "-sys", "--system-prompt", help="Said before the video.  [default: the template's]"
+        _option(
+            groups.DRAWING,
+            *("-sys", "--system-prompt"),
+            help="Said before the video.  [default: the template's]",
+            metavar="TEXT",
         ),
     ] = "",
     max_tokens: Annotated[
-        int, typer.Option("-n", "--predict", help="Most tokens of an answer.")
+        int, _option(groups.DRAWING, "-n", "--predict", help="Most tokens of an answer.")
     ] = _generation.max_tokens,
     temperature: Annotated[
         float | None,
-        typer.Option("--temp", help="0: always the likeliest word.  [default: the model's, or 0]"),
+        _option(
+            groups.DRAWING,
+            "--temp",
+            help="0: always the likeliest word.  [default: the model's, or 0]",
+        ),
     ] = _generation.temperature,
     top_k: Annotated[
-        int | None, typer.Option("--top-k", help="Most words drawn from; 0: all.  [default: 40]")
+        int | None,
+        _option(groups.DRAWING, "--top-k", help="Most words drawn from; 0: all.  [default: 40]"),
     ] = _generation.top_k,
     top_p: Annotated[
         float | None,
-        typer.Option("--top-p", help="Draw from the likeliest this share.  [default: 0.95]"),
+        _option(
+            groups.DRAWING, "--top-p", help="Draw from the likeliest this share.  [default: 0.95]"
+        ),
     ] = _generation.top_p,
     min_p: Annotated[
         float | None,
-        typer.Option("--min-p", help="Least share of the likeliest word's.  [default: 0.05]"),
+        _option(
+            groups.DRAWING, "--min-p", help="Least share of the likeliest word's.  [default: 0.05]"
+        ),
     ] = _generation.min_p,
     repeat_penalty: Annotated[
         float | None,
-        typer.Option("--repeat-penalty", help="Above 1: repeat words less.  [default: 1]"),
+        _option(
+            groups.DRAWING, "--repeat-penalty", help="Above 1: repeat words less.  [default: 1]"
+        ),
     ] = _generation.repeat_penalty,
     presence_penalty: Annotated[
         float | None,
-        typer.Option("--presence-penalty", help="Above 0: use new words more.  [default: 0]"),
+        _option(
+            groups.DRAWING, "--presence-penalty", help="Above 0: use new words more.  [default: 0]"
+        ),
     ] = _generation.presence_penalty,
     repeat_last_n: Annotated[
         int | None,
-        typer.Option("--repeat-last-n", help="Words that both look back at.  [default: 64]"),
+        _option(
+            groups.DRAWING, "--repeat-last-n", help="Words that both look back at.  [default: 64]"
+        ),
     ] = _generation.repeat_last_n,
     grammar: Annotated[
-        str, typer.Option("--grammar", help="A GBNF grammar that answers must follow.")
+        str,
+        _option(
+            groups.DRAWING,
+            "--grammar",
+            help="A GBNF grammar that answers must follow.",
+            metavar="GBNF",
+        ),
     ] = "",
     grammar_file: Annotated[
-        Path | None, typer.Option("--grammar-file", help="A file with such a grammar.")
+        Path | None,
+        _option(
+            groups.DRAWING, "--grammar-file", help="A file with such a grammar.", metavar="FILE"
+        ),
     ] = None,
     json_schema: Annotated[
-        str, typer.Option("-j", "--json-schema", help="A JSON schema that answers must follow.")
+        str,
+        _option(
+            groups.DRAWING,
+            *("-j", "--json-schema"),
+            help="A JSON schema that answers must follow.",
+            metavar="SCHEMA",
+        ),
     ] = "",
     json_schema_file: Annotated[
-        Path | None, typer.Option("-jf", "--json-schema-file", help="A file with such a schema.")
+        Path | None,
+        _option(
+            groups.DRAWING,
+            *("-jf", "--json-schema-file"),
+            help="A file with such a schema.",
+            metavar="FILE",
+        ),
     ] = None,
     no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Neither use nor save a session.")
+        bool,
+        _switch(groups.MODEL, "--no-cache", help="Leave nothing of the video on the disk."),
     ] = False,
     cache_dir: CacheDir = None,
     fit: Annotated[
-        bool, typer.Option("--fit", help="Change settings so that it fits into the memory.")
+        bool,
+        _switch(groups.MODEL, "--fit", help="Change settings so that it fits into the memory."),
     ] = False,
 ) -> VideoRequest:
+    start_s = 0.0 if start is None else parse_time(start, "--start")
+    end_s = None if end is None else parse_time(end, "--end")
     settings = config.RetakeConfig(
-        config.SamplingConfig(fps, max_frames, long_side, start, end),
+        config.SamplingConfig(fps, max_frames, long_side, start_s, end_s),
         pivotkv=config.PivotKVConfig(
             policy=policy,
             keep_ratio=keep_ratio,
@@ -219,7 +336,7 @@ def _options(
     if model and hf_repo:
         raise ConfigError(f"-m {model} and -hf {hf_repo} both name a model; give one of them.")
     return VideoRequest(
-        model or "tiny", mmproj, settings, not no_cache, cache_dir, hf_repo, offline, fit
+        model or None, mmproj, settings, not no_cache, cache_dir, hf_repo, offline, fit
     )
 
 
@@ -251,13 +368,23 @@ def opens_video(command: Callable[..., None]) -> Callable[..., None]:
     keyword = inspect.Parameter.KEYWORD_ONLY
     merged = [p.replace(kind=keyword) for name, p in own.items() if name != "request"]
     merged += [p.replace(kind=keyword) for p in shared.values()]
+    merged.append(inspect.Parameter("ctx", keyword, annotation=typer.Context))
 
     @functools.wraps(command)
     def wrapper(**values: Any) -> None:
+        given = _given(values.pop("ctx"), values)
         request = _options(**{name: values.pop(name) for name in shared})
-        command(**values, request=request)
+        command(**values, request=replace(request, given=given))
 
     wrapper.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {}
     del wrapper.__wrapped__
     return wrapper
+
+
+def _given(context: typer.Context, names: Iterable[str]) -> frozenset[str]:
+    """The parameters that stand on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return frozenset(
+        name for name, source in sources.items() if source and source.name == "COMMANDLINE"
+    )

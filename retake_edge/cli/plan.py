@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from retake_edge.cli.opening import source_of
+from retake_edge.cli.help import examples
 from retake_edge.cli.options import VideoRequest, opens_video
-from retake_edge.errors import MemoryBudgetError
+from retake_edge.cli.videos import video_file
+from retake_edge.errors import ConfigError, MemoryBudgetError
 
 if TYPE_CHECKING:
     from retake_edge.calibration import Calibration
@@ -22,9 +25,17 @@ if TYPE_CHECKING:
 _MEASURED_FRAMES = 8
 
 
+EXAMPLES = examples(
+    "plan talk.mp4 -m qwen2.5-vl-3b", "plan talk.mp4 --measure", "plan -m smolvlm2-2.2b"
+)
+
+
 @opens_video
 def plan(
-    video: Annotated[Path, typer.Argument(help="The video file.", show_default=False)],
+    video: Annotated[
+        str | None,
+        typer.Argument(metavar="[VIDEO]", help="The video file; without, an hour of video."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     measure: Annotated[
         bool, typer.Option("--measure", help="Read some frames first, to tell the seconds.")
@@ -32,24 +43,27 @@ def plan(
     *,
     request: VideoRequest,
 ) -> None:
-    """Say what a run needs in cells, memory and seconds; no weights are loaded.
+    """Say what a run needs in memory and time, before anything is downloaded or loaded.
 
-    Seconds are known once a video was read with this model, or with --measure. What does not fit
-    is listed with the changes that make it fit; --fit plans with them.
+    Times are those of this model's own runs here, else they are reckoned from this machine's speed,
+    which is measured once. What does not fit is listed with the changes that make it fit; --fit
+    plans with them. A model with a name need not be downloaded: its shape is known.
     """
     from retake_edge.calibration import Calibration
-    from retake_edge.cli.progress import shown_progress
     from retake_edge.fitting import fitted, proposals
+    from retake_edge.needs import AN_HOUR
     from retake_edge.prefilled import cells_after
     from retake_edge.run_plan import RunPlanner
     from retake_edge.store import SessionStore
     from retake_edge.video import probe_video
 
-    with shown_progress() as progress:
-        source = source_of(video, request, progress)
     calibration = Calibration(SessionStore(request.cache_dir).cache_dir)
-    settings, info, flags = request.settings, probe_video(video), ""
-    with RunPlanner(source, cells_after(settings)) as planner:
+    info = AN_HOUR if video is None else probe_video(video_file(video))
+    settings, flags = request.settings, ""
+    with ExitStack() as held:
+        source, is_here = _source(None if video is None else info.path, request, held)
+        planner = RunPlanner(source, cells_after(settings), tried=not is_here)
+        held.enter_context(planner)
         if request.fit:
             found = fitted(planner, info, settings)
             flags, settings = found.flags, found.plan.settings
@@ -59,14 +73,47 @@ def plan(
             _print_proposals(proposals(planner, info, settings), to_stderr=True)
             raise
         if measure:
+            if video is None or not is_here:
+                raise ConfigError("--measure reads the video, so it needs one and its model.")
             _measure(planned, source, calibration)
         advice = [] if planned.fits else proposals(planner, info, settings)
         document = _document(planner, planned, calibration, advice, flags)
+    document["model"] = {"name": planner.manifest.name, "is_downloaded": is_here}
     if as_json:
         typer.echo(json.dumps(document, indent=2))
         return
     _print_plan(planned, document)
     _print_proposals(advice)
+
+
+def _source(
+    video: Path | None, request: VideoRequest, held: ExitStack
+) -> tuple[ModelManifest | ModelFiles, bool]:
+    """The model to plan with, and whether it is here; else hollow files stand in for it."""
+    from retake_edge.models import NotDownloadedError, model_names
+    from retake_edge.published import hollow_files, published
+
+    try:
+        return _model_here(video, request), True
+    except NotDownloadedError as missing:
+        named = published(missing.name) if missing.name in model_names() else None
+        if named is None:
+            raise
+        folder = TemporaryDirectory(prefix="retake-edge-")
+        held.enter_context(folder)
+        return hollow_files(named, folder), False
+
+
+def _model_here(video: Path | None, request: VideoRequest) -> ModelManifest | ModelFiles:
+    from retake_edge.cli.opening import resolved
+    from retake_edge.user_config import default_model
+
+    if video is None and not (request.model or request.hub or default_model()):
+        raise ConfigError(
+            "There is no video and no model to plan for; give a video file, or -m NAME. "
+            "`retake-edge models` compares all models."
+        )
+    return resolved(video, request)
 
 
 def _measure(
@@ -94,6 +141,25 @@ def _measure(
         session.ask("What happens?")
 
 
+def _expected(
+    planner: RunPlanner, planned: RunPlan, calibration: Calibration
+) -> dict[str, float] | None:
+    """Seconds by stage: of this model's own runs, else of this machine with any model."""
+    from retake_edge.calibration import Calibration
+    from retake_edge.cli.progress import shown_progress
+    from retake_edge.machine_speed import machine_seconds, measure_machine
+    from retake_edge.store import default_cache_dir
+
+    own = planner.seconds(planned, calibration) or {}
+    if {"encode", "prefill"} <= set(own):
+        return own
+    general = Calibration(default_cache_dir())
+    with shown_progress() as progress:
+        measure_machine(general, progress)
+    n_answer = planned.settings.generation.max_tokens
+    return (machine_seconds(general, planned.work, n_answer) or {}) | own or None
+
+
 def _document(
     planner: RunPlanner,
     planned: RunPlan,
@@ -103,7 +169,7 @@ def _document(
 ) -> dict[str, Any]:
     more = {
         "kv_bytes": planner.kv_bytes(planned),
-        "seconds": planner.seconds(planned, calibration),
+        "seconds": _expected(planner, planned, calibration),
         "changed": flags,
         "would_fit": [proposal.to_dict() for proposal in advice],
     }
@@ -117,12 +183,12 @@ def _print_plan(planned: RunPlan, document: dict[str, Any]) -> None:
     kept, n_ctx = cells.memory.n_kept_cells, cells.memory.n_ctx
     rows = [("video", _video_line(planned.video)), ("frames", _frames_line(planned))]
     how = "whole frames" if cells.why_whole else f"keep ratio {cells.memory.keep_ratio:.3g}"
-    text = f"{cells.n_before} before compression, {kept} after ({how}), {n_ctx} in the cache"
-    rows.append(("cells", text))
+    text = f"{cells.n_before:,} of the video, {kept:,} kept ({how}); room for {n_ctx:,}"
+    rows.append(("tokens", text))
     if cells.why_whole:
         rows.append(("", cells.why_whole))
     sizes = document["kv_bytes"].items()
-    rows.append(("KV cache", ", ".join(f"{kind} {gib(size)}" for kind, size in sizes)))
+    rows.append(("kept as", ", ".join(f"{kind} {gib(size)}" for kind, size in sizes)))
     for use in planned.memory:
         limit = "" if use.available is None else f" of {gib(use.available)} available"
         rows.append((place(use), f"{gib(use.needed)}{limit}: {shares(use)}"))
@@ -150,17 +216,23 @@ def _frames_line(planned: RunPlan) -> str:
         else (f"{shape.vision_per_step}")
     )
     size = f"{frames.width_px}x{frames.height_px}"
-    return f"{frames.n} of {size}, in {frames.n_steps} grid frames of {each} tokens"
+    pictures = "" if frames.n == frames.n_steps else f", {frames.n_steps} pictures for the model"
+    return f"{frames.n} of {size}{pictures}, {each} tokens each"
 
 
 def _time_line(seconds: dict[str, float] | None, planned: RunPlan) -> str:
+    from retake_edge.clock import duration
+
     if seconds is None:
-        return "not known before a video was read with this model here; --measure reads some frames"
-    answer = f"answer of {planned.settings.generation.max_tokens} tokens"
-    names = {"decode": "decode", "encode": "encode", "prefill": "prefill", "answer": answer}
+        return "not known"
+    names = {"decode": "video", "encode": "vision", "prefill": "language model"}
     known = [f"{name} {_seconds(seconds[key])}" for key, name in names.items() if key in seconds]
-    missing = [f"{name} not known yet" for key, name in names.items() if key not in seconds]
-    return ", ".join(known + missing)
+    total = sum(seconds[key] for key in names if key in seconds)
+    line = f"about {duration(max(1.0, total))} to read it ({', '.join(known)})"
+    if "answer" in seconds:
+        n_most = planned.settings.generation.max_tokens
+        line += f"; an answer of {n_most} tokens {_seconds(seconds['answer'])}"
+    return line
 
 
 def _seconds(value: float) -> str:

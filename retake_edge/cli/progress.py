@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from retake_edge.cli.interrupts import answering
-from retake_edge.clock import clock
+from retake_edge.clock import clock, duration
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -125,7 +125,7 @@ class _Drawn(Progress):
         from rich.spinner import Spinner
 
         is_utf8 = (console.encoding or "").lower().startswith("utf")
-        self._console, self._spinner = console, Spinner("dots" if is_utf8 else "line")
+        self._console, self._spinner = console, Spinner("dots" if is_utf8 else "line", style="cyan")
 
     def say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -241,14 +241,3 @@ def speed(frames_per_s: float) -> str:
 def left(seconds: float) -> str:
     """Return how long it will take, no more exact than it can be known."""
     return f"about {duration(max(1.0, seconds))} left"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as a person says it: 8 s, 40 s, 9 min, 2 h 10 min."""
-    if seconds < 90:
-        return f"{seconds if seconds < 10 else 5 * round(seconds / 5):.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    hours, minutes = divmod(5 * round(minutes / 5), 60)
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retake_edge.cli.help import examples
 from retake_edge.cli.opening import open_session
 from retake_edge.cli.options import VideoRequest, opens_video
+from retake_edge.cli.videos import video_file
 from retake_edge.errors import ConfigError
 from retake_edge.questions import checked_question
 
@@ -17,19 +19,27 @@ if TYPE_CHECKING:
     from retake_edge.store import SessionStore
 
 
+EXAMPLES = examples(
+    'report talk.mp4 -q "What does she draw?"',
+    "report talk.mp4 -o talk.html --contact-sheet talk.png",
+)
+
+
 @opens_video
 def report(
     source: Annotated[
         str, typer.Argument(metavar="VIDEO|SESSION", help="A video file, or a saved session's key.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.")] = Path(
-        "report.html"
-    ),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The HTML file to write.", metavar="FILE")
+    ] = Path("report.html"),
     questions: Annotated[
-        list[str] | None, typer.Option("-q", "--question", help="What to ask; can be repeated.")
+        list[str] | None,
+        typer.Option("-q", "--question", help="What to ask; may be given again.", metavar="TEXT"),
     ] = None,
     sheet: Annotated[
-        Path | None, typer.Option("--contact-sheet", help="Also write the keyframes as a PNG.")
+        Path | None,
+        typer.Option("--contact-sheet", help="Also write the keyframes as a PNG.", metavar="FILE"),
     ] = None,
     *,
     request: VideoRequest,
@@ -69,5 +79,5 @@ def _report(source: str, questions: list[str], request: VideoRequest) -> Report:
                 f"Questions need the video itself, but {source} is a saved session; give the video."
             )
         return saved_report(store, source)
-    with open_session(Path(source), request) as session:
+    with open_session(video_file(source), request, asks=bool(questions)) as session:
         return report_of(session, answered(session, questions))

@@ -1,6 +1,6 @@
 """GGUF pairs from the Hugging Face hub: found in the caches that llama.cpp uses, pulled if missing.
 
-Nothing here uses the network but `pull`, and `obtain` when files are missing.
+Nothing here uses the network but `pull` and `download_bytes`, and `obtain` when files are missing.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from retake_edge.hub.cache import GgufPair, cache_dir, check, find_pair
 from retake_edge.hub.errors import HubError, HubWarning
 from retake_edge.hub.naming import HubRef, parse_ref
-from retake_edge.hub.obtain import obtain, pull
+from retake_edge.hub.obtain import download_bytes, is_offline, obtain, pull
 
 __all__ = [
     "GgufPair",
@@ -17,7 +17,9 @@ __all__ = [
     "HubWarning",
     "cache_dir",
     "check",
+    "download_bytes",
     "find_pair",
+    "is_offline",
     "obtain",
     "parse_ref",
     "pull",

@@ -105,6 +105,18 @@ def pull(
     return pair, n_fetched
 
 
+def download_bytes(ref: HubRef) -> int:
+    """Ask the hub how large a model's files are.
+
+    Raises:
+        HubError: no such repository, quant or projector; no access; no connection.
+    """
+    with told_in_a_sentence(ref.repo, _endpoint()), _quiet():
+        _, files = patiently(lambda: _record(ref.repo))
+        parts, mmproj = _chosen(ref, files, with_mmproj=True)
+    return sum(files[path].n_bytes for path in [*parts, *([mmproj] if mmproj else [])])
+
+
 def is_offline() -> bool:
     """Whether the environment forbids the network (HF_HUB_OFFLINE)."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")

@@ -1,0 +1,60 @@
+"""A question to the person at the terminal: shall a model that is missing be downloaded?"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from retake_edge.cli.options import VideoRequest
+    from retake_edge.models import NotDownloadedError
+
+
+def pulled_at_terminal(missing: NotDownloadedError, request: VideoRequest) -> bool:
+    """Ask whether to download a model, and do it; False where nobody can be asked, or says no."""
+    from retake_edge import hub
+
+    is_terminal = sys.stdin.isatty() and sys.stderr.isatty()
+    if not is_terminal or request.offline or hub.is_offline():
+        return False
+    from retake_edge.catalog import free_disk_bytes
+    from retake_edge.cli.progress import shown_progress
+    from retake_edge.fingerprint import HashCache
+    from retake_edge.store import SessionStore
+
+    size, free = _download_bytes(missing), free_disk_bytes()
+    told = (
+        f"{missing.name} is not downloaded: {size / 1e9:.1f} GB, {free / 1e9:.1f} GB of disk free."
+    )
+    if size > free:
+        typer.echo(f"{told} There is no room for it.", err=True)
+        return False
+    if not _agreed(f"{told}\nDownload it now? [Y/n] "):
+        return False
+    sha256 = HashCache(SessionStore(request.cache_dir).cache_dir / "hashes.json").sha256
+    with shown_progress() as progress:
+        hub.pull(missing.ref, with_mmproj=request.mmproj is None, sha256=sha256, progress=progress)
+    return True
+
+
+def _agreed(question: str) -> bool:
+    from retake_edge.cli.interrupts import at_prompt
+
+    with at_prompt():
+        typer.echo(question, nl=False, err=True)
+        line = sys.stdin.readline()
+    if not line:
+        typer.echo(err=True)
+    return line.strip().lower() in ("", "y", "yes") and line != ""
+
+
+def _download_bytes(missing: NotDownloadedError) -> int:
+    """The size of its files: its manifest's word, or the hub's."""
+    from retake_edge import hub
+    from retake_edge.models import model_names
+    from retake_edge.published import published
+
+    named = published(missing.name) if missing.name in model_names() else None
+    return (named.n_bytes if named else None) or hub.download_bytes(missing.ref)

@@ -1,0 +1,116 @@
+"""Options that were given and change nothing: each is told, with the reason, and done without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+from retake_edge.config import WHOLE_POLICIES
+
+if TYPE_CHECKING:
+    from retake_edge.cli.options import VideoRequest
+    from retake_edge.session import Session
+
+_NAMES = {
+    "top_k": "--top-k",
+    "top_p": "--top-p",
+    "min_p": "--min-p",
+    "repeat_last_n": "--repeat-last-n",
+    "temperature": "--temp",
+    "repeat_penalty": "--repeat-penalty",
+    "presence_penalty": "--presence-penalty",
+    "grammar": "--grammar",
+    "grammar_file": "--grammar-file",
+    "json_schema": "-j",
+    "json_schema_file": "-jf",
+}
+_RANDOM_POLICIES = ("random", "random-stratified")
+_DRAWN = ("top_k", "top_p", "min_p")
+
+
+def warn_of_no_effect(request: VideoRequest, session: Session, *, asks: bool) -> None:
+    """Tell of each option that was given in vain; `asks`: whether any question is answered."""
+    found = dict([*_in_vain_here(request, session), *_in_vain(request)])
+    for option, why in found.items():
+        typer.echo(f"warning: {option} has no effect: {why}", err=True)
+    if not asks:
+        for name, option in _NAMES.items():
+            if name in request.given:
+                typer.echo(f"warning: {option} has no effect: no question is answered", err=True)
+
+
+def _in_vain(request: VideoRequest) -> Iterator[tuple[str, str]]:
+    """What the settings alone tell."""
+    given, kept, drawn = request.given, request.settings.pivotkv, request.settings.generation
+    if kept.policy in WHOLE_POLICIES:
+        for name in ("pivot", "positions"):
+            if name in given:
+                yield f"--{name}", f"with --policy {kept.policy} no part of a frame is left out"
+    elif "pivot" in given and kept.policy != "pivotkv":
+        yield "--pivot", f"--policy {kept.policy} knows no keyframe tokens"
+    if kept.policy == "none":
+        for name in ("keep_ratio", "kv_budget"):
+            if name in given:
+                yield f"--{name.replace('_', '-')}", "with --policy none all is kept"
+    if "offline" in given and not request.hub:
+        yield "--offline", "it goes with -hf, and nothing is downloaded without"
+    if "cache_dir" in given and not request.use_cache:
+        yield "--cache-dir", "with --no-cache nothing is saved"
+    is_penalty = drawn.repeat_penalty not in (None, 1) or drawn.presence_penalty not in (None, 0)
+    if "repeat_last_n" in given and not is_penalty:
+        yield "--repeat-last-n", "no --repeat-penalty or --presence-penalty looks back"
+
+
+def _in_vain_here(request: VideoRequest, session: Session) -> Iterator[tuple[str, str]]:
+    """What the model, the video and the machine tell."""
+    given, video, kept = request.given, session.video, request.settings.pivotkv
+    rule, name = session.manifest.frames, session.manifest.name
+    is_drawn = session.engine.sampler_settings.temperature > 0
+    if not is_drawn:
+        for option in _DRAWN:
+            if option in given:
+                yield _NAMES[option], "the likeliest word is always taken; --temp draws"
+    if "seed" in given and not is_drawn and kept.policy not in _RANDOM_POLICIES:
+        yield "--seed", "nothing is drawn by chance; --temp draws"
+    if "long_side" in given and rule.width_px:
+        yield "--long-side", f"{name} sees all frames at {rule.width_px}x{rule.height_px}"
+    end_s = request.settings.sampling.end_s
+    if "end" in given and end_s is not None and end_s > video.duration_s + 1:
+        yield "--end", "the video ends before"
+    if kept.policy not in WHOLE_POLICIES and (video.why_whole or video.reduced_by == "nothing"):
+        why = f"{name} gets whole frames ({video.why_whole})" if video.why_whole else "all is kept"
+        for option in ("policy", "pivot", "positions"):
+            if option in given:
+                yield f"--{option}", why
+    if "fps" in given and _is_capped(session):
+        most = request.settings.sampling.max_frames or session.manifest.max_frames
+        yield (
+            "--fps",
+            f"at most {most} frames are looked at; --max-frames or a shorter part do more",
+        )
+    if {"n_gpu_layers", "mmproj_offload"} & given and not _has_gpu():
+        for option, flag in (("n_gpu_layers", "-ngl"), ("mmproj_offload", "--mmproj-offload")):
+            if option in given and not _is_off(request, option):
+                yield flag, "no GPU is found"
+
+
+def _is_capped(session: Session) -> bool:
+    """Whether the frames are fewer than their rate asks for."""
+    sampling, video = session.settings.sampling, session.video
+    end_s = min(sampling.end_s or video.duration_s, video.duration_s)
+    most = sampling.max_frames or session.manifest.max_frames
+    return (end_s - sampling.start_s) * (sampling.fps or 0) > most + 1
+
+
+def _is_off(request: VideoRequest, option: str) -> bool:
+    """Whether the option asks for no GPU, which is what happens."""
+    runtime = request.settings.runtime
+    return runtime.n_gpu_layers == 0 if option == "n_gpu_layers" else not runtime.mmproj_offload
+
+
+def _has_gpu() -> bool:
+    from retake_edge.devices import devices
+
+    return any(device.is_gpu for device in devices())

@@ -1,0 +1,28 @@
+"""A command line that cannot be understood: told as every other mistake is, in one sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer may bring a click of its own
+ClickError: type[Exception] = typer.BadParameter.__mro__[2]
+EXIT_USAGE = 2
+
+
+def usage_sentence(error: Any) -> str:
+    """Return what is wrong with the command line, and how to go on."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "retake-edge"
+    told = " ".join(error.format_message().split())
+    if told.startswith("Got unexpected extra argument") and path.endswith(" ask"):
+        told = f"{told.rstrip('.')}; put the question in quotes"
+    elif told.startswith("Missing argument") and path.endswith((" ask", " chat", " plan")):
+        told = "There is no video; give its file"
+    return f"{told.rstrip('.')}. `{path} --help` shows how it is used."
+
+
+def is_help(error: Any) -> bool:
+    """Whether it is no mistake, but a call without arguments that shows the help."""
+    return type(error).__name__ == "NoArgsIsHelpError"
