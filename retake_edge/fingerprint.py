@@ -81,11 +81,24 @@ SOURCES = (
     "video_goal",
     "video_index",
     "video_map",
+    "video_mark",
     "video_picture",
     "video_process",
     "video_stream",
     "video_worker",
     "vision",
+)
+# What it imports, too, but only to find, check and remember files: of no weight for the cells.
+AROUND = (
+    "hub",
+    "hub.cache",
+    "hub.errors",
+    "hub.naming",
+    "hub.obtain",
+    "hub.transfer",
+    "model_files",
+    "store",
+    "trial",
 )
 # Where and how fast, not what: these do not make another session.
 _MACHINE_SETTINGS = ("n_threads", "n_gpu_layers", "mmproj_offload", "encode_batch_frames")

@@ -7,6 +7,7 @@ turns flash attention off and hides positions and embedding batches.
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -122,9 +123,11 @@ class Model:
 
     @cached_property
     def n_embd_k(self) -> int:
-        """Width of a token's keys, over all KV heads of a layer."""
-        n_head_kv = int(self._llama.llama_model_n_head_kv(self._handle))
-        return self.n_embd_q // self.n_head * n_head_kv
+        """Width of a token's keys, over all KV heads of a layer (the most, where layers differ)."""
+        arch = self.metadata("general.architecture") or ""
+        by_layer = re.findall(r"\d+", self.metadata(f"{arch}.attention.head_count_kv") or "")
+        first = int(self._llama.llama_model_n_head_kv(self._handle))
+        return self.n_embd_q // self.n_head * max(1, first, *map(int, by_layer))
 
     @cached_property
     def n_vocab(self) -> int:

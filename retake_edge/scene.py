@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from retake_edge.errors import VideoError
-from retake_edge.scene_mark import write_marked
+from retake_edge.video_mark import write_marked
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (220, 30, 35),
@@ -359,7 +359,7 @@ def write_video(
     """Write a scene as a video file, frame by frame, and return its path.
 
     The file is written under a temporary name beside it and renamed when it is whole. It gets the
-    mark by which the bundled model's videos are known (`retake_edge.scene_mark`).
+    mark by which the bundled model's videos are known (`retake_edge.video_mark`).
 
     Raises:
         VideoError: the folder or codec cannot be used.

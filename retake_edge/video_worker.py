@@ -22,10 +22,10 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, BinaryIO
 
-from retake_edge.scene_mark import is_marked
 from retake_edge.video_frames import decoded, shown_pictures
 from retake_edge.video_goal import Goal
 from retake_edge.video_index import FrameIndex, index_film
+from retake_edge.video_mark import is_marked
 from retake_edge.video_picture import (
     display_matrix,
     is_high_range,

@@ -15,7 +15,7 @@ def pytest_sessionfinish(session):
 
 @pytest.fixture(scope="session", autouse=True)
 def _folders_of_their_own(tmp_path_factory):
-    """Keep what tests save out of the user's folders, and the user's models and choice out of them."""
+    """Keep what tests save out of the user's folders, and the user's models out of the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RETAKE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("RETAKE_CONFIG", str(tmp_path_factory.mktemp("config") / "config.toml"))

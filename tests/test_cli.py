@@ -37,7 +37,13 @@ ANSWER_SHAPE = {
     "session": {"key": str, "is_reused": bool, "n_bytes": int},
     "seconds": dict,
     "peak_memory_bytes": int,
-    "model": {"name": str, "chosen_by": str, "description": str, "model_sha256": str, "mmproj_sha256": str},
+    "model": {
+        "name": str,
+        "chosen_by": str,
+        "description": str,
+        "model_sha256": str,
+        "mmproj_sha256": str,
+    },
     "config": {
         "sampling": dict,
         "dpselect": dict,

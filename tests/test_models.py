@@ -44,7 +44,7 @@ def test_a_damaged_manifest_is_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["huge", "..", "x/y/z", "tiny.toml", ""])
 def test_an_unknown_name_is_refused_with_what_to_do(name):
-    with pytest.raises(ModelError, match="retake-edge models|did you mean|is a folder"):
+    with pytest.raises(ModelError, match=r"retake-edge models|did you mean|is a folder"):
         models.resolve_model(name)
 
 

@@ -137,7 +137,8 @@ def test_all_code_that_makes_cells_is_part_of_the_key():
     code = "import sys, retake_edge.indexing; print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name for name in out.stdout.split() if name.startswith("retake_edge.")}
-    assert {f"retake_edge.{name}" for name in fingerprint.SOURCES} == loaded
+    known = [*fingerprint.SOURCES, *fingerprint.AROUND]
+    assert {f"retake_edge.{name}" for name in known} == loaded
 
 
 def test_a_copy_of_the_video_finds_the_session_and_a_changed_one_does_not(cache, tmp_path):
