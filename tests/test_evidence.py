@@ -297,9 +297,15 @@ def test_frames_of_spans_are_saved_by_time(striped, tmp_path):
         assert np.abs(found - render_frame(scene, time_s)).mean() < 12
 
 
-def test_the_frame_after_a_span_is_not_saved(striped, tmp_path):
-    # At 2.3 frames a second the second time asked for, 1.93 s, is nearest to the frame at 2 s.
+def test_the_picture_on_screen_at_each_time_of_a_span_is_saved(striped, tmp_path):
+    # The second time asked for, 1.93 s, shows the frame that began at 1.75 s.
     paths = save_frames(striped[1], [Span(1.5, 1.95, 0.5, (1.5,))], tmp_path, fps=2.3)
+    assert [path.name[-11:] for path in paths] == ["01.500s.jpg", "01.750s.jpg"]
+
+
+def test_the_frame_after_a_span_is_not_saved(striped, tmp_path):
+    # The second time asked for, 1.99 s, is served by the frame that begins a moment later, at 2 s.
+    paths = save_frames(striped[1], [Span(1.5, 1.995, 0.5, (1.5,))], tmp_path, fps=1 / 0.49)
     assert [path.name for path in paths] == ["striped-0h00m01.500s.jpg"]
 
 
