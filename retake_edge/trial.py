@@ -1,8 +1,9 @@
 """A pair of model files that is seen for the first time is loaded once in a process of its own.
 
 llama.cpp checks much of a GGUF file, but ends the process on some damaged ones. The trial reads the
-vocabulary, builds the language model's graph without its weights, and lets the projector see one
-small picture. That it went well is remembered by the hash of both headers.
+vocabulary, builds the language model's graph without its weights, lets the projector see one small
+picture, and decodes one token where the weights fit into memory. That it went well is remembered
+by the hash of both headers.
 
     python -m retake_edge.trial MODEL MMPROJ      exit code 0, or a sentence and its own
 """
@@ -22,8 +23,10 @@ from retake_edge.models import ModelFiles, ModelManifest
 from retake_edge.remembered import Remembered
 
 _MAX_REMEMBERED = 256
-_MAX_SECONDS = 300
-_MAX_CPU_S = 60  # no vocabulary takes as long; a damaged one may loop
+_MAX_SECONDS = 900
+_MAX_CPU_S = 60  # no header takes as long; a damaged one may loop
+_MAX_CPU_WITH_WEIGHTS_S = 900
+_MEMORY_SHARE = 0.7
 _SIDE_PX = 112
 _tried: set[str] = set()
 
@@ -62,7 +65,11 @@ def _headers_sha256(*headers: GgufFile) -> str:
 def _try(source: ModelManifest | ModelFiles) -> None:
     call = [sys.executable, "-m", "retake_edge.trial", str(source.model), str(source.mmproj)]
     paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "GGML_NO_BACKTRACE": "1",  # a debugger that it starts may wait for ever
+    }
     try:
         done = subprocess.run(
             call,
@@ -86,9 +93,10 @@ def _try(source: ModelManifest | ModelFiles) -> None:
 
 
 def _load(model_path: Path, mmproj: Path) -> None:
-    """Load what can be loaded without the language model's weights."""
+    """Load all but the language model's weights, then decode a token with them."""
     import numpy as np
 
+    from retake_edge.device_memory import available_memory_bytes
     from retake_edge.llama import Context, Model
     from retake_edge.vision import VisionEncoder
 
@@ -99,15 +107,26 @@ def _load(model_path: Path, mmproj: Path) -> None:
         with VisionEncoder(model, mmproj, offload=False, n_threads=1) as encoder:
             picture = np.full((1, _SIDE_PX, _SIDE_PX, 3), 127, np.uint8)
             encoder.encode(picture, np.zeros(1))
+    _limit_cpu(_MAX_CPU_WITH_WEIGHTS_S)
+    if model_path.stat().st_size < _MEMORY_SHARE * (available_memory_bytes() or 0):
+        with (
+            Model(model_path, n_gpu_layers=0) as model,
+            Context(model, n_ctx=256, n_batch=64, n_ubatch=64) as context,
+        ):
+            context.decode_tokens([0], 0)
+
+
+def _limit_cpu(seconds: int) -> None:
+    with suppress(ImportError):  # a system without it waits for _MAX_SECONDS instead
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def main() -> None:
     """Try the pair that the command line names."""
-    with suppress(ImportError):  # a system without it waits for _MAX_SECONDS instead
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CPU, (_MAX_CPU_S, _MAX_CPU_S))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit_cpu(_MAX_CPU_S)
     try:
         _load(Path(sys.argv[1]), Path(sys.argv[2]))
     except RetakeError as error:

@@ -36,6 +36,16 @@ def test_a_damaged_header_is_no_crash(tmp_path, role, seed):
     assert code == 0 or (err.startswith("error: ") and len(err.strip().splitlines()) == 1)
 
 
+def test_a_header_that_fails_only_while_decoding_is_no_crash(tmp_path):
+    key, data = b"rope.dimension_sections", bytearray(TINY.model.read_bytes())
+    first = data.index(key) + len(key) + 4 + 4 + 8  # after its type, its items' type, their number
+    data[first : first + 4] = (100).to_bytes(4, "little")
+    damaged = tmp_path / "rope.gguf"
+    damaged.write_bytes(data)
+    with pytest.raises(ModelError, match="damaged"):
+        trial.check_loadable(ModelFiles(damaged, TINY.mmproj), None)
+
+
 def test_what_ends_the_trial_is_told_in_a_sentence(monkeypatch):
     monkeypatch.setattr(trial.sys, "executable", "/bin/false")
     with pytest.raises(ModelError, match="damaged, or they do not belong together"):
