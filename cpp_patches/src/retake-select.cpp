@@ -13,25 +13,44 @@ constexpr int   N_LANES  = 16;
 constexpr float FAR      = -2.5f; // below minus half of the largest squared distance of unit vectors, 4
 constexpr float ROUNDING = 5e-7f; // identical directions are at distance 0, whatever their lengths were
 
-// How many dot products run side by side, so that their sums stay in registers.
+// How many dot products run side by side, so that their sums stay in registers: TILE vectors by TILE
+// others, or one by a panel of WIDTH.
 #if defined(__AVX512F__)
-constexpr int TILE = 4, ROW = 8;
-#elif defined(__AVX2__) || defined(__aarch64__)
-constexpr int TILE = 2, ROW = 4;
+constexpr int TILE = 4, WIDTH = 16;
+#elif defined(__AVX2__)
+constexpr int TILE = 2, WIDTH = 8;
+#elif defined(__aarch64__)
+constexpr int TILE = 2, WIDTH = 4;
 #else
-constexpr int TILE = 1, ROW = 2;
+constexpr int TILE = 1, WIDTH = 4;
 #endif
 
 #if defined(__GNUC__)
 typedef float lanes __attribute__((vector_size(4*N_LANES)));
+typedef float wide  __attribute__((vector_size(4*WIDTH)));
 
 inline void multiply_add(lanes & sum, const lanes & a, const lanes & b) { sum += a*b; }
+inline void multiply_add(wide & sum, float a, const wide & b) { sum += a*b; }
+inline void add(wide & sum, const wide & b) { sum += b; }
 #else
 struct lanes { float x[N_LANES]; };
+struct wide  { float x[WIDTH]; };
 
 inline void multiply_add(lanes & sum, const lanes & a, const lanes & b) {
     for (int j = 0; j < N_LANES; ++j) {
         sum.x[j] += a.x[j]*b.x[j];
+    }
+}
+
+inline void multiply_add(wide & sum, float a, const wide & b) {
+    for (int j = 0; j < WIDTH; ++j) {
+        sum.x[j] += a*b.x[j];
+    }
+}
+
+inline void add(wide & sum, const wide & b) {
+    for (int j = 0; j < WIDTH; ++j) {
+        sum.x[j] += b.x[j];
     }
 }
 #endif
@@ -91,9 +110,57 @@ void set_half_lengths(table & t) {
     }
 }
 
-struct centre {
-    const lanes * row;
-    float         half;
+// Vectors in panels: WIDTH of them side by side, element by element
+struct panels {
+    explicit panels(int32_t n_blocks) : n_wide(n_blocks*N_LANES) {}
+
+    void push(const lanes * row, float half_length) {
+        const int32_t c = n++ % WIDTH;
+        if (c == 0) {
+            elements.resize(elements.size() + n_wide);
+            half.resize(half.size() + WIDTH, std::numeric_limits<float>::infinity()); // near to nothing
+        }
+        float * to = (float *) (elements.data() + elements.size() - n_wide) + c;
+        const float * from = (const float *) row;
+        for (int32_t k = 0; k < n_wide; ++k) {
+            to[(size_t) k*WIDTH] = from[k];
+        }
+        half[n - 1] = half_length;
+    }
+
+    // half of minus the squared distance to the nearest vector of a panel
+    float closeness(int32_t panel, const lanes * row, float half_length) const {
+        const float * x  = (const float *) row;
+        const wide  * at = elements.data() + (size_t) panel*n_wide;
+        wide sums[N_LANES];
+        std::memset(sums, 0, sizeof(sums));
+        for (int32_t k = 0; k < n_wide; k += N_LANES) {
+            for (int j = 0; j < N_LANES; ++j) {
+                multiply_add(sums[j], x[k + j], at[k + j]);
+            }
+        }
+        for (int width = N_LANES/2; width > 0; width /= 2) {
+            for (int j = 0; j < width; ++j) {
+                add(sums[j], sums[j + width]);
+            }
+        }
+        float near[WIDTH];
+        std::memcpy(near, sums, sizeof(near));
+        for (int c = 0; c < WIDTH; ++c) {
+            near[c] = near[c] - (half_length + half[panel*WIDTH + c]) + ROUNDING;
+        }
+        for (int width = WIDTH/2; width > 0; width /= 2) {
+            for (int c = 0; c < width; ++c) {
+                near[c] = near[c] < near[c + width] ? near[c + width] : near[c];
+            }
+        }
+        return std::min(near[0], 0.0f);
+    }
+
+    int32_t            n = 0;
+    int32_t            n_wide;
+    std::vector<wide>  elements;
+    std::vector<float> half;
 };
 
 // One token's closeness: half of minus the squared distance to the nearest of the `seen` first
@@ -115,14 +182,13 @@ void retake_farthest_points(const retake_vectors & tokens, const retake_vectors 
     set_half_lengths(t);
     set_half_lengths(old);
 
-    std::vector<centre> centres;
-    centres.reserve((size_t) memory.n + n_keep);
+    panels centres(t.n_blocks);
     for (int32_t i = 0; i < memory.n; ++i) {
-        centres.push_back({ old.row(i), old.half[i] });
+        centres.push(old.row(i), old.half[i]);
     }
     std::vector<uint8_t> taken(tokens.n);
     for (int32_t i = 0; i < n_seeds; ++i) {
-        centres.push_back({ t.row(chosen[i]), t.half[chosen[i]] });
+        centres.push(t.row(chosen[i]), t.half[chosen[i]]);
         taken[chosen[i]] = 1;
     }
 
@@ -139,21 +205,11 @@ void retake_farthest_points(const retake_vectors & tokens, const retake_vectors 
     }
     std::make_heap(heap.begin(), heap.end(), std::greater<entry>());
 
-    const auto meet_some = [&](int32_t i) {
-        const lanes * x = t.row(i);
+    const auto meet_panel = [&](int32_t i) {
         progress & p = known[i];
-        const lanes * rows[ROW];
-        const int32_t n = std::min<int32_t>(ROW, (int32_t) centres.size() - p.seen);
-        for (int32_t c = 0; c < ROW; ++c) {
-            rows[c] = centres[p.seen + std::min(c, n - 1)].row;
-        }
-        float dot[1][ROW];
-        dots<1, ROW>(&x, rows, t.n_blocks, dot);
-        for (int32_t c = 0; c < n; ++c) {
-            const float closeness = dot[0][c] - (t.half[i] + centres[p.seen + c].half) + ROUNDING;
-            p.closeness = std::max(p.closeness, std::min(closeness, 0.0f));
-        }
-        p.seen += n;
+        const int32_t panel = p.seen/WIDTH;
+        p.closeness = std::max(p.closeness, centres.closeness(panel, t.row(i), t.half[i]));
+        p.seen      = std::min((panel + 1)*WIDTH, centres.n);
     };
 
     for (int32_t n = n_seeds; n < n_keep; ) {
@@ -161,13 +217,13 @@ void retake_farthest_points(const retake_vectors & tokens, const retake_vectors 
         const int32_t i = heap.back().second;
         heap.pop_back();
         entry mine { gain(i), i };
-        while (known[i].seen < (int32_t) centres.size() && (heap.empty() || mine < heap.front())) {
-            meet_some(i);
+        while (known[i].seen < centres.n && (heap.empty() || mine < heap.front())) {
+            meet_panel(i);
             mine.first = gain(i);
         }
         if (heap.empty() || mine < heap.front()) {
             chosen[n++] = i;
-            centres.push_back({ t.row(i), t.half[i] });
+            centres.push(t.row(i), t.half[i]);
         } else {
             heap.push_back(mine);
             std::push_heap(heap.begin(), heap.end(), std::greater<entry>());
