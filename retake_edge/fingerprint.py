@@ -83,6 +83,7 @@ SOURCES = (
     "video_map",
     "video_mark",
     "video_picture",
+    "video_pieces",
     "video_process",
     "video_stream",
     "video_worker",

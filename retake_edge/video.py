@@ -68,7 +68,8 @@ class VideoInfo:
     come at any distance. `frame_s`: median distance of two frames.
     `missing_s`: seconds that the header announces beyond the last frame (a file cut short).
     `first_s`: when the first frame is shown; sound may begin before it. `is_scene`: whether the
-    file says that `retake-edge scene` rendered it.
+    file says that `retake-edge scene` rendered it. `n_unread`: joined recordings that cannot be
+    read.
     """
 
     path: Path
@@ -83,6 +84,7 @@ class VideoInfo:
     missing_s: float
     first_s: float = 0.0
     is_scene: bool = False
+    n_unread: int = 0
 
     @property
     def is_truncated(self) -> bool:
@@ -384,6 +386,11 @@ def warn_if_incomplete(info: VideoInfo, n: int, end: dict[str, Any]) -> None:
         text = (
             f"{info.path}: the pictures stop at {info.duration_s:.2f} s, "
             f"{info.missing_s:.2f} s before the end that the file announces; it may be cut short."
+        )
+    elif info.n_unread:
+        text = (
+            f"{info.path} holds several recordings, and {info.n_unread} of them cannot be read; "
+            "they are left out."
         )
     else:
         return

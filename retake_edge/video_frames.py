@@ -13,78 +13,82 @@ from itertools import chain
 from typing import Any
 
 from retake_edge.video_goal import Goal
-from retake_edge.video_index import FrameIndex
-from retake_edge.video_stream import Film
+from retake_edge.video_index import FrameIndex, Key
+from retake_edge.video_stream import Beat, Film
 
 MIN_JUMP_S = 1.0
 # So many frames after a picture the next one follows, whatever the packets said.
 NEXT_FRAMES = 2.5
 
-Beat = Callable[[int], None]
-
 
 @dataclass(frozen=True)
 class Shown:
-    """A decoded picture, with the ones before and after it where they are known."""
+    """A decoded picture of a film, with the ones before and after it where they are known."""
 
+    film: Film
     frame: Any
     before: Any = None
     after: Any = None
 
 
+class JumpFailedError(Exception):
+    """A jump led behind what was wanted, or to a picture whose time is not known."""
+
+
 def shown_pictures(
-    open_film: Callable[[], Film], index: FrameIndex, goal: Goal, beat: Beat
+    open_film: Callable[[FrameIndex], Film], pieces: list[FrameIndex], goal: Goal, beat: Beat
 ) -> Iterator[tuple[float, Shown]]:
-    """Yield (time in seconds, picture) for the times of `goal`.
+    """Yield (time in seconds, picture) for the times of `goal`, from the pieces of a video in turn.
 
-    A jump that lands too late is made good by decoding from the start without jumps.
+    A jump that fails is made good by decoding the piece from its start without jumps.
     """
-    may_jump = index.can_seek
-    start_s = jump_target(index, goal, -math.inf) if may_jump else None
-    while True:
-        with open_film() as film:
-            for part in parts(film, index, goal, beat, start_s, may_jump):
-                if isinstance(part, Late):
-                    break
-                yield part
-            else:
-                return
-        start_s, may_jump = None, False
+    for piece in pieces:
+        if piece is not pieces[-1] and goal.time_s >= piece.end_s - goal.slack_s:
+            continue
+        try:
+            with open_film(piece) as film:
+                yield from wanted_pictures(film, piece, goal, beat, piece.can_seek)
+        except JumpFailedError:
+            with open_film(piece) as film:
+                yield from wanted_pictures(film, piece, goal, beat, may_jump=False)
+        if goal.next >= goal.n:
+            return
 
 
-class Late:
-    """What `parts` yields where a jump landed behind the goal."""
+def wanted_pictures(
+    film: Film, index: FrameIndex, goal: Goal, beat: Beat, may_jump: bool
+) -> Iterator[tuple[float, Shown]]:
+    """Decode, from one jump to the next, and yield what `goal` wants.
 
-
-def parts(
-    film: Film, index: FrameIndex, goal: Goal, beat: Beat, start_s: float | None, may_jump: bool
-) -> Iterator[tuple[float, Shown] | Late]:
-    """Decode, from one jump to the next, and yield what `goal` wants."""
-    is_first = start_s is None
+    Raises:
+        JumpFailedError: a jump did not lead to what is wanted.
+    """
+    key = jump_target(index, goal, -math.inf) if may_jump else None
+    is_first = key is None and not index.begins_s
     left_s = -math.inf  # the time from which the last jump started
     while True:
-        jumped = start_s is not None
-        if start_s is not None:
-            film.seek(start_s)
-            start_s = None
+        jump, key = key, None
+        if jump is not None:
+            film.seek(*jump)
         before = held = None
         held_s = -math.inf
         for time_s, frame in decoded(film, index, goal, beat):
-            if jumped and held is None:
-                if time_s - goal.slack_s > goal.time_s:
-                    yield Late()
+            if jump is not None and held is None:
+                is_elsewhere = film.counts_on and abs(time_s - jump.time_s) > index.gap_s / 2
+                if is_elsewhere or time_s - goal.slack_s > goal.time_s:
+                    raise JumpFailedError
                 may_jump = time_s > left_s  # else it went back: no more of that
             if held is not None:
                 is_next = time_s - held_s < NEXT_FRAMES * index.gap_s
                 until_s = time_s if is_next else index.after(held_s)
                 given = goal.serve(held_s, min(until_s, time_s), is_first)
                 for give_s in chain(given, goal.complete_pair(time_s)):
-                    yield give_s, Shown(held, before, frame)
+                    yield give_s, Shown(film, held, before, frame)
                 is_first = False
                 if goal.next >= goal.n:
                     return
-                start_s = jump_target(index, goal, time_s) if may_jump else None
-                if start_s is not None:
+                key = jump_target(index, goal, time_s) if may_jump else None
+                if key is not None:
                     left_s = time_s
                     break
             before, held, held_s = held, frame, time_s
@@ -93,18 +97,18 @@ def parts(
                 until_s = index.after(held_s)
                 until_s += goal.slack_s if until_s == index.end_s else 0.0
                 for give_s in goal.serve(held_s, until_s, is_first):
-                    yield give_s, Shown(held, before)
-            elif jumped:
-                yield Late()
+                    yield give_s, Shown(film, held, before)
+            elif jump is not None:
+                raise JumpFailedError
             return
 
 
-def jump_target(index: FrameIndex, goal: Goal, time_s: float) -> float | None:
+def jump_target(index: FrameIndex, goal: Goal, time_s: float) -> Key | None:
     """Return the key frame to jump to from `time_s`, if that skips enough."""
-    key_s = index.key_before(goal.time_s + goal.slack_s)
-    if key_s is None or key_s < max(time_s, index.times_s[0]) + MIN_JUMP_S:
+    key = index.key_before(goal.time_s + goal.slack_s)
+    if key is None or key.time_s < max(time_s, index.times_s[0]) + MIN_JUMP_S:
         return None
-    return key_s
+    return key
 
 
 def decoded(film: Film, index: FrameIndex, goal: Goal, beat: Beat) -> Iterator[tuple[float, Any]]:
@@ -131,7 +135,7 @@ def decoded(film: Film, index: FrameIndex, goal: Goal, beat: Beat) -> Iterator[t
                 time_s = film.time_s(frame.pts if frame.pts is not None else frame.dts)
             n += 1
             if time_s is None or not last_s < time_s <= index.end_s + index.gap_s:
-                time_s = 0.0 if last_s == -math.inf else last_s + index.gap_s / 2
+                time_s = index.begins_s if last_s == -math.inf else last_s + index.gap_s / 2
             last_s = time_s
             may_skip = may_skip and not frame.interlaced_frame  # the neighbours are needed, too
             yield time_s, frame

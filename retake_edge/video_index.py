@@ -2,64 +2,74 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
-from retake_edge.video_stream import Film
+from retake_edge.video_pieces import Piece
+from retake_edge.video_stream import Beat, Film, Join
 
 # A picture that stays for longer than an hour, and than ten times what came before, is an error.
 MAX_HELD_S, MAX_HELD_SHARE = 3600.0, 10.0
 MAX_WILD = 8
 
 
+class Key(NamedTuple):
+    """A picture from which decoding can begin: its time, and the byte where its packet begins."""
+
+    time_s: float
+    position: int
+
+
 @dataclass(frozen=True)
 class FrameIndex:
-    """The times of a film's pictures.
+    """The times of the pictures of a film, or of a piece of one, with what is needed to reopen it.
 
-    `times_s`: sorted, of every shown picture. `key_times_s`: of those from which decoding can
-    begin. `end_s`: until the last one is shown. `by_count`: the n-th picture has the n-th time.
-    `can_seek`: a time stamp in the file is a time here. `missing_s`: announced, but neither
-    picture nor sound is there.
+    `times_s`: sorted, of every shown picture. `keys`: sorted. `end_s`: until the last one is shown.
+    `by_count`: the n-th picture has the n-th time. `can_seek`: what is read after a jump has its
+    time. `missing_s`: announced, but neither picture nor sound is there.
     """
 
     times_s: list[float]
-    key_times_s: list[float]
+    keys: list[Key]
     gap_s: float
     end_s: float
     missing_s: float
     by_count: bool
     can_seek: bool
+    piece: Piece
+    begins_s: float
+    joins: tuple[Join, ...]
 
     def after(self, time_s: float) -> float:
         """Return when the picture that is shown at `time_s` ends."""
         at = bisect_right(self.times_s, time_s + self.gap_s / 4)
         return self.times_s[at] if at < len(self.times_s) else self.end_s
 
-    def key_before(self, time_s: float) -> float | None:
-        """Return the last time up to `time_s` from which decoding can begin."""
-        at = bisect_right(self.key_times_s, time_s) - 1
-        return self.key_times_s[at] if at >= 0 else None
+    def key_before(self, time_s: float) -> Key | None:
+        """Return the last picture up to `time_s` from which decoding can begin."""
+        at = bisect_right(self.keys, (time_s, math.inf)) - 1
+        return self.keys[at] if at >= 0 else None
 
 
-def index_film(film: Film, beat: Callable[[int], None]) -> FrameIndex | None:
+def index_film(film: Film, beat: Beat) -> FrameIndex | None:
     """Read every packet of `film`; None if there is nothing to decode."""
     shown: list[tuple[float, float]] = []  # when, and how long by the packet's own word
-    key_times_s: list[float] = []
+    keys: list[Key] = []
     n_untimed = 0
-    film.reads_all = True
-    for packet in film.packets(beat):
+    for packet in film.packets(beat, finds_joins=True):
         time_s = packet_time_s(film, packet)
         if time_s is None and not packet.is_discard:
             n_untimed += 1
-            time_s = shown[-1][0] + (shown[-1][1] or film.frame_s) if shown else 0.0
-        if packet.is_keyframe and time_s is not None:
-            key_times_s.append(time_s)
-        if not packet.is_discard:
-            shown.append((time_s or 0.0, (packet.duration or 0) * film.tick_s))
+            time_s = shown[-1][0] + (shown[-1][1] or film.frame_s) if shown else film.begins_s
+        has_place = packet.pos is not None or not film.seeks_bytes
+        if packet.is_keyframe and time_s is not None and has_place:
+            keys.append(Key(time_s, packet.pos or 0))
+        if not packet.is_discard and time_s is not None:
+            shown.append((time_s, (packet.duration or 0) * film.tick_s))
     if not shown:
         return None
     shown = without_wild_end(shown, film.frame_s)
@@ -69,13 +79,16 @@ def index_film(film: Film, beat: Callable[[int], None]) -> FrameIndex | None:
     missing_s = announced_s(film, times_s[0]) - max(end_s, film.read_to_s)
     by_count = film.counts_frames or n_untimed > len(times_s) // 2
     return FrameIndex(
-        times_s,
-        sorted(key_times_s),
-        gap_s,
-        round(end_s, 6),
-        max(0.0, round(missing_s, 6)),
-        by_count,
-        film.seeks_truly and not by_count and not film.was_joined,
+        times_s=times_s,
+        keys=sorted(keys),
+        gap_s=gap_s,
+        end_s=round(end_s, 6),
+        missing_s=max(0.0, round(missing_s, 6)),
+        by_count=by_count,
+        can_seek=not by_count and (film.seeks_bytes or not film.joins),
+        piece=film.piece,
+        begins_s=film.begins_s,
+        joins=tuple(film.joins),
     )
 
 
@@ -129,5 +142,5 @@ def announced_s(film: Film, first_s: float) -> float:
     if stream.duration:
         return first_s + float(stream.duration) * film.tick_s
     if container.duration and (len(container.streams) == 1 or not film.is_bare):
-        return float(container.duration) / 1_000_000
+        return film.begins_s + float(container.duration) / 1_000_000
     return 0.0

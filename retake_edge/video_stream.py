@@ -8,10 +8,12 @@ such jumps. A single time stamp far from both its neighbours is replaced.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from types import SimpleNamespace
 from typing import Any
+
+from retake_edge.video_pieces import WHOLE, Piece, PieceFile
 
 # Demuxers that read one file and nothing else: no playlists, no image sequences, no devices.
 CONTAINERS = (
@@ -23,6 +25,10 @@ CONTAINERS = (
 JOIN_BACK_S, JOIN_AHEAD_S = 0.1, 10.0
 FALLBACK_FRAME_S = 0.04
 
+Beat = Callable[[int], None]
+Join = tuple[int, int]
+"""From this byte on, time stamps are moved by so many ticks."""
+
 
 class NoFilmError(Exception):
     """The file holds no moving picture: sound, or sound with a cover."""
@@ -31,11 +37,19 @@ class NoFilmError(Exception):
 class Film:
     """An open file and the stream in it that is the film; a context manager.
 
-    `frame_s`: seconds between two frames, as the header says. `was_joined`: a join was passed.
-    `reads_all`: read the sound, too, so that `read_to_s` is where any stream ends.
+    `piece`: the part of the file that is read, which begins at second `begins_s`. `frame_s`:
+    seconds between two frames, as the header says. `joins`: where the clock starts again, which
+    `packets` finds out when asked to. `read_to_s`: where any stream ends that was read so far.
     """
 
-    def __init__(self, path: str, n_threads: int = 1) -> None:
+    def __init__(
+        self,
+        path: str,
+        n_threads: int = 1,
+        piece: Piece = WHOLE,
+        begins_s: float = 0.0,
+        joins: tuple[Join, ...] = (),
+    ) -> None:
         import av
 
         options = {"protocol_whitelist": "none", "format_whitelist": CONTAINERS}
@@ -43,26 +57,27 @@ class Film:
             file = opened.enter_context(open(path, "rb", buffering=0))
             # FFmpeg gets the bytes, not the name: that is no pattern and no protocol, then, tells
             # nothing about what is inside, and no other file can be opened.
-            source = SimpleNamespace(read=file.read, seek=file.seek, tell=file.tell)
+            source = PieceFile(file, piece)
             self.container: Any = av.open(source, "r", options=options, metadata_errors="replace")
             opened.callback(self.container.close)
             self.stream = best_stream(self.container)
             self.stream.codec_context.thread_count = n_threads
             self.stream.codec_context.thread_type = "AUTO"
             self.opened = opened.pop_all()
+        self.piece, self.begins_s, self.read_to_s = piece, begins_s, begins_s
         self.tick_s = float(self.stream.time_base)
-        self.zero_s = (self.container.start_time or 0) / 1_000_000
+        self.zero_s = (self.container.start_time or 0) / 1_000_000 - begins_s
         rate = self.stream.average_rate or self.stream.guessed_rate
         self.frame_s = float(1 / rate) if rate else FALLBACK_FRAME_S
         flags = av.format.Flags(self.container.format.flags)
         self.may_join = av.format.Flags.ts_discont in flags
-        # Elsewhere a packet that is read after a jump has the time it has without.
-        self.seeks_truly = self.container.format.name != "mpeg"
+        self.joins = list(joins)
+        # Without an index in the file, the byte of a key frame leads to it, and a time may not.
+        self.seeks_bytes = self.container.format.name in ("mpegts", "mpeg")
+        # Some pictures have a stamp, and FFmpeg counts on from those: not alike after a jump.
+        self.counts_on = self.container.format.name == "mpeg"
         self.is_intra = bool(self.stream.codec_context.codec.intra_only)
         self.is_bare = av.format.Flags.no_timestamps in flags
-        self.was_joined = False
-        self.reads_all = self.may_join
-        self.read_to_s = 0.0
 
     def __enter__(self) -> Film:
         return self
@@ -83,29 +98,40 @@ class Film:
         """Return a time stamp in seconds after the start."""
         return None if pts is None else round(pts * self.tick_s - self.zero_s, 6)
 
-    def seek(self, time_s: float) -> None:
-        """Go to the key frame at or before a time."""
-        # Without an index, FFmpeg looks for a time of decoding, which lies before that of showing.
-        lead_s = 0.5 if self.may_join else 0.0
-        stamp = round((time_s + self.zero_s - lead_s) / self.tick_s)
-        self.container.seek(stamp, stream=self.stream, backward=True)
+    def seek(self, time_s: float, position: int) -> None:
+        """Go to the key frame of a time, whose packet begins at a byte of the file."""
+        if self.seeks_bytes:
+            self.container.seek(position, unsupported_byte_offset=True)
+        else:
+            stamp = round((time_s + self.zero_s) / self.tick_s)
+            self.container.seek(stamp, stream=self.stream, backward=True)
 
-    def packets(self, beat: Callable[[int], None]) -> Iterator[Any]:
+    def packets(self, beat: Beat, *, finds_joins: bool = False) -> Iterator[Any]:
         """Yield the film's packets with continuous time stamps; `beat` is told the file position.
 
-        A file that is cut short or damaged is read to where nothing more comes.
+        A file that is cut short or damaged is read to where nothing more comes. Joins are found in
+        the time stamps of all streams, which costs reading them.
         """
-        packets = self._without_wild(self._read(beat))
-        if self.may_join:
-            yield from self._joined(packets)
-        else:
-            yield from (p for p in packets if p.stream_index == self.stream.index)
+        packets = self._without_wild(self._read(beat, all_streams=finds_joins))
+        if finds_joins and self.may_join:
+            packets = self._find_joins(packets)
+        shift = 0
+        for packet in packets:
+            if packet.stream_index != self.stream.index:
+                continue
+            if self.joins and packet.pos is not None:
+                at = bisect_right(self.joins, packet.pos, key=lambda join: join[0])
+                shift = self.joins[at - 1][1] if at else 0
+            if shift:
+                packet.pts = None if packet.pts is None else packet.pts + shift
+                packet.dts = None if packet.dts is None else packet.dts + shift
+            yield packet
 
-    def _read(self, beat: Callable[[int], None]) -> Iterator[Any]:
-        """Yield packets: of all streams where joins can be, which show in any of them."""
+    def _read(self, beat: Beat, all_streams: bool) -> Iterator[Any]:
+        """Yield the packets of the film, or of all streams."""
         import av
 
-        streams = () if self.reads_all else (self.stream,)
+        streams = () if all_streams else (self.stream,)
         try:
             for packet in self.container.demux(*streams):
                 if packet.size:
@@ -117,8 +143,8 @@ class Film:
         except (av.error.FFmpegError, EOFError):
             return
 
-    def _joined(self, packets: Iterator[Any]) -> Iterator[Any]:
-        """Move the time stamps of each joined piece behind the piece before; the film's alone.
+    def _find_joins(self, packets: Iterator[Any]) -> Iterator[Any]:
+        """Note where the time stamps of a joined piece begin, and how far they are to be moved.
 
         The first stream that jumps says by how much; others follow when their own stamps jump,
         since a parser gives the last packet of a piece only when the next one has begun.
@@ -126,10 +152,13 @@ class Film:
         shifts_s = [0.0]
         piece: dict[int, int] = {}
         next_s: dict[int, float] = {}
+        position, noted = 0, 0
         for packet in packets:
             at, tick_s = packet.stream_index, float(packet.time_base)
+            is_film = at == self.stream.index
             stamp = packet.dts if packet.dts is not None else packet.pts
             number = piece.setdefault(at, len(shifts_s) - 1)
+            position = packet.pos if is_film and packet.pos is not None else position
             if stamp is not None:
                 own_s = stamp * tick_s
                 expected_s = next_s.get(at, own_s + shifts_s[number])
@@ -137,17 +166,12 @@ class Film:
                     number += 1
                     if number == len(shifts_s):
                         shifts_s.append(expected_s - own_s)
+                if is_film and number != noted:
+                    noted = number
+                    self.joins.append((position, round(shifts_s[number] / tick_s)))
                 piece[at] = number
                 last_s = (packet.duration or 0) * tick_s
-                is_film = at == self.stream.index
                 next_s[at] = own_s + shifts_s[number] + (last_s or self.frame_s * is_film)
-            if at != self.stream.index:
-                continue
-            if number:
-                self.was_joined = True
-                shift = round(shifts_s[number] / tick_s)
-                packet.pts = None if packet.pts is None else packet.pts + shift
-                packet.dts = None if packet.dts is None else packet.dts + shift
             yield packet
 
     def _without_wild(self, packets: Iterator[Any]) -> Iterator[Any]:

@@ -19,10 +19,11 @@ import struct
 import sys
 import time
 from collections.abc import Mapping
-from fractions import Fraction
+from dataclasses import replace
+from functools import partial
 from typing import Any, BinaryIO
 
-from retake_edge.video_frames import decoded, shown_pictures
+from retake_edge.video_frames import Shown, decoded, shown_pictures
 from retake_edge.video_goal import Goal
 from retake_edge.video_index import FrameIndex, index_film
 from retake_edge.video_mark import is_marked
@@ -34,7 +35,8 @@ from retake_edge.video_picture import (
     square_size,
     tone_mapped,
 )
-from retake_edge.video_stream import Film, NoFilmError
+from retake_edge.video_pieces import WHOLE, Piece, pieces_of
+from retake_edge.video_stream import Film, Join, NoFilmError
 
 MESSAGE_HEAD = struct.Struct("<IQ")
 HEARTBEAT_S = 0.5
@@ -114,20 +116,58 @@ def limit_memory(max_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def open_film(path: str) -> Film:
-    """Open `path`, to be decoded by as many threads as there are processors."""
+def open_film(
+    path: str, piece: Piece = WHOLE, begins_s: float = 0.0, joins: tuple[Join, ...] = ()
+) -> Film:
+    """Open a piece of `path`, to be decoded by as many threads as there are processors."""
     import av
 
+    n_threads = min(os.cpu_count() or 1, MAX_DECODER_THREADS)
     try:
-        return Film(path, min(os.cpu_count() or 1, MAX_DECODER_THREADS))
+        return Film(path, n_threads, piece, begins_s, joins)
     except NoFilmError:
         raise WorkerError("no_film") from None
     except (av.error.FFmpegError, OSError) as error:
         raise WorkerError("not_a_video", reason=str(error)) from None
 
 
-def describe(film: Film, index: FrameIndex, frame: Any) -> dict[str, object]:
-    """Collect the fields of VideoInfo from the index and the first frame."""
+def open_again(path: str, index: FrameIndex, channel: Channel) -> Film:
+    """Open what was indexed, to be read from its start."""
+    channel.start_pass()
+    return open_film(path, index.piece, index.begins_s, index.joins)
+
+
+def index_pieces(path: str, channel: Channel, max_pixels: int) -> tuple[list[FrameIndex], int]:
+    """Index the recordings in a file, each after the one before; also tell how many cannot be read.
+
+    Raises:
+        WorkerError: none can be read; it is the first one's.
+    """
+    found: list[FrameIndex] = []
+    errors: list[WorkerError] = []
+    begins_s = 0.0
+    for piece in pieces_of(path, channel.beat):
+        channel.start_pass()
+        try:
+            with open_film(path, piece, begins_s) as film:
+                context = film.stream.codec_context
+                check_size(context.width, context.height, max_pixels)
+                index = index_film(film, channel.beat)
+            if index is None:
+                raise WorkerError("no_frames")
+            begins_s = max(index.end_s, film.read_to_s)
+            found.append(index)
+        except WorkerError as error:
+            errors.append(error)
+    if not found:
+        raise errors[0]
+    for at, follower in enumerate(found[1:]):
+        found[at] = replace(found[at], end_s=follower.times_s[0])  # a last picture is held
+    return found, len(errors)
+
+
+def describe(film: Film, pieces: list[FrameIndex], frame: Any) -> dict[str, object]:
+    """Collect the fields of VideoInfo from the indices and the first frame."""
     matrix = display_matrix(frame)
     is_turned = matrix[0] == 0
     width, height = frame.width, frame.height
@@ -139,13 +179,13 @@ def describe(film: Film, index: FrameIndex, frame: Any) -> dict[str, object]:
         "width_px": width,
         "height_px": height,
         "rotation_deg": rotation_deg(matrix),
-        "duration_s": index.end_s,
-        "frame_s": index.gap_s,
-        "n_frames": len(index.times_s),
+        "duration_s": pieces[-1].end_s,
+        "frame_s": pieces[0].gap_s,
+        "n_frames": sum(len(piece.times_s) for piece in pieces),
         "codec": film.stream.codec_context.name,
         "fps_nominal": 1.0 / film.frame_s,
-        "missing_s": index.missing_s,
-        "first_s": max(0.0, index.times_s[0]),
+        "missing_s": sum(piece.missing_s for piece in pieces),
+        "first_s": max(0.0, pieces[0].times_s[0]),
         "is_scene": is_marked(film.container.metadata),
     }
 
@@ -156,13 +196,14 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise WorkerError("too_large", width_px=width, height_px=height)
 
 
-def decode(path: str, index: FrameIndex, channel: Channel, plan: dict[str, Any]) -> None:
+def decode(path: str, pieces: list[FrameIndex], channel: Channel, plan: dict[str, Any]) -> None:
     """Send the pictures that are shown at the planned times, in batches."""
     import numpy as np
 
-    slack_s = min(index.gap_s / 2, MAX_SLACK_S)
-    goal = Goal(plan["start_s"], plan["step_s"], plan["n"], slack_s, index.gap_s)
-    goal.begin(index.times_s[0], plan["after_s"])
+    first = pieces[0]
+    slack_s = min(first.gap_s / 2, MAX_SLACK_S)
+    goal = Goal(plan["start_s"], plan["step_s"], plan["n"], slack_s, first.gap_s)
+    goal.begin(first.times_s[0], plan["after_s"])
     frames: list[Any] = []
     times_s: list[float] = []
 
@@ -174,12 +215,9 @@ def decode(path: str, index: FrameIndex, channel: Channel, plan: dict[str, Any])
             frames.clear()
             times_s.clear()
 
-    def open_again() -> Film:
-        channel.start_pass()
-        return open_film(path)
-
     last, picture = None, None
-    for time_s, shown in shown_pictures(open_again, index, goal, channel.beat):
+    reopen = partial(open_again, path, channel=channel)
+    for time_s, shown in shown_pictures(reopen, pieces, goal, channel.beat):
         if shown.frame is not last:
             check_size(shown.frame.width, shown.frame.height, plan["max_pixels"])
             last, picture = shown.frame, finished(shown, plan)
@@ -192,13 +230,13 @@ def decode(path: str, index: FrameIndex, channel: Channel, plan: dict[str, Any])
     channel.send({"kind": "end", "n_missed": goal.n_missed + goal.n - goal.next})
 
 
-def finished(shown: Any, plan: dict[str, Any]) -> Any:
+def finished(shown: Shown, plan: dict[str, Any]) -> Any:
     """Return a picture as it is wanted: upright, square pixels, the size asked for."""
     import cv2
 
     pixels = rgb_of(shown)
     is_turned = display_matrix(shown.frame)[0] == 0
-    aspect = Fraction(*plan["pixel_aspect"])
+    aspect = shown.film.stream.sample_aspect_ratio
     square = square_size(pixels.shape[1], pixels.shape[0], aspect, is_turned)
     if square != (pixels.shape[1], pixels.shape[0]):
         pixels = cv2.resize(pixels, square, interpolation=cv2.INTER_LINEAR)
@@ -257,26 +295,18 @@ def serve(request: dict[str, Any], channel: Channel, commands: BinaryIO) -> None
     gc.freeze()  # what is loaded now stays: collecting looks at frames alone
     limit_memory(request["max_memory_bytes"])
     path = request["path"]
-    with open_film(path) as film:
-        context = film.stream.codec_context
-        check_size(context.width, context.height, request["max_pixels"])
-        index = index_film(film, channel.beat)
-    if index is None:
-        raise WorkerError("no_frames")
-    channel.start_pass()
-    with open_film(path) as film:
-        first = next(decoded(film, index, Goal(0.0, 1.0, 1, 0.0), channel.beat), None)
+    pieces, n_unread = index_pieces(path, channel, request["max_pixels"])
+    with open_again(path, pieces[0], channel) as film:
+        first = next(decoded(film, pieces[0], Goal(0.0, 1.0, 1, 0.0), channel.beat), None)
         if first is None:
             codec = film.stream.codec_context.name
             raise WorkerError("webp" if codec == "webp" else "undecodable", codec=codec)
-        aspect = Fraction(film.stream.sample_aspect_ratio or 1)
-        info = describe(film, index, first[1])
+        info = describe(film, pieces, first[1])
         del first
-    channel.send(info)
+    channel.send({**info, "n_unread": n_unread})
     line = commands.readline()
     if line:
-        plan = {**json.loads(line), "pixel_aspect": (aspect.numerator, aspect.denominator)}
-        decode(path, index, channel, plan)
+        decode(path, pieces, channel, json.loads(line))
 
 
 def main() -> None:

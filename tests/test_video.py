@@ -12,7 +12,6 @@ import subprocess
 import sys
 import textwrap
 import warnings
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -306,15 +305,18 @@ def test_a_far_goal_is_jumped_to_and_a_near_one_is_not() -> None:
     """A key frame comes every second."""
     index = faststart_index()
     assert video_frames.jump_target(index, Goal(0.5, 1.0, 5, 0.02), 0.0) is None
-    assert video_frames.jump_target(index, Goal(5.5, 1.0, 5, 0.02), 0.0) == 5.0
+    key = video_frames.jump_target(index, Goal(5.5, 1.0, 5, 0.02), 0.0)
+    assert key is not None and key.time_s == 5.0
 
 
 def test_a_jump_that_lands_too_late_is_made_good(monkeypatch: pytest.MonkeyPatch) -> None:
     seek = Film.seek
-    monkeypatch.setattr(Film, "seek", lambda film, time_s: seek(film, 5.0))
-    open_film = partial(video_worker.open_film, str(DATA / "faststart.mp4"))
+    monkeypatch.setattr(Film, "seek", lambda film, *_: seek(film, 5.0, 0))
     goal = Goal(start_s=0.0, step_s=2.0, n=3, slack_s=0.02)
-    shown = video_frames.shown_pictures(open_film, faststart_index(), goal, lambda _: None)
+    path = str(DATA / "faststart.mp4")
+    shown = video_frames.shown_pictures(
+        lambda _: video_worker.open_film(path), [faststart_index()], goal, lambda _: None
+    )
     assert [round(time_s, 6) for time_s, _ in shown] == [0.0, 2.0, 4.0]
     assert goal.n_missed == 0
 
@@ -631,6 +633,6 @@ def test_the_worker_starts_without_the_rest_of_the_package() -> None:
     )
     modules = result.stdout.split()
     ours = {name for name in modules if name.startswith("retake_edge.")}
-    parts = ("worker", "frames", "goal", "index", "mark", "picture", "stream")
+    parts = ("worker", "frames", "goal", "index", "mark", "picture", "pieces", "stream")
     assert ours == {f"retake_edge.video_{part}" for part in parts}
     assert not {"numpy", "cv2", "typer"} & set(modules)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from video_matrix.bytes_of import cut_ts, edit, stamp_flv, stamp_ts
+from video_matrix.bytes_of import cut, cut_ts, edit, stamp_flv, stamp_ts
 from video_matrix.case import Case, Truth, case, even
 from video_matrix.cases_codecs import AV1, MPEG1, MPEG2, MPEG4, TONE, VP8, VP9, X264, X265
 
@@ -225,6 +225,7 @@ def joined() -> list[Case]:
         two("cat.mjpeg", "-c:v mjpeg -q:v 2 -pix_fmt yuvj420p", "mjpeg"),
         two("cat.m4v", MPEG4 + " -f m4v", "m4v"),
         case("cat_sound.ts", *with_sound, "cat a.ts b.ts > cat_sound.ts"),
+        *joined_containers(),
         # ffmpeg takes the piece's last picture, which comes late, for another join.
         case("cat_sound.vob", *disc, "cat a.vob b.vob > cat_sound.vob", mark="wild"),
         case("cat_three.ts", *three, "cat a.ts b.ts c.ts > cat_three.ts", truth=even(99)),
@@ -236,6 +237,73 @@ def joined() -> list[Case]:
             f"-i src:25:50:100:352x288 {X264} b.ts",
             "cat a.ts b.ts > cat_sizes.ts",
             min_psnr_db=24.0,
+        ),
+    ]
+
+
+def joined_containers() -> list[Case]:
+    """Containers that are read to their end: ffmpeg shows the first piece, or mixes the clocks."""
+    fragments = f"{X264} -movflags empty_moov+frag_keyframe"
+    videos = {
+        "cat.mp4": X264,
+        "cat_index_first.mp4": f"{X264} -movflags +faststart",
+        "cat.mov": X265,
+        "cat_fragmented.mp4": fragments,
+        "cat_fragmented_base.mp4": f"{fragments}+default_base_moof",
+        "cat.mkv": X264,
+        "cat_live.mkv": f"{X264} -live 1",
+        "cat.webm": VP9,
+        "cat_live.webm": f"{VP8} -live 1",
+        "cat.flv": "-c:v flv1 -q:v 2",
+        "cat.wmv": "-c:v wmv2 -q:v 2",
+        "cat.avi": "-c:v mpeg4 -q:v 2",
+        "cat.gif": "-c:v gif",
+        "cat.dv": "-target pal-dv",
+    }
+    cases = []
+    for name, video in videos.items():
+        kind = name.rsplit(".", 1)[1]
+        size = ":720x576" if kind == "dv" else ""
+        parts = [f"-i src:25:{a}:{a + 50}{size} {video} {a}.{kind}" for a in (0, 50)]
+        steps = (*parts, f"cat 0.{kind} 50.{kind} > {name}")
+        truth = even(aspect=4 / 3) if size else even()
+        cases.append(case(name, *steps, truth=truth, mark="wild interlaced" if size else "wild"))
+    tone = "-f lavfi -i sine=sample_rate=48000:duration"
+    pcm = f"{tone}=1.5 {X264} -c:a pcm_s16le"
+    sounds = [f"-i src:25:{a}:{a + 25} {pcm} {a}.mkv" for a in (0, 25, 50, 75)]
+    starts_s = tuple(1.5 * (k // 25) + k % 25 / 25 for k in range(100))  # the sound goes on
+    late = replace(even(), starts_s=tuple(t + (t >= 2) for t in even().starts_s), end_s=5.0)
+    return [
+        *cases,
+        case(
+            "cat_sound.mkv",
+            *sounds,
+            "cat 0.mkv 25.mkv 50.mkv 75.mkv > cat_sound.mkv",
+            truth=Truth(tuple(range(100)), starts_s, 5.5),
+            mark="wild once",
+        ),
+        case(
+            "cat_late.mp4",
+            f"-i src:25:0:50 {X264} a.mp4",
+            f"{tone}=3 -itsoffset 1 -i src:25:50:100 -map 1:v -map 0:a -fps_mode passthrough "
+            f"{X264} -c:a aac b.mp4",
+            "cat a.mp4 b.mp4 > cat_late.mp4",
+            truth=late,
+            mark="wild",
+        ),
+        case(
+            "cat_sizes.mp4",
+            f"-i src:25:0:50 {X264} a.mp4",
+            f"-i src:25:50:100:352x288 -vf setsar=4/3 {X265} b.mp4",
+            "cat a.mp4 b.mp4 > cat_sizes.mp4",
+            mark="wild",
+        ),
+        case(
+            "cat_part_lost.mp4",
+            f"-i src:25:0:100 {X264} a.mp4",
+            cut("b.mp4", "a.mp4", 0.5),
+            "cat a.mp4 b.mp4 > cat_part_lost.mp4",
+            mark="wild damaged",
         ),
     ]
 
