@@ -92,14 +92,15 @@ def plan_frames(manifest: ModelManifest, settings: RetakeConfig, video: VideoInf
         end_s=sampling.end_s,
         first_s=video.first_s,
     )
-    positions.require_separate_times(
-        manifest.layout.kind,
-        manifest.layout.positions_per_second,
-        step_s,
-        manifest.frames.frames_per_step,
-    )
     size = manifest.frames.frame_size(video.width_px, video.height_px, n, sampling.long_side_px)
     n_steps = -(-n // manifest.frames.frames_per_step)
+    if n_steps > 1:
+        positions.require_separate_times(
+            manifest.layout.kind,
+            manifest.layout.positions_per_second,
+            step_s,
+            manifest.frames.frames_per_step,
+        )
     last_s = min(start_s + (n - 1) * step_s, video.duration_s)
     return FramePlan(n, n_steps, *size, (start_s, last_s))
 

@@ -97,6 +97,7 @@ def _load(model_path: Path, mmproj: Path) -> None:
     import numpy as np
 
     from retake_edge.device_memory import available_memory_bytes
+    from retake_edge.families import infer_manifest
     from retake_edge.llama import Context, Model
     from retake_edge.vision import VisionEncoder
 
@@ -104,7 +105,10 @@ def _load(model_path: Path, mmproj: Path) -> None:
         model.tokenize("Why?", add_special=True)
         with Context(model, n_ctx=256, n_batch=64, n_ubatch=64, n_threads=1):
             pass
-        with VisionEncoder(model, mmproj, offload=False, n_threads=1) as encoder:
+        frames = infer_manifest(read_gguf(model_path), read_gguf(mmproj)).frames
+        with VisionEncoder(
+            model, mmproj, offload=False, n_threads=1, overview=frames.overview
+        ) as encoder:
             picture = np.full((1, _SIDE_PX, _SIDE_PX, 3), 127, np.uint8)
             encoder.encode(picture, np.zeros(1))
     _limit_cpu(_MAX_CPU_WITH_WEIGHTS_S)
