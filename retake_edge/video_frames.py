@@ -30,9 +30,15 @@ class Shown:
     before: Any = None
     after: Any = None
 
+    @property
+    def has_two_fields(self) -> bool:
+        """Whether the lines are of two moments; in HEVC, a field is a picture of its own."""
+        is_coded_by_fields = self.film.stream.codec_context.name == "hevc"
+        return bool(self.frame.interlaced_frame) and not is_coded_by_fields
+
 
 class JumpFailedError(Exception):
-    """A jump led behind what was wanted, or to a picture whose time is not known."""
+    """A jump led behind what was wanted."""
 
 
 def shown_pictures(
@@ -74,8 +80,7 @@ def wanted_pictures(
         held_s = -math.inf
         for time_s, frame in decoded(film, index, goal, beat):
             if jump is not None and held is None:
-                is_elsewhere = film.counts_on and abs(time_s - jump.time_s) > index.gap_s / 2
-                if is_elsewhere or time_s - goal.slack_s > goal.time_s:
+                if time_s - goal.slack_s > goal.time_s:
                     raise JumpFailedError
                 may_jump = time_s > left_s  # else it went back: no more of that
             if held is not None:

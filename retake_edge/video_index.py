@@ -59,14 +59,14 @@ def index_film(film: Film, beat: Beat) -> FrameIndex | None:
     """Read every packet of `film`; None if there is nothing to decode."""
     shown: list[tuple[float, float]] = []  # when, and how long by the packet's own word
     keys: list[Key] = []
-    n_untimed = 0
+    n_untimed = n_placeless = 0
     for packet in film.packets(beat, finds_joins=True):
         time_s = packet_time_s(film, packet)
         if time_s is None and not packet.is_discard:
             n_untimed += 1
             time_s = shown[-1][0] + (shown[-1][1] or film.frame_s) if shown else film.begins_s
-        has_place = packet.pos is not None or not film.seeks_bytes
-        if packet.is_keyframe and time_s is not None and has_place:
+        n_placeless += packet.pos is None  # several pictures in one packet of the container
+        if packet.is_keyframe and time_s is not None:
             keys.append(Key(time_s, packet.pos or 0))
         if not packet.is_discard and time_s is not None:
             shown.append((time_s, (packet.duration or 0) * film.tick_s))
@@ -78,6 +78,7 @@ def index_film(film: Film, beat: Beat) -> FrameIndex | None:
     end_s = times_s[-1] + (shown[-1][1] or gap_s)
     missing_s = announced_s(film, times_s[0]) - max(end_s, film.read_to_s)
     by_count = film.counts_frames or n_untimed > len(times_s) // 2
+    can_seek = not n_placeless if film.seeks_bytes else not (film.joins or film.never_seeks)
     return FrameIndex(
         times_s=times_s,
         keys=sorted(keys),
@@ -85,7 +86,7 @@ def index_film(film: Film, beat: Beat) -> FrameIndex | None:
         end_s=round(end_s, 6),
         missing_s=max(0.0, round(missing_s, 6)),
         by_count=by_count,
-        can_seek=not by_count and (film.seeks_bytes or not film.joins),
+        can_seek=can_seek and not by_count,
         piece=film.piece,
         begins_s=film.begins_s,
         joins=tuple(film.joins),

@@ -24,7 +24,7 @@ MAX_PIXEL_ASPECT = 8.0
 
 def rgb_of(shown: Shown) -> Pixels:
     """Return the picture as uint8 (H, W, 3) RGB: deinterlaced and turned, pixels as stored."""
-    frame = deinterlaced(shown) if shown.frame.interlaced_frame else shown.frame
+    frame = deinterlaced(shown) if shown.has_two_fields else shown.frame
     matrix = display_matrix(shown.frame)
     pixels: Pixels = frame.to_ndarray(format="rgb24")
     return turned(pixels, matrix)

@@ -72,10 +72,10 @@ class Film:
         flags = av.format.Flags(self.container.format.flags)
         self.may_join = av.format.Flags.ts_discont in flags
         self.joins = list(joins)
-        # Without an index in the file, the byte of a key frame leads to it, and a time may not.
-        self.seeks_bytes = self.container.format.name in ("mpegts", "mpeg")
-        # Some pictures have a stamp, and FFmpeg counts on from those: not alike after a jump.
-        self.counts_on = self.container.format.name == "mpeg"
+        # Without an index in the file, the byte of a key frame leads to it, and a time may not. In
+        # MPEG-PS, some pictures have a time, and how FFmpeg counts on is not alike after a jump.
+        self.seeks_bytes = self.container.format.name == "mpegts"
+        self.never_seeks = self.container.format.name == "mpeg"
         self.is_intra = bool(self.stream.codec_context.codec.intra_only)
         self.is_bare = av.format.Flags.no_timestamps in flags
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 TS_PACKET_BYTES = 188
+START = b"\x00\x00\x01"
 
 
 def turn(name: str, source: str, a: int, b: int, c: int, d: int) -> Callable[[Path], None]:
@@ -145,5 +146,66 @@ def without_avi_index(name: str, source: str) -> Callable[[Path], None]:
     def step(folder: Path) -> None:
         data = (folder / source).read_bytes()
         (folder / name).write_bytes(data[: data.rindex(b"idx1")])
+
+    return step
+
+
+def rename(name: str, source: str, words: dict[bytes, bytes]) -> Callable[[Path], None]:
+    """Write `source` as `name` with words replaced by others as long."""
+
+    def step(folder: Path) -> None:
+        data = (folder / source).read_bytes()
+        for word, other in words.items():
+            data = data.replace(word, other)
+        (folder / name).write_bytes(data)
+
+    return step
+
+
+def pull_down(name: str, source: str) -> Callable[[Path], None]:
+    """Write MPEG-2 film as discs have it: flags say which field is shown again, 2 and 3 in turn.
+
+    Source: ITU-T H.262, 6.2.2 and 6.2.3 (sequence header and extension, picture coding extension).
+    """
+
+    def step(folder: Path) -> None:
+        data = bytearray((folder / source).read_bytes())
+        at, n_pictures = data.find(START), 0
+        while 0 <= at < len(data) - 9:
+            kind, extension = data[at + 3], data[at + 4] >> 4
+            if kind == 0xB3:
+                data[at + 7] = data[at + 7] & 0xF0 | 4  # 30000/1001 frames a second
+            elif kind == 0xB5 and extension == 1:
+                data[at + 5] &= 0xF7  # not a progressive sequence
+            elif kind == 0xB5 and extension == 8:
+                top_first, again = ((1, 1), (0, 0), (0, 1), (1, 0))[n_pictures % 4]
+                data[at + 7] = data[at + 7] & 0x7D | top_first << 7 | again << 1
+                data[at + 8] |= 0x80  # both fields are of one moment
+                n_pictures += 1
+            at = data.find(START, at + 4)
+        (folder / name).write_bytes(data)
+
+    return step
+
+
+def bitmap_subtitles(name: str) -> Callable[[Path], None]:
+    """Write a Blu-ray subtitle file (PGS): a white block of 16x8 pixels from 0.5 s to 3 s."""
+
+    def segment(time_s: float, kind: int, body: bytes) -> bytes:
+        return b"PG" + struct.pack(">IIBH", round(time_s * 90_000), 0, kind, len(body)) + body
+
+    def step(folder: Path) -> None:
+        lines = b"".join(b"\x00\x90\x01\x00\x00" for _ in range(8))  # 16 times colour 1
+        picture = struct.pack(">HBB", 0, 0, 0xC0) + (len(lines) + 4).to_bytes(3, "big")
+        picture += struct.pack(">HH", 16, 8) + lines
+        head = struct.pack(">HHBHB", 176, 144, 0x10, 0, 0x80)
+        shown = head + struct.pack(">BBBHBBHH", 0, 0, 1, 0, 0, 0, 80, 120)
+        windows = struct.pack(">BBHHHH", 1, 0, 80, 120, 16, 8)
+        palette = struct.pack(">BBBBBBB", 0, 0, 1, 235, 128, 128, 255)
+        parts = [(0.5, 0x16, shown), (0.5, 0x17, windows), (0.5, 0x14, palette)]
+        parts += [(0.5, 0x15, picture), (0.5, 0x80, b"")]
+        ended = struct.pack(">HHBHBBBB", 176, 144, 0x10, 1, 0, 0, 0, 0)
+        parts += [(3.0, 0x16, ended), (3.0, 0x17, windows), (3.0, 0x80, b"")]
+        (folder / name).write_bytes(b"".join(segment(*part) for part in parts))
 
     return step

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from video_matrix.bytes_of import turn
+from video_matrix.bytes_of import pull_down, turn
 from video_matrix.case import Case, Truth, case, even
 from video_matrix.cases_codecs import AV1, MPEG2, VP8, VP9, X264, X265
 from video_matrix.picture import UPRIGHT
@@ -284,6 +284,24 @@ def interlaced() -> list[Case]:
                 ),
             },
         ),
+        *[
+            case(
+                f"pulled_down.{e}",
+                f"-i src:24000/1001:0:80 -c:v mpeg2video -q:v 2 -g 12 plain.{e}",
+                pull_down(f"pulled_down.{e}", f"plain.{e}"),
+                truth=even(80, 24000 / 1001),
+            )
+            for e in ("vob", "ts", "mkv")
+        ],
+        *[
+            # In HEVC, a field is a picture of its own.
+            case(
+                f"fields_hevc.{e}",
+                "-vf scale=176:72:flags=area,setsar=1/2 "
+                + X265.replace("log-level", "interlace=tff:log-level"),
+            )
+            for e in ("mkv", "ts", "mp4")
+        ],
         case(
             "telecined.mpg",
             f"{film} {mpeg2} -top 1 -r 30000/1001",

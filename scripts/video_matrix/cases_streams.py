@@ -10,6 +10,7 @@ from video_matrix.cases_codecs import AV1, MPEG2, TONE, VP8, VP9, X264, X265
 
 # Numbers 128 and more belong to the stream that must not be taken.
 OTHER = "src:25:128:228"
+SOUND = "-f lavfi -i sine=sample_rate=48000:duration=4"
 SMALL = f"{OTHER}:88x72"
 LARGE = "src:25:0:100:352x288"
 COVER = "-i src:25:200:201:640x480 -frames:v 1 cover.jpg"
@@ -96,6 +97,25 @@ def company() -> list[Case]:
         case("subtitles.mp4", write_subtitles, f"-i src -i sub.srt {X264} -c:s mov_text"),
         case("timecode.mov", f"{TONE} {X265} -tag:v hvc1 -c:a aac -timecode 10:00:00:00"),
         case("timecode.mp4", f"{TONE} {X264} -c:a aac -timecode 01:02:03:04"),
+        case(
+            "camera_data.mp4",  # as action cameras write it: time code and measurements
+            write_subtitles,
+            f"{TONE} -i sub.srt -map 0 -map 1 -map 2 {X264} -c:a aac -c:s mov_text "
+            "-timecode 10:00:00:00 plain.mp4",
+            bytes_of.rename("camera_data.mp4", "plain.mp4", {b"tx3g": b"gpmd", b"sbtl": b"meta"}),
+        ),
+        case(
+            "broadcast.ts",
+            bytes_of.bitmap_subtitles("sub.sup"),
+            f"-i {SMALL} {SOUND} -i {LARGE} {SOUND} -i {SMALL} -i sub.sup "
+            f"-map 0 -map 1 -map 2 -map 3 -map 4 -map 5 {MPEG2} -c:a mp2 -c:s dvbsub "
+            "-program title=a:st=0:st=1 -program title=b:st=2:st=3:st=5 -program title=c:st=4",
+        ),
+        case(
+            "disc_subtitles.vob",
+            bytes_of.bitmap_subtitles("sub.sup"),
+            f"{TONE} -i sub.sup -map 0 -map 1 -map 2 {MPEG2} -c:a ac3 -c:s dvdsub",
+        ),
         case("two_sounds.mkv", f"{TONE} -map 0 -map 1 -map 1 {X264} -c:a aac"),
         case("obs.mkv", f"{TONE} {X264} -bf 2 -c:a aac -metadata title=OBS"),
     ]
