@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from gguf import GGUFWriter, RopeScalingType
+from gguf import GGUFValueType, GGUFWriter, RopeScalingType
 
 N_LAYER, N_HEAD, N_HEAD_KV, HEAD_DIM, N_FF, N_VOCAB = 3, 4, 2, 64, 128, 64
 N_EMBD = N_HEAD * HEAD_DIM
 N_STATE, N_KEY_STATES, N_VALUE_STATES = 16, 2, 4
 
 # kind -> architecture: one position with either pairing, YaRN on top, three axes, attention in
-# every other layer beside recurrent ones; then two attentions that cannot be compressed
+# every other layer beside recurrent ones; then three memories that cannot be compressed
 ARCHITECTURES = {
     "norm": "llama",
     "neox": "qwen2",
@@ -26,7 +26,10 @@ ARCHITECTURES = {
     "hybrid": "qwen35",
     "alibi": "bloom",
     "sliding": "gemma3",
+    "indexed": "qwen4exp",
 }
+N_STREAMS, STREAM_RANK, N_EXPERT, INDEX_DIM = 2, 8, 2, 32
+NGRAM_DIM, NGRAM_ROWS = N_EMBD, 101
 
 
 def write_model(path: Path, kind: str, *, seed: int = 0, n_layer: int = N_LAYER) -> Path:
@@ -62,10 +65,12 @@ def _add_metadata(writer: GGUFWriter, arch: str, kind: str, n_layer: int) -> Non
     writer.add_rope_freq_base(10000.0)
     writer.add_tokenizer_model("no_vocab")
     writer.add_vocab_size(N_VOCAB)
-    if kind in ("imrope", "hybrid"):
+    if kind in ("imrope", "hybrid", "indexed"):
         writer.add_rope_dimension_sections([12, 10, 10, 0])
-    if kind == "hybrid":
+    if kind in ("hybrid", "indexed"):
         _add_recurrent_metadata(writer)
+    if kind == "indexed":
+        _add_indexed_metadata(writer, arch)
     if kind == "sliding":
         writer.add_sliding_window(16)
     if kind == "yarn":
@@ -84,6 +89,36 @@ def _add_recurrent_metadata(writer: GGUFWriter) -> None:
     writer.add_ssm_group_count(N_KEY_STATES)
 
 
+def _add_indexed_metadata(writer: GGUFWriter, arch: str) -> None:
+    """An index of the cells beside their keys, and a hash of the tokens before each token."""
+    numbers = {
+        "hyper_connection.count": N_STREAMS,
+        "hyper_connection.low_rank": STREAM_RANK,
+        "attention.indexer.head_count": 1,
+        "attention.indexer.key_length": INDEX_DIM,
+        "attention.indexer.top_k": 8,
+        "expert_count": N_EXPERT,
+        "expert_used_count": 1,
+        "expert_feed_forward_length": N_FF,
+        "expert_shared_feed_forward_length": N_FF,
+        "embedding_length_per_layer_input": NGRAM_DIM,
+        "ple.ngram_size": 2,
+        "ple.heads_per_ngram": 1,
+        "ple.conv_kernel": 4,
+        "ple.eos_token_id": 0,
+    }
+    for name, number in numbers.items():
+        writer.add_uint32(f"{arch}.{name}", number)
+    u32, u64 = GGUFValueType.UINT32, GGUFValueType.UINT64
+    for name, values, kind in (
+        ("layers", [0], u32),
+        ("layer_multipliers", [3, 5], u64),
+        ("head_offsets", [0], u64),
+        ("head_vocab_sizes", [NGRAM_ROWS], u64),
+    ):
+        writer.add_key_value(f"{arch}.ple.{name}", values, GGUFValueType.ARRAY, kind)
+
+
 def _tensor_shapes(arch: str, n_layer: int) -> dict[str, tuple[int, ...]]:
     d_kv = N_HEAD_KV * HEAD_DIM
     shapes: dict[str, tuple[int, ...]] = {
@@ -94,6 +129,8 @@ def _tensor_shapes(arch: str, n_layer: int) -> dict[str, tuple[int, ...]]:
         return shapes | _bloom_shapes(n_layer)
     if arch == "qwen35":
         return shapes | _hybrid_shapes(n_layer)
+    if arch == "qwen4exp":
+        return _indexed_shapes(n_layer)
     if arch != "gemma3":
         shapes["output.weight"] = (N_VOCAB, N_EMBD)
     for layer in range(n_layer):
@@ -155,6 +192,59 @@ def _hybrid_shapes(n_layer: int) -> dict[str, tuple[int, ...]]:
         own = attention if layer % 2 else recurrent
         shapes |= {f"blk.{layer}.{name}": shape for name, shape in (both | own).items()}
     return shapes
+
+
+def _indexed_shapes(n_layer: int) -> dict[str, tuple[int, ...]]:
+    """The hybrid's layers with several residual streams, experts, an index and n-grams."""
+    shapes = {
+        "token_embd.weight": (N_VOCAB, N_EMBD),
+        "per_layer_token_embd.weight": (NGRAM_ROWS, NGRAM_DIM),
+    }
+    shapes |= _stream_shapes("output_hc")
+    shapes |= {
+        name: shape
+        for name, shape in _hybrid_shapes(n_layer).items()
+        if not any(part in name for part in ("attn_norm", "post_attention_norm", "ffn_"))
+    }
+    for layer in range(n_layer):
+        block: dict[str, tuple[int, ...]] = {
+            "ffn_gate_inp.weight": (N_EXPERT, N_EMBD),
+            "ffn_gate_exps.weight": (N_EXPERT, N_FF, N_EMBD),
+            "ffn_up_exps.weight": (N_EXPERT, N_FF, N_EMBD),
+            "ffn_down_exps.weight": (N_EXPERT, N_EMBD, N_FF),
+            "ffn_gate_inp_shexp.weight": (N_EMBD,),
+            "ffn_gate_shexp.weight": (N_FF, N_EMBD),
+            "ffn_up_shexp.weight": (N_FF, N_EMBD),
+            "ffn_down_shexp.weight": (N_EMBD, N_FF),
+        }
+        for part in ("hc_attn", "hc_ffn"):
+            block |= _stream_shapes(part)
+            block[f"{part}_inject.weight"] = (N_STREAMS, N_STREAMS * N_EMBD)
+        if layer % 2:
+            block |= {
+                "indexer.q_proj.weight": (INDEX_DIM, N_EMBD),
+                "indexer.k_proj.weight": (INDEX_DIM, N_EMBD),
+                "indexer.q_norm.weight": (INDEX_DIM,),
+                "indexer.k_norm.weight": (INDEX_DIM,),
+            }
+        if layer == 0:
+            block |= {
+                "ple_key.weight": (N_STREAMS * N_EMBD, N_EMBD),
+                "ple_value.weight": (N_EMBD, N_EMBD),
+                "ple_conv1d.weight": (N_STREAMS * N_EMBD, 4),
+            }
+            norms = ("ple_norm_key", "ple_norm_query", "ple_norm_conv")
+            block |= {f"{norm}.weight": (N_STREAMS, N_EMBD) for norm in norms}
+        shapes |= {f"blk.{layer}.{name}": shape for name, shape in block.items()}
+    return shapes
+
+
+def _stream_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    return {
+        f"{name}_norm.weight": (N_STREAMS, N_EMBD),
+        f"{name}_down.weight": (STREAM_RANK, N_STREAMS * N_EMBD),
+        f"{name}_up.weight": (N_STREAMS * N_EMBD, STREAM_RANK),
+    }
 
 
 def _bloom_shapes(n_layer: int) -> dict[str, tuple[int, ...]]:

@@ -1092,7 +1092,8 @@ def test_cells_of_two_sequences_are_refused(models: Any) -> None:
 
 
 def test_unsuitable_models_are_refused_with_the_reason(models: Any) -> None:
-    for kind, word in (("sliding", "sliding-window"), ("alibi", "ALiBi")):
+    kinds = {"sliding": "sliding-window", "alibi": "ALiBi", "indexed": "index beside"}
+    for kind, word in kinds.items():
         with open_context(models(kind), flash_attention="off") as (_, kvc):
             assert kvc.supported() == ns.UNSUPPORTED
             assert word in kvc.reason
