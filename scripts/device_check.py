@@ -21,7 +21,7 @@ from retake_edge.self_test import QUESTIONS
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "models" / "tiny" / "demo.mp4"
-NATIVE_TESTS = ("kvc", "bias", "hybrid")
+NATIVE_TESTS = ("kvc", "bias", "hybrid", "flash")
 OTHER_TESTS = ("test_score_windows.py", "test_evidence.py", "test_engine.py")
 Counts = dict[str, int]
 
