@@ -1,6 +1,6 @@
 """How fast this machine is with models that are not here yet: measured once, with a stand-in.
 
-The stand-in has the widths of Qwen2.5-VL 3B, one layer of them, and random weights: it is written,
+The stand-in has the widths of Qwen2.5-VL 3B, two layers of them, and random weights: it is written,
 sees a frame, reads some thousand tokens, and is gone. What each operation took holds for other
 models of that kind; a model's own runs, once there are any, count instead.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from retake_edge.llama import Context, Model
 
 STAGE = "measuring this machine, once"
-_SHAPE, _N_LAYER, _QUANT = "qwen2.5-vl-3b", 1, "q4_0"
+_SHAPE, _N_LAYER, _QUANT = "qwen2.5-vl-3b", 2, "q4_0"
 _VISION_QUANT = "q8_0"
 _SIDE_PX = 448
 _N_BATCH, _N_CELLS, _N_SINGLE = 512, 4096, 4
@@ -34,7 +34,7 @@ _CLIP_PX, _CLIP_FRAMES = (1280, 720), 48
 def machine_key() -> str:
     """Return the name under which this machine's speed is kept: its devices and processors."""
     found = [(d.name, d.description) for d in devices.devices()]
-    digest = hashlib.sha256(json.dumps([found, os.cpu_count()]).encode())
+    digest = hashlib.sha256(json.dumps([_N_LAYER, found, os.cpu_count()]).encode())
     return f"machine {digest.hexdigest()[:24]}"
 
 

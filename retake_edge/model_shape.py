@@ -9,9 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-VISION_LAYERS_MIN = 3
-"""Fewer make no tower that the loader takes."""
-
 _MIN_VOCAB = 512
 
 
@@ -63,16 +60,16 @@ class ModelShape:
     n_ctx_train: int = 1 << 20
 
     def cut(self, n_layer: int) -> ModelShape:
-        """Return the shape with at most `n_layer` layers, and its vocabulary cut alike.
+        """Return the shape with at most `n_layer` layers; tower and vocabulary are cut alike.
 
-        Then every part of the language model does the same share of the work as in the whole, and
-        ratios stay. The vision tower keeps `VISION_LAYERS_MIN` layers; deepstack enters all
-        layers but the last.
+        Then every part does the same share of the work as in the whole. The first layers stay, so
+        a small cut of a tower with windows may have none of its few layers without; deepstack
+        enters all layers but the last.
         """
-        n_vision = min(self.vision.n_layer, max(VISION_LAYERS_MIN, n_layer))
+        kept = min(self.n_layer, n_layer)
+        n_vision = max(1, round(self.vision.n_layer * kept / self.n_layer))
         deepstack = tuple(range(min(len(self.vision.deepstack), n_layer - 1, n_vision)))
         vision = replace(self.vision, n_layer=n_vision, deepstack=deepstack)
-        kept = min(self.n_layer, n_layer)
         n_vocab = max(_MIN_VOCAB, self.n_vocab * kept // self.n_layer)
         return replace(self, n_layer=kept, n_vocab=n_vocab, vision=vision)
 

@@ -25,13 +25,23 @@ from retake_edge.bench.quality_report import (
     runs_of,
     select,
 )
-from retake_edge.bench.tables import origin, speed_table
+from retake_edge.bench.speed_report import about, goals_table, growth_table, speed_tables
+from retake_edge.bench.tables import origin
 from retake_edge.bench.text_report import text_table
 from retake_edge.config import PivotKVConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/measured.md", "docs/policy.md")
 KEEPS = (0.25, 0.125)
+SPEED_COMMAND = (
+    "retake-edge bench speed --shape qwen2.5-vl-3b --layers 2,4 --frames 128,256 "
+    "--encode-frames 4 -n 16 -t 2 --out benchmarks/speed.json"
+)
+GROWTH_COMMAND = (
+    "retake-edge bench speed --shape qwen2.5-vl-3b --layers 2,4 --frames 256,512,1024,2048 "
+    "--kv-budget 4096 --no-full --cache-types f16 --long-side 224 --encode-frames 4 -n 8 -t 2 "
+    "--out benchmarks/speed-length.json"
+)
 
 
 def run_file(name: str) -> dict[str, Any]:
@@ -69,15 +79,34 @@ def measured() -> str:
             text_needle(),
             source("text-needle"),
         ]
-    parts += [
-        "### Time and memory against the full cache",
-        _speed_summary(run_file("speed")),
-        source("speed"),
-        "### One budget, longer and longer videos",
-        _length_summary(run_file("speed-length")),
-        source("speed-length"),
-    ]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *_speed(), *_growth()])
+
+
+def _speed() -> list[str]:
+    parts = ["### Time and memory against the full cache"]
+    if not is_measured("speed"):
+        return [*parts, _not_measured(SPEED_COMMAND)]
+    return [*parts, speed_tables(run_file("speed")), source("speed")]
+
+
+def _growth() -> list[str]:
+    parts = ["### One budget, longer and longer videos"]
+    if not is_measured("speed-length"):
+        return [*parts, _not_measured(GROWTH_COMMAND)]
+    document = run_file("speed-length")
+    return [*parts, about(document), growth_table(document), source("speed-length")]
+
+
+def _not_measured(command: str) -> str:
+    return f"Not measured yet. `{command}` makes the run file."
+
+
+def cost() -> str:
+    """The goals of compression, and whether they hold."""
+    if not is_measured("speed"):
+        return _not_measured(SPEED_COMMAND)
+    document = run_file("speed")
+    return "\n\n".join([about(document), goals_table(document), source("speed")])
 
 
 def _quality_summary(document: dict[str, Any]) -> str:
@@ -102,31 +131,6 @@ def _quality_summary(document: dict[str, Any]) -> str:
     return (
         "\n".join(lines) + f"\n\n{text}frames, model `tiny`, the same questions for every policy."
     )
-
-
-def _speed_summary(document: dict[str, Any]) -> str:
-    model = document["model"]
-    cut = f", cut to {model['layers']} layers" if model.get("is_cut") else ""
-    return "\n\n".join([f"{model['name']}{cut}.", *map(speed_table, document["lengths"])])
-
-
-def _length_summary(document: dict[str, Any]) -> str:
-    """What stays and what grows with a video's length, under one budget of cells."""
-    budget = document["settings"]["kv_budget"]
-    lines = [
-        f"| frames | video tokens | KV cells, budget {budget} | KV allocated "
-        "| peak resident memory | prefill tokens/s | decode tokens/s |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for length in document["lengths"]:
-        (run,) = length["runs"].values()
-        kv, peak = (run[name] / 2**20 for name in ("kv_allocated_bytes", "peak_memory_bytes"))
-        speed = run["n_tokens"] / run["seconds"]["prefill"]
-        lines.append(
-            f"| {length['video']['n_frames']} | {run['n_tokens']} | {run['n_cells']} "
-            f"| {kv:.1f} MiB | {peak:.1f} MiB | {speed:.0f} | {run['decode_tokens_per_s']:.0f} |"
-        )
-    return "\n".join(lines)
 
 
 def quality() -> str:
@@ -203,6 +207,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "losses": losses,
     "losses-more": losses_more,
     "kinds": kinds,
+    "cost": cost,
     "events": events,
     "text-needle": text_needle,
 }

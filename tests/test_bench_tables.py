@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from retake_edge.bench.run_file import command_line
+from retake_edge.bench.speed_checks import checks
+from retake_edge.bench.speed_report import goals_table
 from retake_edge.bench.tables import run_tables
 from retake_edge.errors import ConfigError
 
@@ -43,6 +45,40 @@ def test_text_outside_the_markers_stays(make_tables):
     made = make_tables.filled(page)
     assert made.startswith("before\n<!-- events -->\n\n| keep")
     assert made.endswith("<!-- /events -->\nafter\n") and "old" not in made
+
+
+@pytest.mark.parametrize("name", ["speed", "speed-length"])
+def test_a_run_file_of_speed_stands_on_two_cuts_and_on_what_the_operations_say(make_tables, name):
+    """Seconds of the cuts within 1.25 of the operations' ratio, of a layer at two lengths 1.5."""
+    if not make_tables.is_measured(name):
+        assert "Not measured yet" in make_tables.measured()
+        return
+    document = make_tables.run_file(name)
+    assert min(cut["layers"] for cut in document["cuts"]) >= 2 and len(document["cuts"]) == 2
+    found = checks(document)
+    assert found and [check for check in found if not check.holds] == []
+
+
+def test_goals_that_do_not_hold_are_said_to_be_so():
+    def figures(prefill_s, token_s):
+        seconds = dict.fromkeys(("score", "select", "compact"), 0.2) | {"prefill": prefill_s}
+        names = ("first_token_s", "kv_bytes", "kv_allocated_bytes", "peak_memory_bytes")
+        run = {"n_tokens": 16384, "token_s": token_s, "seconds": seconds}
+        return run | {"seconds": seconds | {"video in all": prefill_s}} | dict.fromkeys(names, 1)
+
+    whole = {"full f16": figures(10.0, 1.0), "spread f16": figures(11.0, 0.5)}
+    document = {
+        "settings": {"kv_types": ["f16"], "policy": "spread"},
+        "cuts": [{}, {}],
+        "lengths": [{"whole": whole, "ratios": {}}],
+    }
+    table = goals_table(document)
+    assert "no slower, 16384 tokens | 1.1: **does not hold** |" in table
+    assert "of prefill, 16384 tokens | 0.0545: **does not hold** |" in table
+    assert "32768" not in table and "extrapolated" in table
+    whole["spread f16"] = figures(9.0, 0.5) | {"n_tokens": 32768}
+    whole["full f16"]["n_tokens"] = 32768
+    assert "1.3 times as fast, 32768 tokens | 2: holds |" in goals_table(document)
 
 
 def test_commands_are_shown_without_folders():

@@ -37,7 +37,8 @@ def random_pair(
             f"--quant is {quantization!r}, but must be one of {', '.join(QUANTIZATIONS)}."
         )
     name = f"{shape.name}-{shape.n_layer}-layers"
-    model, mmproj = folder / f"{name}-{quantization}.gguf", folder / f"mmproj-{name}-f16.gguf"
+    tower = f"{name}-{shape.vision.n_layer}-in-the-tower"
+    model, mmproj = folder / f"{name}-{quantization}.gguf", folder / f"mmproj-{tower}-f16.gguf"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, write in ((model, _write_model), (mmproj, _write_mmproj)):

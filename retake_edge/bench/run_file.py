@@ -71,6 +71,28 @@ def write_run_file(document: dict[str, Any], path: Path) -> None:
     write_whole(path, layout(document))
 
 
+def begun_run(path: Path, document: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the run file at `path` that was made as `document` is; None if there is none.
+
+    Raises:
+        ConfigError: its settings, model, machine or versions are others.
+    """
+    if not path.exists():
+        return None
+    try:
+        begun: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ConfigError(f"Cannot read {path} as a run file; choose another file.") from None
+    same = json.loads(json.dumps(document))
+    for key in ("what", "settings", "model", "machine", "versions"):
+        if not isinstance(begun, dict) or begun.get(key) != same[key]:
+            raise ConfigError(
+                f"{path} was made with other {key}, so its runs cannot stand beside new ones; "
+                "choose another file, or leave out --continue."
+            )
+    return {key: value for key, value in begun.items() if key not in same}
+
+
 def layout(document: dict[str, Any]) -> str:
     """Return a run file's text: a line for each entry, and for each item of a list in it."""
     lines = []
@@ -113,7 +135,7 @@ def _memory_gib() -> float | None:
 
 
 def _commit() -> str | None:
-    """The checkout's commit, with '+' if files differ from it; None outside a checkout."""
+    """The checkout's commit, '+' if files other than run files differ; None outside a checkout."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
@@ -127,7 +149,10 @@ def _commit() -> str | None:
                 check=True,
                 timeout=20,
             ).stdout.strip()
-            for arguments in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain"])
+            for arguments in (
+                ["rev-parse", "--short=12", "HEAD"],
+                ["status", "--porcelain", "--", ".", ":!benchmarks"],
+            )
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from retake_edge.bench.cuts import check_layers
 from retake_edge.errors import ConfigError
-from retake_edge.model_shape import VISION_LAYERS_MIN, ModelShape, VisionShape
+from retake_edge.model_shape import ModelShape, VisionShape
 
-__all__ = ["SHAPES", "VISION_LAYERS_MIN", "ModelShape", "VisionShape", "shape_of"]
+__all__ = ["SHAPES", "ModelShape", "VisionShape", "shape_of"]
 
 _QWEN25_VISION = VisionShape("qwen2.5vl", 32, 1280, 3420, 16, 14, full_attention_every=8)
 _QWEN3_VISION = VisionShape(
@@ -69,11 +70,11 @@ def shape_of(name: str, n_layer: int | None) -> ModelShape:
     """Return a shape by name, cut to `n_layer` layers if that is given.
 
     Raises:
-        ConfigError: there is no such shape, or fewer than one layer is asked for.
+        ConfigError: there is no such shape, or the cut has one layer only.
     """
     if name not in SHAPES:
         raise ConfigError(f"There is no shape {name!r}; there are {', '.join(SHAPES)}.")
-    if n_layer is not None and n_layer < 1:
-        raise ConfigError(f"--layers is {n_layer}, but must be at least 1.")
-    shape = SHAPES[name]
-    return shape if n_layer is None else shape.cut(n_layer)
+    if n_layer is None:
+        return SHAPES[name]
+    check_layers(n_layer, f"{name} cut to {n_layer}")
+    return SHAPES[name].cut(n_layer)

@@ -1,7 +1,9 @@
 """What compression costs and saves: the same frames with the full cache and with ours.
 
-The video is rendered, decoded and encoded once. Then each setting prefills those features in a
-process of its own: the full cache as llama.cpp has it (no capture, nothing evicted), and ours.
+The video is rendered, decoded and encoded once for each cut of the model. Then each setting
+prefills those features in a process of its own: the full cache as llama.cpp has it (no capture,
+nothing evicted), and ours. A benchmark of many minutes can be made in parts: every run that has
+ended counts.
 """
 
 from __future__ import annotations
@@ -11,24 +13,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from retake_edge import errors
+from retake_edge.bench.cuts import Figures, extrapolated, ratios
+from retake_edge.bench.speed_features import FPS, encode_video
+from retake_edge.bench.speed_models import Cut
 from retake_edge.bench.speed_run import SpeedTask
 from retake_edge.config import PivotKVConfig, RuntimeConfig
 from retake_edge.errors import ConfigError, NativeError, RetakeError
-from retake_edge.families import manifest_of
-from retake_edge.llama import Model
-from retake_edge.models import ModelManifest, resolve_model
-from retake_edge.scene import make_scene, write_video
-from retake_edge.video import sample_frames
-from retake_edge.vision import VisionEncoder, VisionFeatures
+from retake_edge.models import resolve_model
 
-FPS = 2.0
-_SCENE_PX = 448
+BASE = "full f16"
+"""The run that all others are held against: stock llama.cpp as it comes."""
+Results = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class SpeedSettings:
     many frames are encoded (None: all); the features of further ones repeat them, since the
     language model's work does not depend on their values."""
 
-    n_frames: int = 128
+    n_frames: tuple[int, ...] = (128,)
     keep: float = 0.25
     kv_budget: int | None = None
     with_full: bool = True
@@ -53,10 +54,10 @@ class SpeedSettings:
     kv_types: tuple[str, ...] = ("f16", "q8_0")
 
     def __post_init__(self) -> None:
-        if self.n_frames < 4 or self.n_decode < 1 or self.repeats < 1:
+        if min(self.n_frames) < 4 or self.n_decode < 1 or self.repeats < 1:
             raise ConfigError(
-                f"--frames {self.n_frames}, --predict {self.n_decode}, --repeats {self.repeats}: "
-                "they must be at least 4, 1 and 1."
+                f"--frames {min(self.n_frames)}, --predict {self.n_decode}, --repeats "
+                f"{self.repeats}: they must be at least 4, 1 and 1."
             )
         if not 0 < self.keep < 1:
             raise ConfigError(f"--keep is {self.keep}, but must be above 0 and below 1.")
@@ -65,53 +66,92 @@ class SpeedSettings:
 
 
 def run_speed(
-    model: str,
-    mmproj: Path | None,
+    cuts: Sequence[Cut],
+    n_layer: int,
     settings: SpeedSettings,
+    *,
+    begun: Results | None = None,
+    minutes: float | None = None,
+    save: Callable[[Results], None] = lambda results: None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
-) -> dict[str, Any]:
-    """Measure everything; return plain values: `video`, `runs` and `ratios`.
+) -> Results:
+    """Measure what `begun` lacks; return `cuts` and, for each length, `runs` and what follows.
 
-    `model`, `mmproj`: a name or a GGUF pair, as on the command line. Of repeats the fastest counts.
+    `cuts`: the whole model of `n_layer` layers, or two cuts of it. After `minutes` no further run
+    begins. `save` gets the results after each run. Of repeats the fastest counts.
 
     Raises:
         RetakeError: what the child processes report, as the class it was.
     """
+    results = begun or {
+        "cuts": [{"layers": c.n_layer, "vision_layers": c.n_vision_layer} for c in cuts],
+        "lengths": [{"n_frames": n, "runs": [{} for _ in cuts]} for n in settings.n_frames],
+    }
+    variants, units = _variants(settings), list(_units(len(cuts), settings))
+    started, n_begun = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        video, task = _prepared(model, mmproj, settings, folder)
-        variants = _variants(settings)
-        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
-        # Repeats are interleaved: what else the machine does then falls on all alike.
-        for repeat in range(settings.repeats):
-            for i, (name, (pivotkv, runtime)) in enumerate(variants.items()):
-                progress("runs", repeat * len(variants) + i, settings.repeats * len(variants))
-                runs[name].append(_child(replace(task, pivotkv=pivotkv, runtime=runtime)))
-    best = {
-        name: min(figures, key=lambda f: f["seconds"]["video in all"])
-        for name, figures in runs.items()
-    }
-    full = best.get("full f16")
-    compared = {} if full is None else {n: ratios(full, f) for n, f in best.items() if f != full}
-    return {"video": video, "runs": best, "ratios": compared}
+        tasks: dict[int, SpeedTask] = {}
+        for done, (repeat, length, name, cut) in enumerate(units):
+            runs = results["lengths"][length]["runs"][cut]
+            if runs.get(name, {}).get("n_runs", 0) > repeat:
+                continue
+            if n_begun and minutes is not None and time.monotonic() - started > 60 * minutes:
+                break
+            n_begun += 1
+            progress("runs", done, len(units))
+            if cut not in tasks:
+                tasks[cut], video = _prepared(cuts[cut], settings, Path(scratch))
+                results["cuts"][cut]["video"] = video
+            task = _at_length(tasks[cut], settings.n_frames[length])
+            pivotkv, runtime = variants[name]
+            figures = _child(replace(task, pivotkv=pivotkv, runtime=runtime))
+            runs[name] = _fastest(runs.get(name), figures)
+            _derive(results["lengths"][length], results["cuts"], n_layer, list(variants))
+            save(results)
+    return results
 
 
-def ratios(full: dict[str, Any], ours: dict[str, Any]) -> dict[str, float]:
-    """Return ours against the full cache; above 1 is more time, memory or speed."""
-    seconds = ours["seconds"]
-    extra = seconds["score"] + seconds["select"] + seconds["compact"]
-    found = {
-        "video time": seconds["video in all"] / full["seconds"]["video in all"],
-        "prefill time": seconds["prefill"] / full["seconds"]["prefill"],
-        "compression share of prefill": extra / seconds["prefill"],
-        "selection share of prefill": seconds["select"] / seconds["prefill"],
-        "first token time": ours["first_token_s"] / full["first_token_s"],
-        "decode speed": ours["decode_tokens_per_s"] / full["decode_tokens_per_s"],
-        "kv bytes": ours["kv_bytes"] / full["kv_bytes"],
-        "kv bytes allocated": ours["kv_allocated_bytes"] / full["kv_allocated_bytes"],
-        "peak memory": ours["peak_memory_bytes"] / full["peak_memory_bytes"],
-    }
-    return {name: round(value, 4) for name, value in found.items()}
+def _units(n_cuts: int, settings: SpeedSettings) -> Iterator[tuple[int, int, str, int]]:
+    """Every run: repeat, length, variant, cut.
+
+    Repeats are interleaved: what else the machine does then falls on all alike. A variant's cuts
+    are neighbours: it is their difference that counts.
+    """
+    for repeat in range(settings.repeats):
+        for length in range(len(settings.n_frames)):
+            for name in _variants(settings):
+                for cut in range(n_cuts):
+                    yield repeat, length, name, cut
+
+
+def _fastest(known: Figures | None, figures: Figures) -> Figures:
+    n_runs = 1 + (known or {}).get("n_runs", 0)
+    found = [figures] if known is None else [known, figures]
+    return min(found, key=lambda f: float(f["seconds"]["video in all"])) | {"n_runs": n_runs}
+
+
+def _derive(
+    length: dict[str, Any], cuts: list[dict[str, Any]], n_layer: int, names: list[str]
+) -> None:
+    """Add to a length whose runs are complete what follows from them for the whole model."""
+    runs, layers = length["runs"], [cut["layers"] for cut in cuts]
+    if any(name not in of_cut for of_cut in runs for name in names):
+        return
+    if len(cuts) == 1:
+        length["whole"] = runs[0]
+    else:
+        low, high = runs
+        found = {
+            name: extrapolated((layers[0], low[name]), (layers[1], high[name]), n_layer)
+            for name in names
+        }
+        length["layer"] = {name: parts["layer"] for name, parts in found.items()}
+        length["fixed"] = {name: parts["fixed"] for name, parts in found.items()}
+        length["whole"] = {name: parts["whole"] for name, parts in found.items()}
+    whole = length["whole"]
+    if BASE in whole:
+        others = (name for name in names if name != BASE)
+        length["ratios"] = {name: ratios(whole[BASE], whole[name]) for name in others}
 
 
 def _variants(settings: SpeedSettings) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
@@ -134,84 +174,35 @@ def _variants(settings: SpeedSettings) -> dict[str, tuple[dict[str, Any], dict[s
     return found
 
 
-def _prepared(
-    model: str, mmproj: Path | None, settings: SpeedSettings, folder: Path
-) -> tuple[dict[str, Any], SpeedTask]:
-    """Render, decode and encode the video; its features go to a file."""
-    runtime, source = settings.runtime, resolve_model(model, mmproj)
-    n_encoded = min(settings.n_frames, settings.encode_frames or settings.n_frames)
-    path = write_video(make_scene(0, n_encoded / FPS), folder / "v.mp4", FPS, _SCENE_PX)
-    manifest = manifest_of(source)
-    with (
-        Model(source.model, n_gpu_layers=runtime.n_gpu_layers) as llm,
-        VisionEncoder(
-            llm,
-            source.mmproj,
-            offload=runtime.mmproj_offload,
-            n_threads=runtime.n_threads,
-            overview=manifest.frames.overview,
-        ) as encoder,
-    ):
-        features, decode_s, encode_s = _encoded(path, manifest, encoder, settings)
-        step = encoder.frames_per_step
-    n_steps = -(-settings.n_frames // step)
-    _write_features(features, n_steps, folder / "features.f32")
-    video = {
-        "n_frames": settings.n_frames,
-        "n_frames_encoded": n_encoded,
-        "vision_tokens_per_step": features.rows * features.cols,
-        "frames_per_step": step,
-        "decode_s_per_frame": round(decode_s / n_encoded, 5),
-        "encode_s_per_frame": round(encode_s / n_encoded, 5),
-    }
+def _prepared(cut: Cut, settings: SpeedSettings, scratch: Path) -> tuple[SpeedTask, dict[str, Any]]:
+    """Encode the video with a cut's tower: a task without length and settings, and the figures."""
+    longest = max(settings.n_frames)
+    video = encode_video(
+        resolve_model(cut.model, cut.mmproj),
+        scratch,
+        min(longest, settings.encode_frames or longest),
+        settings.runtime,
+        settings.long_side_px,
+    )
     task = SpeedTask(
-        model=model,
-        mmproj=None if mmproj is None else str(mmproj),
-        features=str(folder / "features.f32"),
-        rows=features.rows,
-        cols=features.cols,
-        n_embd=features.embeddings.shape[2],
-        step_s=step / FPS,
+        model=cut.model,
+        mmproj=None if cut.mmproj is None else str(cut.mmproj),
+        features=str(video.path),
+        rows=video.rows,
+        cols=video.cols,
+        n_embd=video.n_embd,
+        n_steps=0,
+        step_s=video.frames_per_step / FPS,
         n_decode=settings.n_decode,
-        frames_per_step=step,
+        frames_per_step=video.frames_per_step,
         pivotkv={},
         runtime={},
     )
-    return video, task
+    return task, video.figures
 
 
-def _write_features(features: VisionFeatures, n_steps: int, path: Path) -> None:
-    """Write `n_steps` grid frames one by one, the encoded ones again and again."""
-    with path.open("wb") as file:
-        for step in range(n_steps):
-            file.write(features.embeddings[step % len(features.embeddings)].tobytes())
-
-
-def _encoded(
-    path: Path, manifest: ModelManifest, encoder: VisionEncoder, settings: SpeedSettings
-) -> tuple[VisionFeatures, float, float]:
-    """Return the features of a video, and the seconds that decoding and encoding took."""
-    batches = sample_frames(
-        path,
-        fps=FPS,
-        target_size=manifest.frames.size_rule(settings.long_side_px),
-        fit=manifest.frames.fit,
-        resample=manifest.frames.resample,
-    )
-    features: VisionFeatures | None = None
-    decode_s = encode_s = 0.0
-    while True:
-        start = time.perf_counter()
-        batch = next(batches, None)
-        decode_s += time.perf_counter() - start
-        if batch is None:
-            break
-        start = time.perf_counter()
-        part = encoder.encode(batch.frames, batch.times_s)
-        encode_s += time.perf_counter() - start
-        features = part if features is None else features.joined(part)
-    assert features is not None
-    return features, decode_s, encode_s
+def _at_length(task: SpeedTask, n_frames: int) -> SpeedTask:
+    return replace(task, n_steps=-(-n_frames // task.frames_per_step))
 
 
 def _child(task: SpeedTask) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from stdin and writes its figures as JSON to stdout:
 from __future__ import annotations
 
 import json
+import os
+import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -36,8 +38,8 @@ QUESTION = "What happens in this video, and when?"
 @dataclass(frozen=True)
 class SpeedTask:
     """What one process does. `model`, `mmproj`: as on the command line; `features`: a file of
-    f32 [T, rows * cols, n_embd], grid frames, each `step_s` seconds after the one before;
-    `n_decode` tokens are generated."""
+    f32 [T, rows * cols, n_embd], repeated until there are `n_steps` grid frames, each `step_s`
+    seconds after the one before; `n_decode` tokens are generated."""
 
     model: str
     mmproj: str | None
@@ -45,6 +47,7 @@ class SpeedTask:
     rows: int
     cols: int
     n_embd: int
+    n_steps: int
     step_s: float
     n_decode: int
     frames_per_step: int
@@ -59,9 +62,12 @@ class SpeedTask:
 
 @dataclass(frozen=True)
 class SpeedFigures:
-    """What it took. Seconds by stage; `chunk_s`: prefill seconds of each chunk; `kv_bytes` of the
-    cells in use after the video, `kv_allocated_bytes` of the whole cache; `device_memory_bytes`:
-    weights, cells and compute buffers on GPUs, as llama.cpp counts them (0 without one)."""
+    """What it took. Seconds by stage; `chunk_s`: prefill seconds of each chunk, `chunk_tokens`: its
+    tokens, `chunk_cells`: the cells before it; `kv_bytes` of the cells in use after the video,
+    `kv_allocated_bytes` of the whole cache; `token_s`: median seconds of a generated token;
+    `device_memory_bytes`: weights, cells and compute buffers on GPUs, as llama.cpp counts them (0
+    without one); `load_before`: processes that wanted to run in the minute before (None: unknown).
+    """
 
     n_tokens: int
     n_cells: int
@@ -70,10 +76,13 @@ class SpeedFigures:
     kv_allocated_bytes: int
     seconds: dict[str, float]
     chunk_s: list[float]
+    chunk_tokens: list[int]
+    chunk_cells: list[int]
     first_token_s: float
-    decode_tokens_per_s: float
+    token_s: float
     peak_memory_bytes: int
     device_memory_bytes: int
+    load_before: float | None
 
 
 def run_task(task: SpeedTask) -> SpeedFigures:
@@ -82,12 +91,12 @@ def run_task(task: SpeedTask) -> SpeedFigures:
     Raises:
         ModelError: the files do not load. MemoryBudgetError: the cells do not fit.
     """
+    load_before = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     pivotkv, runtime = PivotKVConfig(**task.pivotkv), RuntimeConfig(**task.runtime)
     source = resolve_model(task.model, Path(task.mmproj) if task.mmproj else None)
     with Model(source.model, n_gpu_layers=runtime.n_gpu_layers) as llm:
         manifest = manifest_of(source)
-        n_steps = Path(task.features).stat().st_size // (task.n_values_per_step * 4)
-        plan = _plan(task, n_steps, llm, manifest, pivotkv, runtime)
+        plan = _plan(task, llm, manifest, pivotkv, runtime)
         with _context(llm, plan.n_ctx, runtime) as context:
             engine = Engine(
                 context, RetakeConfig(pivotkv=pivotkv, runtime=runtime), n_after=plan.shape.n_after
@@ -95,20 +104,20 @@ def run_task(task: SpeedTask) -> SpeedFigures:
             engine.prefill_text(manifest.prompt.before)
             builder = ChunkBuilder(llm, manifest.layout, engine.next_position)
             blocks = frame_blocks(
-                _features(task, n_steps),
+                _features(task),
                 plan.shape.steps_per_chunk,
                 per_patch=True,
                 n_embd=llm.n_embd,
             )
-            results, start = [], time.perf_counter()
+            results, cells, start = [], [], time.perf_counter()
             for block in blocks:
                 chunk = builder.build(block, engine.next_position)
+                cells.append(cells_used(context))
                 results.append(engine.prefill_chunk(chunk, plan.keep_ratio))
             total_s = time.perf_counter() - start
             n_cells = cells_used(context)
-            first_token_s, per_s = _decode(
-                context, engine, manifest.prompt.question(QUESTION), task
-            )
+            prompt = manifest.prompt.question(QUESTION)
+            first_token_s, token_s = _decode(context, engine, prompt, task)
             per_cell = kv_bytes_per_cell(llm, runtime)
             return SpeedFigures(
                 n_tokens=sum(result.n_cells for result in results),
@@ -118,14 +127,17 @@ def run_task(task: SpeedTask) -> SpeedFigures:
                 kv_allocated_bytes=int(context.n_ctx * per_cell),
                 seconds=_stages(results) | {"video in all": total_s},
                 chunk_s=[round(result.seconds["prefill"], 4) for result in results],
+                chunk_tokens=[result.n_cells for result in results],
+                chunk_cells=cells,
                 first_token_s=first_token_s,
-                decode_tokens_per_s=per_s,
+                token_s=token_s,
                 peak_memory_bytes=peak_memory_bytes(),
                 device_memory_bytes=sum(
                     part.weights + part.cells + part.compute
                     for part in buffers_of(context)
                     if part.device
                 ),
+                load_before=load_before,
             )
 
 
@@ -136,16 +148,15 @@ def _stages(results: list[ChunkResult]) -> dict[str, float]:
 
 def _plan(
     task: SpeedTask,
-    n_steps: int,
     llm: Model,
     manifest: ModelManifest,
     pivotkv: PivotKVConfig,
     runtime: RuntimeConfig,
 ) -> MemoryPlan:
-    last = (n_steps - 1) * task.step_s
-    text = clock_tokens(llm, manifest.layout, n_steps - 1, last, last)
+    last = (task.n_steps - 1) * task.step_s
+    text = clock_tokens(llm, manifest.layout, task.n_steps - 1, last, last)
     shape = VideoShape(
-        n_steps=n_steps,
+        n_steps=task.n_steps,
         vision_per_step=task.rows * task.cols,
         text_per_step=len(text),
         n_before=len(llm.tokenize(manifest.prompt.before)),
@@ -167,30 +178,37 @@ def _context(llm: Model, n_ctx: int, runtime: RuntimeConfig) -> Context:
     )
 
 
-def _features(task: SpeedTask, n_steps: int) -> Iterator[VisionFeatures]:
+def _features(task: SpeedTask) -> Iterator[VisionFeatures]:
     """The grid frames a few at a time, so that no more of them are in memory (nor mapped)."""
     shape = (-1, task.rows * task.cols, task.n_embd)
+    n_bytes = task.n_values_per_step * 4
+    n_encoded = Path(task.features).stat().st_size // n_bytes
     with open(task.features, "rb") as file:
-        for first in range(0, n_steps, 8):
-            count = min(8, n_steps - first) * task.n_values_per_step
-            part = np.fromfile(file, np.float32, count).reshape(shape)
-            times_s = np.arange(first, first + len(part), dtype=np.float64) * task.step_s
+        done = 0
+        while done < task.n_steps:
+            first = done % n_encoded
+            count = min(8, task.n_steps - done, n_encoded - first)
+            file.seek(first * n_bytes)
+            part = np.fromfile(file, np.float32, count * task.n_values_per_step).reshape(shape)
+            times_s = np.arange(done, done + count, dtype=np.float64) * task.step_s
             yield VisionFeatures(part, times_s, times_s + task.step_s / 4, task.rows, task.cols)
+            done += count
 
 
 def _decode(context: Context, engine: Engine, prompt: str, task: SpeedTask) -> tuple[float, float]:
-    """Return the seconds to the first token, and the tokens a second after it."""
+    """Return the seconds to the first token, and the median seconds of a token after it."""
     tokens = engine.model.tokenize(prompt)
     position = engine.next_position
     start = time.perf_counter()
     context.decode_tokens(tokens, position)
     token = int(context.logits().argmax())
-    first_token_s = time.perf_counter() - start
-    start = time.perf_counter()
+    first_token_s, spent = time.perf_counter() - start, []
     for i in range(task.n_decode):
+        start = time.perf_counter()
         context.decode_tokens([token], position + len(tokens) + i)
         token = int(context.logits().argmax())
-    return first_token_s, task.n_decode / (time.perf_counter() - start)
+        spent.append(time.perf_counter() - start)
+    return first_token_s, statistics.median(spent)
 
 
 def main() -> None:

@@ -164,8 +164,11 @@ def speed(
         typer.Option(help="Random weights instead: qwen2.5-vl-3b, qwen2.5-vl-7b or qwen3-vl-4b."),
     ] = None,
     layers: Annotated[
-        int | None,
-        typer.Option(help="Cut the shape to this many layers: then only ratios count."),
+        str | None,
+        typer.Option(
+            help="Two cuts of the shape, as 2,4: their difference is a layer's cost, and the "
+            "whole model is extrapolated from it."
+        ),
     ] = None,
     quant: Annotated[str, typer.Option(help="Weights of the shape: q8_0, q4_0 or f16.")] = "q8_0",
     cache_dir: Annotated[
@@ -201,23 +204,26 @@ def speed(
     n_gpu_layers: _Layers = -1,
     as_json: _Json = False,
     out: _Out = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Begin no further run after this; --continue goes on.")
+    ] = None,
+    goes_on: Annotated[
+        bool, typer.Option("--continue", help="Keep the runs in --out, and add what is missing.")
+    ] = False,
 ) -> None:
     """Time the same frames with llama.cpp's full cache and with ours.
 
-    Every setting runs in a process of its own, so that peak memory is its own.
+    Every setting runs in a process of its own, so that peak memory is its own. --out is written
+    after each of them.
     """
-    from dataclasses import replace
-
-    from platformdirs import user_cache_path
-
     from retake_edge.bench.contenders import parse_numbers
-    from retake_edge.bench.random_gguf import random_pair
-    from retake_edge.bench.run_file import run_file
-    from retake_edge.bench.shapes import shape_of
+    from retake_edge.bench.run_file import begun_run, run_file, write_run_file
     from retake_edge.bench.speed import SpeedSettings, run_speed
+    from retake_edge.bench.speed_models import speed_models
     from retake_edge.cli.progress import shown_progress
 
     settings = SpeedSettings(
+        n_frames=tuple(int(n) for n in parse_numbers(frames, "--frames", int)),
         keep=keep,
         kv_budget=kv_budget,
         with_full=full,
@@ -233,27 +239,27 @@ def speed(
         ),
         kv_types=tuple(cache_types.split(",")),
     )
-    lengths = [int(n) for n in parse_numbers(frames, "--frames", int)]
-    described: dict[str, Any] = {"name": model}
-    if shape is not None:
-        made = shape_of(shape, layers)
-        folder = cache_dir or user_cache_path("retake-edge") / "shapes"
-        pair = random_pair(made, quant, folder)
-        model, mmproj = str(pair[0]), pair[1]
-        described = {
-            "name": f"{shape}, random {quant} weights",
-            "layers": made.n_layer,
-            "vision_layers": made.vision.n_layer,
-            "is_cut": layers is not None,
-            "model_bytes": pair[0].stat().st_size,
-        }
-    results = []
+    if goes_on and out is None:
+        raise ConfigError("--continue goes on with a run file; name it with --out.")
+    cuts, described = speed_models(model, mmproj, shape, layers, quant, cache_dir)
+    document = run_file("speed", asdict(settings), described, {})
+    begun = begun_run(out, document) if goes_on and out is not None else None
+
+    def save(results: dict[str, Any]) -> None:
+        if out is not None:
+            write_run_file(document | results, out)
+
     with shown_progress() as progress:
-        for n in lengths:
-            at_length = replace(settings, n_frames=n)
-            results.append(run_speed(model, mmproj, at_length, progress))
-    document = run_file("speed", asdict(settings), described, {"lengths": results})
-    _finish(document, out, as_json)
+        results = run_speed(
+            cuts,
+            described["layers"],
+            settings,
+            begun=begun,
+            minutes=minutes,
+            save=save,
+            progress=progress,
+        )
+    _finish(document | results, out, as_json)
 
 
 def _plain(settings: Any, runtime: config.RuntimeConfig) -> dict[str, Any]:
