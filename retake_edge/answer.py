@@ -9,6 +9,7 @@ from typing import Any
 from retake_edge import __version__
 from retake_edge.evidence import Span
 from retake_edge.sampler import SamplerSettings
+from retake_edge.trained_context import PositionUse
 from retake_edge.video_map import VideoStats
 
 
@@ -32,7 +33,8 @@ class Answer:
     `seconds` by stage; 'first_token' is the part of 'generate' before the answer's first token.
     `evidence`: the spans of the video that it attended to, the heaviest first. `model`: its name,
     why it was used (`chosen_by`), its kind and its files' hashes. `sampler`: how the answer was
-    drawn, the model file's own settings included. Printed, an answer is its text.
+    drawn, the model file's own settings included. `positions`: those that the video and this answer
+    took. Printed, an answer is its text.
     """
 
     question: str
@@ -47,6 +49,7 @@ class Answer:
     config: dict[str, Any]
     versions: dict[str, str]
     sampler: SamplerSettings
+    positions: PositionUse
 
     def __str__(self) -> str:
         """The answer's text."""
@@ -57,8 +60,8 @@ class Answer:
         return asdict(self)
 
     def summary(self) -> str:
-        """Return one line about the video, its frames and cells."""
-        return self.video.summary()
+        """Return one line about the video, its frames, cells and positions."""
+        return f"{self.video.summary()}; positions {self.positions}"
 
 
 def versions() -> dict[str, str]:

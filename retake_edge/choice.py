@@ -16,7 +16,8 @@ from retake_edge.config import RetakeConfig
 from retake_edge.errors import MemoryBudgetError, ModelError
 from retake_edge.model_table import machine_line, next_step, table_lines
 from retake_edge.models import ModelFiles, ModelManifest, resolve_model
-from retake_edge.prefilled import QUESTION_RESERVE, cells_after
+from retake_edge.planner import QUESTION_RESERVE
+from retake_edge.prefilled import cells_after
 from retake_edge.progress import ProgressCallback, no_progress
 from retake_edge.run_plan import RunPlanner
 from retake_edge.user_config import default_model

@@ -28,7 +28,7 @@ POLICIES = (
 WHOLE_POLICIES = ("frames", "none")
 """Policies that evict no cells: fewer frames, each of them whole, or the video as it is."""
 PIVOT_MODES = ("protect", "reference", "none")
-POSITION_MODES = ("keep", "reforge")
+POSITION_MODES = ("auto", "keep", "reforge")
 KV_TYPES = ("f32", "f16", "q8_0", "q4_0")
 
 
@@ -84,14 +84,16 @@ class PivotKVConfig:
     Policy `frames` leaves out whole frames instead, as models without a choice have it done.
     `keep_ratio`: share of video cells kept in (0, 1]; None: what `kv_budget` asks for, or 1/4.
     `kv_budget`: most video cells kept over the whole video. `prefill_chunk_frames`: frames
-    prefilled between two compressions. `n_queries`: rows of Q that score a chunk (0: all).
+    prefilled between two compressions, fewer where the model's trained context is short.
+    `positions`: 'keep', 'reforge' or 'auto' (`retake_edge.trained_context`). `n_queries`: rows of Q
+    that score a chunk (0: all).
     """
 
     policy: str = "spread"
     keep_ratio: float | None = None
     kv_budget: int | None = None
     prefill_chunk_frames: int = 32
-    positions: str = "keep"
+    positions: str = "auto"
     pivot: str = "protect"
     n_queries: int = 128
     seed: int = 0

@@ -22,13 +22,17 @@ from retake_edge.errors import MemoryBudgetError, RetakeError
 from retake_edge.kvc import Capture, n_cache_layers, require_compressible
 from retake_edge.llama import Context, Floats, Ints
 from retake_edge.planner import kept_vision
+from retake_edge.positions import time_axis
 from retake_edge.prefill import PrefillChunk
 from retake_edge.sampler import Sampler, SamplerSettings, settings_of_run
+from retake_edge.trained_context import position_mode, require_trained
 
 __all__ = ["ChunkResult", "Engine", "EngineState", "ImageRule", "Mark"]
 
 VALUE_DIM = 16
 """Width of the random projection in which coverage compares values."""
+
+_FEWER = "lower --keep-ratio, take fewer frames with --max-frames, or a shorter part"
 
 MEMORY_CELLS = 256
 """Most earlier cells a layer remembers for coverage."""
@@ -39,6 +43,8 @@ class Engine:
 
     `n_after`: cells reserved for a question with its answer. `next_position`: the lowest position
     above all others; `next_time`: the same on the time axis alone; `n_cells`: cells in use.
+    `n_positions`: the lowest position that no token of the video ever had; `answer_end`: that
+    after the latest answer. `reforges`: whether what is kept moves together.
     """
 
     def __init__(
@@ -51,7 +57,9 @@ class Engine:
     ) -> None:
         self.model = context.model
         self._images = images or ImageRule()
-        self.next_position = self.next_time = self.n_cells = 0
+        self.next_position = self.next_time = self.n_cells = self.n_positions = 0
+        self.answer_end = 0
+        self.reforges = position_mode(settings.pivotkv.positions, context.model) == "reforge"
         self._context, self._settings, self._n_after = context, settings, n_after
         self._compresses = settings.pivotkv.policy not in WHOLE_POLICIES
         self._rng = np.random.default_rng(settings.pivotkv.seed)
@@ -77,13 +85,19 @@ class Engine:
         """Return what `restore` needs, besides the cells, to go on from here."""
         rng = self._rng.bit_generator.state
         return EngineState(
-            self.next_position, self.next_time, dict(rng), self._memory, self.n_cells
+            self.next_position,
+            self.next_time,
+            dict(rng),
+            self._memory,
+            self.n_cells,
+            self.n_positions,
         )
 
     def restore(self, state: EngineState) -> None:
         """Go on where another engine was; its cells must be in the context already."""
         self.next_position, self.next_time = state.next_position, state.next_time
         self._memory, self.n_cells = state.memory, state.n_cells
+        self.n_positions = max(state.n_positions, state.next_position)
         if state.rng is not None:
             self._rng.bit_generator.state = state.rng
 
@@ -105,19 +119,24 @@ class Engine:
             self.next_position += len(tokens)
             self.n_cells += len(tokens)
         self.next_time = self.next_position
+        self.n_positions = max(self.n_positions, self.next_position)
 
     def prefill_chunk(self, chunk: PrefillChunk, keep_ratio: float) -> ChunkResult:
         """Decode a chunk and compress it to `keep_ratio` of its vision tokens (text stays).
 
         Raises:
-            MemoryBudgetError: no cells are left. ModelError: the cache cannot be compressed.
-            NativeError: llama.cpp failed; the chunk is removed.
+            MemoryBudgetError: no cells are left, or the model was not trained for the positions.
+            ModelError: the cache cannot be compressed. NativeError: llama.cpp failed; the chunk is
+            removed.
         """
+        highest = positions.next_position(chunk.positions) - 1
+        require_trained(highest, self.model, "The video", _FEWER)
+        self.n_positions = max(self.n_positions, highest + 1)
         states = self._context.save_states()
         try:
             return self._prefill_chunk(chunk, keep_ratio)
         except RetakeError:
-            self._context.go_back(int(_times(chunk.positions).min()), states)
+            self._context.go_back(int(time_axis(chunk.positions).min()), states)
             raise
 
     def _prefill_chunk(self, chunk: PrefillChunk, keep_ratio: float) -> ChunkResult:
@@ -127,7 +146,7 @@ class Engine:
         if not self._compresses or n_keep >= n:
             with self._measure("prefill"):
                 self._decode(chunk)
-            self._advance(chunk.positions, _times(chunk.positions))
+            self._advance(chunk.positions, time_axis(chunk.positions))
             return self._result(chunk, np.arange(n, dtype=np.int32)[None])
         require_compressible(self._context)
         with Capture(self._context, n_max=n, q_stride=self._query_stride(n)) as capture:
@@ -154,7 +173,7 @@ class Engine:
         for start, end in pairwise([0, *edges.tolist(), len(chunk.frame)]):
             ids = chunk.positions[..., start:end]
             if chunk.is_text[start]:
-                first = int(_times(ids)[0])
+                first = int(time_axis(ids)[0])
                 self._context.decode_tokens(chunk.tokens[start:end].tolist(), first)
             else:
                 rows = chunk.embeddings[start:end]
@@ -171,8 +190,7 @@ class Engine:
         policy = pivotkv.POLICIES[self._settings.pivotkv.policy]
         scores = values = None
         with self._measure("score"):
-            unrotate = self._settings.pivotkv.positions == "reforge"
-            n = policy.query_windows
+            unrotate, n = self.reforges, policy.query_windows
             if policy.needs_scores and policy.needs_values:
                 projection = self._value_projection(capture.n_embd_v)
                 scores, values = capture.scores_and_values(
@@ -214,9 +232,9 @@ class Engine:
     def _commit(
         self, capture: Capture, chunk: PrefillChunk, keep: Ints, weights: Floats | None
     ) -> None:
-        times = _times(chunk.positions)
+        times = time_axis(chunk.positions)
         moved, deltas = times, None
-        if self._settings.pivotkv.positions == "reforge":
+        if self.reforges:
             moved, _ = positions.reforge(times, keep.shape[1])
             deltas = (moved - times)[keep]
         # The cells of a column differ between layers; what counts is that they stay in order and
@@ -253,7 +271,8 @@ class Engine:
         `attention` records which cells of the video the answer looks at.
 
         Raises:
-            MemoryBudgetError: prompt and answer need more cells than were reserved.
+            MemoryBudgetError: prompt and answer need more cells than were reserved, or positions
+            than the model was trained for.
         """
         max_tokens = self._settings.generation.max_tokens
         tokens = self.model.tokenize(prompt)
@@ -263,6 +282,12 @@ class Engine:
                 f"answer needs more than the {self._n_after} tokens of room for it; shorten it or "
                 "lower -n."
             )
+        require_trained(
+            self.next_position + len(tokens) + max_tokens - 1,
+            self.model,
+            f"The video with a question of {len(tokens)} tokens and {max_tokens} for the answer",
+            "lower -n or --keep-ratio, or shorten the question",
+        )
         mark = self.mark()
         try:
             yield from self._answer(tokens, self.next_position, attention)
@@ -284,7 +309,8 @@ class Engine:
         position each: the prompt's tokens, and the answer's.
 
         Raises:
-            MemoryBudgetError: prompt and answer do not fit into the cells that are left.
+            MemoryBudgetError: prompt and answer do not fit into the cells that are left, or into
+            the positions that the model was trained for.
         """
         max_tokens = self._settings.generation.max_tokens if known is None else len(known)
         tokens = self.model.tokenize(prompt)
@@ -294,6 +320,12 @@ class Engine:
                 f"The next turn needs room for up to {len(tokens) + max_tokens} tokens, but this "
                 f"conversation has left room for {n_free}; start a new one, or lower -n."
             )
+        require_trained(
+            position + len(tokens) + max_tokens - 1,
+            self.model,
+            f"The conversation with a turn of up to {len(tokens) + max_tokens} tokens more",
+            "start a new one, or lower -n",
+        )
         is_complete, mark = False, self.mark(position)
         try:
             yield from self._answer(tokens, position, attention, known)
@@ -321,6 +353,7 @@ class Engine:
             self._context.decode_tokens(tokens, position)
             position += len(tokens)
             self.n_cells += len(tokens)
+            self.answer_end = position
             for i in range(n_most):
                 token = sampler.draw(self._context) if known is None else known[i]
                 if self.model.is_end(token):
@@ -330,9 +363,5 @@ class Engine:
                     attention.before_token()
                 self._context.decode_tokens([token], position)
                 position += 1
+                self.answer_end = position
                 self.n_cells += 1
-
-
-def _times(ids: Ints) -> Ints:
-    """The time axis of positions int32 [4, n] or [n]."""
-    return ids[0] if ids.ndim == 2 else ids

@@ -34,6 +34,7 @@ class EngineState:
 
     `rng`: state of the policy's random generator (None: no chunk will follow); `memory` f32
     [n_layer, m, dim] or None: what coverage remembers of earlier chunks; `n_cells` in use.
+    `n_positions`: the lowest position that no token of the video ever had.
     """
 
     next_position: int
@@ -41,6 +42,7 @@ class EngineState:
     rng: dict[str, Any] | None = None
     memory: Floats | None = None
     n_cells: int = 0
+    n_positions: int = 0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from retake_edge.config import RetakeConfig
+from retake_edge.config import WHOLE_POLICIES, RetakeConfig
 from retake_edge.errors import ConfigError, MemoryBudgetError
 from retake_edge.planner import FramePlan, plan_frames
 from retake_edge.run_plan import RunPlan, RunPlanner, require_room
@@ -171,6 +171,13 @@ def _tower_values(state: _State, _is_fit: bool) -> Sequence[bool]:
     return (False,) if state.settings.runtime.mmproj_offload and _is_device_short(state) else ()
 
 
+def _position_values(state: _State, _is_fit: bool) -> Sequence[str]:
+    """Kept cells moved together, where evicted ones would go on taking positions."""
+    pivotkv = state.settings.pivotkv
+    is_apart = pivotkv.positions != "reforge" and pivotkv.policy not in WHOLE_POLICIES
+    return ("reforge",) if state.plan is None and is_apart else ()
+
+
 def _keep_values(state: _State, is_fit: bool) -> Sequence[float]:
     """Fewer cells of the video."""
     pivotkv = state.settings.pivotkv
@@ -222,6 +229,7 @@ _MOVES = (
     ),
     _Move(_tower_values, "--no-mmproj-offload", _section("runtime", ["mmproj_offload"])),
     _Move(_layer_values, "-ngl {}", _section("runtime", ["n_gpu_layers"])),
+    _Move(_position_values, "--positions {}", _section("pivotkv", ["positions"])),
     _Move(_keep_values, "--keep-ratio {:g}", _keep),
     _Move(_side_values, "--long-side {}", _section("sampling", ["long_side_px"])),
     _Move(

@@ -42,6 +42,7 @@ from retake_edge.progress import Reading, in_percent
 from retake_edge.reader import VideoReader
 from retake_edge.run_plan import Reckoning, RunPlanner
 from retake_edge.timing import StageTimes
+from retake_edge.trained_context import position_mode, trained_positions
 from retake_edge.video import probe_video
 from retake_edge.video_map import VideoMap, VideoStats
 from retake_edge.vision import VisionEncoder, VisionFeatures
@@ -267,9 +268,8 @@ class _Run:
             n_embd=n_embd,
             after=self.stream,
         )
-        reforges = settings.pivotkv.positions == "reforge"
         for block in blocks:
-            time_start = self.engine.next_time if reforges else None
+            time_start = self.engine.next_time if self.engine.reforges else None
             chunk = self.builder.build(block, self.engine.next_position, time_start=time_start)
             result = self.engine.prefill_chunk(chunk, self.plan.keep_ratio)
             self.chunks.results.append(result)
@@ -377,6 +377,9 @@ class _Run:
             kv_bytes=self.plan.kv_bytes,
             reduced_by=self._reduced_by(),
             why_whole=self.why_whole,
+            positions=position_mode(self.request.settings.pivotkv.positions, self.llm),
+            n_positions=self.engine.n_positions,
+            n_positions_trained=trained_positions(self.llm),
         )
 
     def _keep_ratio(self) -> float:

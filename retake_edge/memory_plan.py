@@ -22,6 +22,7 @@ from retake_edge.gguf_file import GgufFile
 from retake_edge.llama import Context, Model
 from retake_edge.planner import FramePlan, MemoryPlan
 from retake_edge.score_memory import score_works
+from retake_edge.trained_context import position_mode
 
 _MIB = 1 << 20
 # Measured on Linux with Python 3.11: the interpreter, NumPy, OpenCV and the native libraries.
@@ -236,7 +237,8 @@ def _score_bytes(
     shape, policy = cells.shape, settings.pivotkv.policy
     n_chunk = min(shape.steps_per_chunk, shape.n_steps) * shape.vision_per_step
     compresses = policy not in WHOLE_POLICIES and cells.keep_ratio < 1
-    works = score_works(settings, n_chunk, cells.n_kept_cells, scores=compresses)
+    reforges = position_mode(settings.pivotkv.positions, model) == "reforge"
+    works = score_works(settings, n_chunk, cells.n_kept_cells, scores=compresses, reforges=reforges)
     kept = max(work.kept_bytes(model) for work in works)
     kept = kept * n_cell_bytes // sum(part.cells for part in buffers)
     if own[0].device:  # the scheduler's buffer is there already, and only grows

@@ -6,10 +6,11 @@ Text is never evicted, also time text between frames; `keep_ratio` applies to vi
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from retake_edge import positions
-from retake_edge.config import PivotKVConfig, RetakeConfig, RuntimeConfig
+from retake_edge.config import GenerationConfig, PivotKVConfig, RetakeConfig, RuntimeConfig
 from retake_edge.errors import MemoryBudgetError
 from retake_edge.llama import Model
 from retake_edge.models import ModelManifest
@@ -17,6 +18,9 @@ from retake_edge.prefill import clock_tokens
 from retake_edge.video import VideoInfo, time_grid
 
 DEFAULT_KV_BUDGET = 32_000  # the reference's published max_input_length
+QUESTION_RESERVE = 512
+"""Tokens kept free for a question."""
+_POSITIONS_AFTER = QUESTION_RESERVE + GenerationConfig().max_tokens
 _BYTES_PER_VALUE = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 _CELL_PADDING = 256
 
@@ -143,18 +147,25 @@ def plan_memory(
     runtime: RuntimeConfig,
     bytes_per_cell: float,
     available_bytes: int | None = None,
+    n_positions: int | None = None,
 ) -> MemoryPlan:
     """Choose keep ratio and context size, or refuse.
 
     Without a keep ratio the video is compressed just as much as `kv_budget` (default 32,000) and
-    `-c` ask for. Source: the reference's dynamic_compression_ratio.
+    `-c` ask for, and `n_positions` where each cell takes one. What is kept must not depend on
+    settings of an answer, so the positions after the video are those of a usual one.
+
+    Source: the reference's dynamic_compression_ratio.
 
     Raises:
         MemoryBudgetError: the cells do not fit into `-c` or `kv_budget`, or the bytes into this
         machine.
     """
     fixed = None if pivotkv.policy != "none" else 1.0
-    ratio = fixed or pivotkv.keep_ratio or _dynamic_ratio(shape, pivotkv.kv_budget, runtime.n_ctx)
+    ratio = fixed or pivotkv.keep_ratio
+    if not ratio:
+        limits = [(runtime.n_ctx, shape.n_after), (n_positions, _POSITIONS_AFTER)]
+        ratio = _dynamic_ratio(shape, pivotkv.kv_budget, limits)
     kept, needed = _cells(shape, ratio)
     if pivotkv.kv_budget is not None and kept > pivotkv.kv_budget:
         raise MemoryBudgetError(_budget_message(shape, kept, pivotkv))
@@ -171,13 +182,30 @@ def plan_memory(
     return MemoryPlan(shape, ratio, kept, n_ctx, kv_bytes, needed)
 
 
-def _dynamic_ratio(shape: VideoShape, kv_budget: int | None, n_ctx: int | None) -> float:
+def chunk_within(shape: VideoShape, n_positions: int) -> VideoShape:
+    """Return the shape with chunks that leave room for what is kept, where each cell takes one of
+    `n_positions`: a quarter of them at most, or as many as the text after the video takes.
+    """
+    room, per_step = n_positions - shape.n_before, shape.vision_per_step + shape.text_per_step
+    if shape.n_video_cells + _POSITIONS_AFTER <= room:
+        return shape
+    most = max(_POSITIONS_AFTER, room // 4) // per_step
+    return replace(shape, steps_per_chunk=max(1, min(shape.steps_per_chunk, most)))
+
+
+def _dynamic_ratio(
+    shape: VideoShape, kv_budget: int | None, limits: Sequence[tuple[int | None, int]]
+) -> float:
+    """The ratio that a budget and limits allow: each of all cells, and what comes after the video.
+
+    A chunk is there whole before it is compressed, unless all of the video stays.
+    """
     budget = kv_budget or DEFAULT_KV_BUDGET
-    if n_ctx is not None:
-        chunk = min(shape.steps_per_chunk, shape.n_steps)
-        chunk_cells = chunk * (shape.vision_per_step + shape.text_per_step)
-        rest = max(chunk_cells, shape.n_after)
-        budget = min(budget, n_ctx - shape.n_before - rest)
+    chunk = min(shape.steps_per_chunk, shape.n_steps)
+    chunk_cells = chunk * (shape.vision_per_step + shape.text_per_step)
+    for limit, n_after in limits:
+        if limit is not None and shape.n_before + shape.n_video_cells + n_after > limit:
+            budget = min(budget, limit - shape.n_before - max(chunk_cells, n_after))
     n_text = shape.n_steps * shape.text_per_step
     n_vision = shape.n_steps * shape.vision_per_step
     return min(1.0, max((budget - n_text) / n_vision, 1.0 / n_vision))

@@ -56,6 +56,17 @@ def next_position(ids: Ints) -> int:
     return int(axes.max()) + 1 if axes.size else 0
 
 
+def time_axis(ids: Ints) -> Ints:
+    """Return a view of the time axis of positions int32 [4, n] or [n]."""
+    return ids[0] if ids.ndim == 2 else ids
+
+
+def start_at(ids: Ints, time_start: int) -> None:
+    """Move positions along the time axis, in place, so that the first one is `time_start`."""
+    times = time_axis(ids)
+    times -= times.min() - time_start
+
+
 def frame_steps(n_frames: int) -> Ints:
     """Return the t step of each grid frame, int32 [T]: 0, 1, 2, ... (Qwen2-VL)."""
     return np.arange(n_frames, dtype=np.int32)
@@ -179,8 +190,9 @@ def interleaved_layout(n_text: Sequence[int], rows: int, cols: int, base: int) -
 
 def linear_layout(n_text: Sequence[int], n_tokens: int, base: int) -> VideoLayout:
     """Lay out frames of `n_tokens` after n_text[i] text tokens each, for 1-D RoPE: int32 [n]."""
-    tokens = [frame for i, n in enumerate(n_text) for frame in [TEXT] * n + [i] * n_tokens]
-    frame = np.array(tokens, np.int32)
+    counts = [n for before in n_text for n in (before, n_tokens)]
+    names = [name for i in range(len(n_text)) for name in (TEXT, i)]
+    frame = np.repeat(np.array(names, np.int32), counts)
     ids = np.arange(base, base + len(frame), dtype=np.int32)
     return VideoLayout(ids, frame, base + len(frame))
 

@@ -140,6 +140,58 @@ def _split(block: FrameBlock, n: int) -> tuple[FrameBlock, FrameBlock]:
     return part(slice(0, n), block.first_frame), part(slice(n, None), block.first_frame + n)
 
 
+class VideoPlaces:
+    """Positions of a video's tokens, chunk after chunk, as one model's layout wants them.
+
+    `base`: the position after the text before the video; `origin_s`: the time of the video's first
+    grid frame (None: that of the first chunk laid out).
+    """
+
+    def __init__(self, layout: Layout, base: int, origin_s: float | None = None) -> None:
+        self._layout, self._base, self._origin_s = layout, base, origin_s
+        self._last_step: int | None = None
+
+    def lay_out(
+        self,
+        times_s: positions.Doubles,
+        step_s: float,
+        rows: int,
+        cols: int,
+        first_frame: int,
+        n_text: list[int],
+        start: int,
+    ) -> positions.VideoLayout:
+        """Lay out grid frames of `rows` x `cols` tokens at `times_s`, the first `first_frame`.
+
+        `step_s`: seconds between two sampled frames; `n_text`: tokens of text before each grid
+        frame; `start`: where layouts without a clock of their own go on.
+        """
+        if self._origin_s is None:
+            self._origin_s = float(times_s[0])
+        kind, rate = self._layout.kind, self._layout.positions_per_second
+        if kind == "mrope-clock":
+            return positions.timed_layout(
+                times_s,
+                rows,
+                cols,
+                self._base,
+                first_s=self._origin_s,
+                positions_per_second=rate,
+            )
+        if kind == "mrope-time":
+            since_start = np.concatenate([[self._origin_s], times_s])
+            steps = positions.frame_steps_by_time(since_start, rate, step_s)[1:]
+            steps = positions.separated(steps, self._last_step)
+            self._last_step = int(steps[-1])
+            return positions.mrope_layout(steps, rows, cols, self._base)
+        if kind == "mrope":
+            steps = first_frame + positions.frame_steps(len(times_s))
+            return positions.mrope_layout(steps, rows, cols, self._base)
+        if kind == "timestamps":
+            return positions.interleaved_layout(n_text, rows, cols, start)
+        return positions.linear_layout(n_text, rows * cols, start)
+
+
 class ChunkBuilder:
     """Turns frame blocks into chunks as one model's layout wants them.
 
@@ -150,9 +202,8 @@ class ChunkBuilder:
     def __init__(
         self, model: Model, layout: Layout, base: int, origin_s: float | None = None
     ) -> None:
-        self._model, self._layout, self._base = model, layout, base
-        self._origin_s = origin_s
-        self._last_step: int | None = None
+        self._model, self._layout = model, layout
+        self._places = VideoPlaces(layout, base, origin_s)
 
     def build(
         self, block: FrameBlock, start: int, *, time_start: int | None = None
@@ -170,11 +221,18 @@ class ChunkBuilder:
             clock_tokens(self._model, self._layout, block.first_frame + i, *times)
             for i, times in enumerate(zip(features.times_s, features.middle_s, strict=True))
         ]
-        video = self._positions(block, [len(t) for t in texts], start)
+        video = self._places.lay_out(
+            features.times_s,
+            features.step_s,
+            features.rows,
+            features.cols,
+            block.first_frame,
+            [len(text) for text in texts],
+            start,
+        )
         ids = video.ids.copy()
         if time_start is not None:
-            times = ids[0] if ids.ndim == 2 else ids
-            times -= times.min() - time_start
+            positions.start_at(ids, time_start)
         is_text = video.is_text
         frame = _fill_backwards(video.frame) + block.first_frame
         rows = np.empty((len(is_text), self._model.n_embd_inp), np.float32)
@@ -186,34 +244,6 @@ class ChunkBuilder:
         pivots, distances = np.zeros(len(is_text), np.bool_), np.zeros(len(is_text), np.float32)
         pivots[~is_text], distances[~is_text] = block.pivots.ravel(), block.distances.ravel()
         return PrefillChunk(rows, ids, frame, is_text, pivots, distances, tokens)
-
-    def _positions(self, block: FrameBlock, n_text: list[int], start: int) -> positions.VideoLayout:
-        features, kind = block.features, self._layout.kind
-        rows, cols, times_s = features.rows, features.cols, features.times_s
-        if self._origin_s is None:
-            self._origin_s = float(times_s[0])
-        rate = self._layout.positions_per_second
-        if kind == "mrope-clock":
-            return positions.timed_layout(
-                times_s,
-                rows,
-                cols,
-                self._base,
-                first_s=self._origin_s,
-                positions_per_second=rate,
-            )
-        if kind == "mrope-time":
-            since_start = np.concatenate([[self._origin_s], times_s])
-            steps = positions.frame_steps_by_time(since_start, rate, features.step_s)[1:]
-            steps = positions.separated(steps, self._last_step)
-            self._last_step = int(steps[-1])
-            return positions.mrope_layout(steps, rows, cols, self._base)
-        if kind == "mrope":
-            steps = block.first_frame + positions.frame_steps(len(times_s))
-            return positions.mrope_layout(steps, rows, cols, self._base)
-        if kind == "timestamps":
-            return positions.interleaved_layout(n_text, rows, cols, start)
-        return positions.linear_layout(n_text, rows * cols, start)
 
 
 def clock_tokens(

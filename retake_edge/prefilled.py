@@ -17,15 +17,12 @@ from retake_edge.errors import MemoryBudgetError
 from retake_edge.families import manifest_of
 from retake_edge.llama import Context, Model
 from retake_edge.models import ModelFiles, ModelManifest
-from retake_edge.planner import kv_bytes_per_cell
+from retake_edge.planner import QUESTION_RESERVE, kv_bytes_per_cell
 from retake_edge.progress import ProgressCallback, in_percent
 from retake_edge.reader import Thumbnail
 from retake_edge.run_plan import Reckoning
 from retake_edge.timing import StageTimes
 from retake_edge.video_map import VideoMap, VideoStats
-
-QUESTION_RESERVE = 512
-"""KV cells kept free for a question."""
 
 
 def cells_after(settings: RetakeConfig, n_reserve: int = QUESTION_RESERVE) -> int:

@@ -68,17 +68,16 @@ class ScoreWork:
 
 
 def score_works(
-    settings: RetakeConfig, n_chunk: int, n_kept: int, *, scores: bool
+    settings: RetakeConfig, n_chunk: int, n_kept: int, *, scores: bool, reforges: bool = False
 ) -> list[ScoreWork]:
     """Return what a run scores: `n_chunk` tokens of a chunk (with `scores`), and the evidence of an
-    answer over `n_kept` cells.
+    answer over `n_kept` cells. `reforges`: whether positions are.
     """
     pivotkv, type_k = settings.pivotkv, settings.runtime.type_k
     works = [ScoreWork(n_kept, MOST_QUERIES, 1, type_k, unrotates=False)]
     policy = POLICIES[pivotkv.policy]
     if scores and policy.needs_scores:
         stride = max(1, n_chunk // pivotkv.n_queries) if pivotkv.n_queries else 1
-        unrotates = pivotkv.positions == "reforge"
         n_queries = -(-n_chunk // stride)
-        works.append(ScoreWork(n_chunk, n_queries, policy.query_windows, type_k, unrotates))
+        works.append(ScoreWork(n_chunk, n_queries, policy.query_windows, type_k, reforges))
     return works

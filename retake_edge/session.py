@@ -35,8 +35,8 @@ from retake_edge.journal import SessionError
 from retake_edge.kvc import is_compressible
 from retake_edge.loading import read_session
 from retake_edge.models import ModelFiles, ModelManifest, resolve_model
+from retake_edge.planner import QUESTION_RESERVE
 from retake_edge.prefilled import (
-    QUESTION_RESERVE,
     PrefilledVideo,
     Request,
     SessionWarning,
@@ -47,6 +47,7 @@ from retake_edge.questions import checked_question
 from retake_edge.reader import Thumbnail
 from retake_edge.store import SessionStore
 from retake_edge.timing import StageTimes
+from retake_edge.trained_context import PositionUse
 from retake_edge.trial import check_loadable
 from retake_edge.video import check_path
 from retake_edge.video_map import VideoMap, VideoStats
@@ -143,6 +144,11 @@ class Session:
             self._calibration = calibration
             calibration.add(*self._reckoning, measured(self.index_seconds))
 
+    def positions(self, answer_end: int = 0) -> PositionUse:
+        """Return the positions of the video, and of an answer that ends before `answer_end`."""
+        n = max(self.video.n_positions, answer_end)
+        return PositionUse(self.video.positions, n - 1, self.video.n_positions_trained)
+
     def last_answer(self) -> Answer:
         """Return the latest finished answer; there must be one."""
         assert self._answer is not None
@@ -206,6 +212,7 @@ class Session:
             config=self.settings.to_dict(),
             versions=versions(),
             sampler=self.engine.sampler_settings,
+            positions=self.positions(self.engine.answer_end),
         )
 
     def _evidence(self, attention: AnswerAttention) -> list[Span]:

@@ -35,6 +35,8 @@ class VideoStats:
     A grid frame is what the vision tower makes of one or two frames; it is a keyframe if it has a
     pivot, and kept while any of its cells is left in any layer. `reduced_by`: 'cells' were evicted,
     'frames' left out, or 'nothing'; `why_whole`: why no cells could be evicted ('': they could).
+    `positions`: 'keep' or 'reforge'; `n_positions`: how many the video took, of the
+    `n_positions_trained` that the model knows.
     """
 
     path: str
@@ -50,6 +52,9 @@ class VideoStats:
     kv_bytes: int
     reduced_by: str = "cells"
     why_whole: str = ""
+    positions: str = "keep"
+    n_positions: int = 0
+    n_positions_trained: int = 0
 
     def summary(self) -> str:
         """Return one line about the video, its frames and cells."""

@@ -33,6 +33,9 @@ ANSWER_SHAPE = {
         "kv_bytes": int,
         "reduced_by": str,
         "why_whole": str,
+        "positions": str,
+        "n_positions": int,
+        "n_positions_trained": int,
     },
     "session": {"key": str, "is_reused": bool, "n_bytes": int},
     "seconds": dict,
@@ -62,6 +65,7 @@ ANSWER_SHAPE = {
         "presence_penalty": float,
         "repeat_last_n": int,
     },
+    "positions": {"mode": str, "highest": int, "limit": int},
 }
 
 

@@ -6,7 +6,7 @@ architecture goes through the whole tool: loaded, seen with, decoded, asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,18 @@ def _lfm2(path: Path, seed: int) -> None:
     _finish(writer, seed, blocks, norm="token_embd_norm")
 
 
+def write_llama(
+    path: Path, seed: int = 0, n_ctx: int = 4096, scaling: Mapping[str, Any] | None = None
+) -> None:
+    """Plain attention over 1-D positions; `scaling`: what stands in the file after 'rope.'."""
+    writer = _language_writer(path, "llama", 2, n_ctx=n_ctx)
+    for key, value in (scaling or {}).items():
+        add = writer.add_string if isinstance(value, str) else writer.add_float32
+        add = writer.add_uint32 if isinstance(value, int) else add
+        add(f"llama.rope.{key}", value)
+    _finish(writer, seed, [_attention() | _ffn()] * 2)
+
+
 def _gemma3(path: Path, seed: int) -> None:
     """Five layers with a sliding window, then one without; images are seen both ways."""
     writer = _language_writer(path, "gemma3", 6)
@@ -161,9 +173,10 @@ def _language_writer(
     *,
     n_head_kv: int | list[int] = N_HEAD_KV,
     head_dims: tuple[int, int] = (HEAD_DIM, HEAD_DIM),
+    n_ctx: int = 4096,
 ) -> GGUFWriter:
     writer = GGUFWriter(path, arch)
-    writer.add_context_length(4096)
+    writer.add_context_length(n_ctx)
     writer.add_embedding_length(N_EMBD)
     writer.add_block_count(n_layer)
     writer.add_feed_forward_length(N_FF)
@@ -270,6 +283,14 @@ def _vision_gemma4(path: Path, seed: int) -> None:
     shapes["mm.input_projection.weight"] = (N_EMBD, VISION_EMBD)
     for i in range(2):
         shapes[f"v.blk.{i}.ffn_gate.weight"] = (VISION_FF, VISION_EMBD)
+    _write(writer, seed, shapes)
+
+
+def vision_llava(path: Path, seed: int) -> None:
+    """Sixteen tokens a frame, and nothing that tells frames apart."""
+    writer = _vision_writer(path, "mlp", image_px=4 * PATCH_PX)
+    shapes = _tower(n_positions=16)
+    shapes |= _linear("mm.0", VISION_EMBD, N_EMBD) | _linear("mm.2", N_EMBD, N_EMBD)
     _write(writer, seed, shapes)
 
 

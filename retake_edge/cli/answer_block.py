@@ -65,7 +65,8 @@ def tell_facts(session: Session) -> None:
     """Write what an answer rests on; with -v also the engine's figures."""
     typer.echo(facts_line(session), err=True)
     if is_verbose():
-        typer.echo(session.video.summary(), err=True)
+        use = session.positions(session.engine.answer_end)
+        typer.echo(f"{session.video.summary()}; positions {use}", err=True)
 
 
 def facts_line(session: Session) -> str:

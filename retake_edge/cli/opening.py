@@ -31,7 +31,7 @@ def open_session(
     """
     from retake_edge.cli.no_effect import warn_of_no_effect
     from retake_edge.cli.progress import shown_progress
-    from retake_edge.prefilled import QUESTION_RESERVE
+    from retake_edge.planner import QUESTION_RESERVE
     from retake_edge.session import open_video
 
     chosen = source_of(video, request, n_reserve)
@@ -88,7 +88,7 @@ def _source(
 ) -> ChosenModel:
     from retake_edge.choice import ASKED, ChosenModel, choose_model
     from retake_edge.models import resolve_model
-    from retake_edge.prefilled import QUESTION_RESERVE
+    from retake_edge.planner import QUESTION_RESERVE
     from retake_edge.user_config import default_model
     from retake_edge.video import check_path
 

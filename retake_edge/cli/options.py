@@ -144,7 +144,7 @@ def _options(
         str,
         _option(
             groups.KEEPING,
-            help=f"Positions of kept cells: {' or '.join(config.POSITION_MODES)}.",
+            help=f"Positions of kept cells: {', '.join(config.POSITION_MODES)}.",
             metavar="NAME",
         ),
     ] = _pivotkv.positions,

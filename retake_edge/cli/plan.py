@@ -187,6 +187,7 @@ def _print_plan(planned: RunPlan, document: dict[str, Any]) -> None:
     rows.append(("tokens", text))
     if cells.why_whole:
         rows.append(("", cells.why_whole))
+    rows.append(("positions", str(cells.positions)))
     sizes = document["kv_bytes"].items()
     rows.append(("kept as", ", ".join(f"{kind} {gib(size)}" for kind, size in sizes)))
     for use in planned.memory:
