@@ -17,7 +17,8 @@ N_EMBD = N_HEAD * HEAD_DIM
 N_STATE, N_KEY_STATES, N_VALUE_STATES = 16, 2, 4
 
 # kind -> architecture: one position with either pairing, YaRN on top, three axes, attention in
-# every other layer beside recurrent ones; then three memories that cannot be compressed
+# every other layer beside recurrent ones; then three memories that cannot be compressed, and
+# a decoder whose attention is no plain softmax
 ARCHITECTURES = {
     "norm": "llama",
     "neox": "qwen2",
@@ -27,9 +28,11 @@ ARCHITECTURES = {
     "alibi": "bloom",
     "sliding": "gemma3",
     "indexed": "qwen4exp",
+    "biased": "t5",
 }
 N_STREAMS, STREAM_RANK, N_EXPERT, INDEX_DIM = 2, 8, 2, 32
 NGRAM_DIM, NGRAM_ROWS = N_EMBD, 101
+N_BUCKETS = 8
 
 
 def write_model(path: Path, kind: str, *, seed: int = 0, n_layer: int = N_LAYER) -> Path:
@@ -55,7 +58,7 @@ def _add_metadata(writer: GGUFWriter, arch: str, kind: str, n_layer: int) -> Non
     writer.add_embedding_length(N_EMBD)
     writer.add_block_count(n_layer)
     writer.add_feed_forward_length(4 * N_EMBD if arch == "bloom" else N_FF)
-    writer.add_head_count(N_HEAD)
+    writer.add_head_count(N_HEAD_KV if arch == "t5" else N_HEAD)
     writer.add_head_count_kv(N_HEAD if arch == "bloom" else N_HEAD_KV)
     writer.add_key_length(HEAD_DIM)
     writer.add_value_length(HEAD_DIM)
@@ -69,6 +72,9 @@ def _add_metadata(writer: GGUFWriter, arch: str, kind: str, n_layer: int) -> Non
         writer.add_rope_dimension_sections([12, 10, 10, 0])
     if kind in ("hybrid", "indexed"):
         _add_recurrent_metadata(writer)
+    if kind == "biased":
+        writer.add_relative_attn_buckets_count(N_BUCKETS)
+        writer.add_decoder_start_token_id(0)
     if kind == "indexed":
         _add_indexed_metadata(writer, arch)
     if kind == "sliding":
@@ -129,6 +135,8 @@ def _tensor_shapes(arch: str, n_layer: int) -> dict[str, tuple[int, ...]]:
         return shapes | _bloom_shapes(n_layer)
     if arch == "qwen35":
         return shapes | _hybrid_shapes(n_layer)
+    if arch == "t5":
+        return _t5_shapes(n_layer)
     if arch == "qwen4exp":
         return _indexed_shapes(n_layer)
     if arch != "gemma3":
@@ -263,6 +271,25 @@ def _bloom_shapes(n_layer: int) -> dict[str, tuple[int, ...]]:
         for name, shape in matrices.items():
             shapes[f"blk.{layer}.{name}.weight"] = shape
             shapes[f"blk.{layer}.{name}.bias"] = shape[:1]
+    return shapes
+
+
+def _t5_shapes(n_layer: int) -> dict[str, tuple[int, ...]]:
+    """Encoder and decoder; a bias by distance is added to the decoder's attention logits."""
+    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (N_VOCAB, N_EMBD)}
+    d_kv = N_HEAD_KV * HEAD_DIM
+    attention = {"q": (d_kv, N_EMBD), "k": (d_kv, N_EMBD), "v": (d_kv, N_EMBD), "o": (N_EMBD, d_kv)}
+    for side, kinds in (("enc", ("attn",)), ("dec", ("attn", "cross_attn"))):
+        shapes[f"{side}.output_norm.weight"] = (N_EMBD,)
+        for layer in range(n_layer):
+            block = f"{side}.blk.{layer}"
+            for kind in kinds:
+                shapes[f"{block}.{kind}_norm.weight"] = (N_EMBD,)
+                shapes |= {f"{block}.{kind}_{p}.weight": at for p, at in attention.items()}
+            shapes[f"{block}.attn_rel_b.weight"] = (N_BUCKETS, N_HEAD_KV)
+            shapes[f"{block}.ffn_norm.weight"] = (N_EMBD,)
+            shapes[f"{block}.ffn_up.weight"] = (N_FF, N_EMBD)
+            shapes[f"{block}.ffn_down.weight"] = (N_EMBD, N_FF)
     return shapes
 
 

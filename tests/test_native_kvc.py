@@ -1101,6 +1101,29 @@ def test_unsuitable_models_are_refused_with_the_reason(models: Any) -> None:
             assert kvc.query(ns.N_LAYER) == ns.UNSUPPORTED
 
 
+def test_attention_with_a_bias_has_no_scores_in_any_capture(models: Any) -> None:
+    with open_context(models("biased"), n_seq_max=1) as (context, kvc):
+        encode(context, [1, 2, 3])
+        for _ in range(3):  # the later captures reuse the graph that was refused first
+            assert kvc.begin(8) == ns.OK, kvc.reason
+            context.decode_tokens([4, 5, 6, 7], 0)
+            assert kvc.scores(4)[0] == ns.UNSUPPORTED
+            assert "bias" in kvc.reason
+            assert kvc.values(4, kvc.query(ns.N_EMBD_V))[0] == ns.OK, kvc.reason
+            assert kvc.abort() == ns.OK
+        assert kvc.begin(8, flags=0) == ns.OK
+        context.decode_tokens([4, 5, 6, 7], 0)
+        assert kvc.scores(4)[0] == ns.STATE, "the reason of earlier captures is gone"
+        assert "CAPTURE_Q" in kvc.reason
+
+
+def encode(context: Context, tokens: list[int]) -> None:
+    """Run the encoder of a model that has one."""
+    llama = native.load_libraries()
+    array = (llama.llama_token * len(tokens))(*tokens)
+    assert llama.llama_encode(context.handle, llama.llama_batch_get_one(array, len(tokens))) == 0
+
+
 def test_calls_out_of_order_are_refused(models: Any) -> None:
     model = models("golden")
     with open_context(model) as (context, kvc):
