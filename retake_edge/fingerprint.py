@@ -84,6 +84,7 @@ SOURCES = (
     "video_index",
     "video_map",
     "video_mark",
+    "video_path",
     "video_picture",
     "video_pieces",
     "video_process",

@@ -49,8 +49,8 @@ from retake_edge.store import SessionStore
 from retake_edge.timing import StageTimes
 from retake_edge.trained_context import PositionUse
 from retake_edge.trial import check_loadable
-from retake_edge.video import check_path
 from retake_edge.video_map import VideoMap, VideoStats
+from retake_edge.video_path import check_path
 
 __all__ = [
     "Answer",

@@ -23,18 +23,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, BinaryIO
 
-from retake_edge.video_frames import Shown, decoded, shown_pictures
+from retake_edge.video_frames import decoded, shown_pictures
 from retake_edge.video_goal import Goal
 from retake_edge.video_index import FrameIndex, index_film
 from retake_edge.video_mark import is_marked
-from retake_edge.video_picture import (
-    display_matrix,
-    is_high_range,
-    rgb_of,
-    rotation_deg,
-    square_size,
-    tone_mapped,
-)
+from retake_edge.video_picture import display_matrix, finished, rotation_deg, square_size
 from retake_edge.video_pieces import WHOLE, Piece, pieces_of
 from retake_edge.video_stream import Film, Join, NoFilmError
 
@@ -228,63 +221,6 @@ def decode(path: str, pieces: list[FrameIndex], channel: Channel, plan: dict[str
             flush()
     flush()
     channel.send({"kind": "end", "n_missed": goal.n_missed + goal.n - goal.next})
-
-
-def finished(shown: Shown, plan: dict[str, Any]) -> Any:
-    """Return a picture as it is wanted: upright, square pixels, the size asked for."""
-    import cv2
-
-    pixels = rgb_of(shown)
-    is_turned = display_matrix(shown.frame)[0] == 0
-    aspect = shown.film.stream.sample_aspect_ratio
-    square = square_size(pixels.shape[1], pixels.shape[0], aspect, is_turned)
-    if square != (pixels.shape[1], pixels.shape[0]):
-        pixels = cv2.resize(pixels, square, interpolation=cv2.INTER_LINEAR)
-    pixels = resize(
-        pixels,
-        plan["width_px"],
-        plan["height_px"],
-        plan["fit"],
-        plan["resample"],
-        plan["via_px"],
-    )
-    if is_high_range(shown.frame):
-        pixels = tone_mapped(pixels, int(shown.frame.color_trc))
-    return pixels
-
-
-def resize(
-    rgb: Any, width: int, height: int, fit: str, resample: str, via_px: int | None = None
-) -> Any:
-    """Scale an RGB picture to (height, width, 3); `pad` keeps its shape and centres it.
-
-    `via_px`: with a filter, the longer side of a first step that keeps its shape.
-    """
-    import cv2
-    import numpy as np
-
-    from retake_edge.resample import long_side_size
-    from retake_edge.resample import resample as filtered
-
-    if via_px is not None and resample != "area":
-        rgb = filtered(rgb, *long_side_size(rgb.shape[1], rgb.shape[0], via_px), resample)
-    scale = min(width / rgb.shape[1], height / rgb.shape[0])
-    inner_w, inner_h = width, height
-    if fit == "pad":
-        inner_w = min(width, max(1, round(rgb.shape[1] * scale)))
-        inner_h = min(height, max(1, round(rgb.shape[0] * scale)))
-    if resample != "area":
-        rgb = filtered(rgb, inner_w, inner_h, resample)
-    elif (inner_w, inner_h) != (rgb.shape[1], rgb.shape[0]):
-        # Area averaging has no aliasing, but turns into pixel repetition when enlarging.
-        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        rgb = cv2.resize(rgb, (inner_w, inner_h), interpolation=method)
-    if (inner_w, inner_h) == (width, height):
-        return rgb
-    canvas = np.zeros((height, width, 3), np.uint8)
-    top, left = (height - inner_h) // 2, (width - inner_w) // 2
-    canvas[top : top + inner_h, left : left + inner_w] = rgb
-    return canvas
 
 
 def serve(request: dict[str, Any], channel: Channel, commands: BinaryIO) -> None:

@@ -90,7 +90,7 @@ def _source(
     from retake_edge.models import resolve_model
     from retake_edge.planner import QUESTION_RESERVE
     from retake_edge.user_config import default_model
-    from retake_edge.video import check_path
+    from retake_edge.video_path import check_path
 
     if video is not None:
         check_path(video)  # before anything is asked, measured or downloaded
