@@ -60,4 +60,7 @@ def test_logits_are_no_farther_from_f32_than_row_by_row(
 
 def test_queries_are_not_quantized_in_tiles(model: Model) -> None:
     tiled = distance(model, "q8_0", "q8_0", TILE)
-    assert tiled < 0.9 * distance(model, "q8_0", "q8_0", ROW_BY_ROW)
+    row_by_row = distance(model, "q8_0", "q8_0", ROW_BY_ROW)
+    # Only a CPU quantizes them, row by row; on a device both ways differ by rounding alone.
+    assert tiled < ns.near(0.9, 1.05) * row_by_row
+    assert not ns.ON_DEVICE or tiled > 0.9 * row_by_row
