@@ -9,10 +9,11 @@ import os
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
-HEAD_BYTES = 32
+HEAD_BYTES = 300  # of an element: an Ogg page says its length in up to 282
+MAX_PIECES = 1000  # each is opened twice
 EBML, SEGMENT, CLUSTER = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
 ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
-FLV_HEADER_BYTES, FLV_TAG_BYTES = 13, 15
+FLV_HEADER_BYTES, FLV_TAG_BYTES, IVF_FRAME_BYTES, OGG_HEAD_BYTES = 13, 15, 12, 27
 
 
 class Piece(NamedTuple):
@@ -52,7 +53,7 @@ def pieces_of(path: str, beat: Callable[[int], None]) -> list[Piece]:
     with open(path, "rb") as file:
         head, size = file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size
         element = next((e for e in ELEMENTS if (e(head) or (False, 0))[0]), None)
-        starts, at = [0], 0
+        starts, at, goes_on = [0], 0, False
         while element is not None and at < size:
             beat(at)
             file.seek(at)
@@ -60,8 +61,9 @@ def pieces_of(path: str, beat: Callable[[int], None]) -> list[Piece]:
             if found is None:
                 break
             is_start, n_bytes = found
-            if is_start and at:
+            if is_start and goes_on and len(starts) < MAX_PIECES:
                 starts.append(at)
+            goes_on = not is_start  # of two first pages in Ogg, each is of one stream
             at += n_bytes or size
     return [Piece(a, b) for a, b in zip(starts, [*starts[1:], None], strict=True)]
 
@@ -117,4 +119,19 @@ def asf_object(head: bytes) -> Element | None:
     return (head[:16] == ASF_HEADER, n_bytes) if n_bytes >= 24 else None
 
 
-ELEMENTS = (mp4_box, ebml_element, flv_tag, asf_object)
+def ivf_frame(head: bytes) -> Element | None:
+    """Source: libvpx, ivfdec.c."""
+    if head[:4] == b"DKIF":
+        return True, int.from_bytes(head[6:8], "little")
+    return False, IVF_FRAME_BYTES + int.from_bytes(head[:4], "little")
+
+
+def ogg_page(head: bytes) -> Element | None:
+    """Source: RFC 3533, 6."""
+    if head[:4] != b"OggS" or len(head) < OGG_HEAD_BYTES:
+        return None
+    lengths = head[OGG_HEAD_BYTES : OGG_HEAD_BYTES + head[OGG_HEAD_BYTES - 1]]
+    return bool(head[5] & 2), OGG_HEAD_BYTES + len(lengths) + sum(lengths)
+
+
+ELEMENTS = (mp4_box, ebml_element, flv_tag, asf_object, ogg_page, ivf_frame)

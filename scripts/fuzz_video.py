@@ -176,6 +176,11 @@ def change_length(rng: random.Random, data: bytearray, parts: list[Span]) -> Non
     data[at : at + 4] = value.to_bytes(4, rng.choice(("big", "little")))
 
 
+def join(rng: random.Random, data: bytearray, parts: list[Span]) -> None:
+    """Let the file, or a part of it, follow itself."""
+    data += data[: rng.choice((len(data), rng.randrange(1, len(data))))]
+
+
 MUTATIONS: tuple[Callable[[random.Random, bytearray, list[Span]], None], ...] = (
     flip_bits,
     flip_head,
@@ -188,6 +193,7 @@ MUTATIONS: tuple[Callable[[random.Random, bytearray, list[Span]], None], ...] = 
     repeat_part,
     drop_part,
     change_length,
+    join,
 )
 
 

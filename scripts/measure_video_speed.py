@@ -88,12 +88,14 @@ def one(path: str, n: int, width: int, height: int) -> None:
 def measure(film: Path, codec: str, seconds: float, options: argparse.Namespace) -> dict[str, Any]:
     """Return one codec's figures."""
     size = (options.width, options.height)
+    load = os.getloadavg()[0]
     ours = time_ours(film, options.frames, size)
     far = time_ours(film, options.far_frames, size)
     every = time_ffmpeg(film, seconds, options.frames, size)
     return {
         "codec": codec,
         "film_s": seconds,
+        "load_average": round(load, 1),  # of other programs, before
         "ffmpeg_s": every["s"],
         "ffmpeg_cpu_s": every["cpu_s"],
         "ours_s": ours["s"],
@@ -136,7 +138,6 @@ def main() -> None:
         "size_px": [options.width, options.height],
         "source_fps": FPS,
         "pixels": "1080p",
-        "load_average": round(os.getloadavg()[0], 1),  # other programs that ran at its end
     }
     document = run_file("video-speed", settings, {}, {"films": rows})
     words = document["command"].removeprefix("retake-edge ")

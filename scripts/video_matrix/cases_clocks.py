@@ -255,6 +255,8 @@ def joined_containers() -> list[Case]:
         "cat.webm": VP9,
         "cat_live.webm": f"{VP8} -live 1",
         "cat.flv": "-c:v flv1 -q:v 2",
+        "cat.ivf": VP9,
+        "cat.ogv": "-c:v libtheora -q:v 9",
         "cat.wmv": "-c:v wmv2 -q:v 2",
         "cat.avi": "-c:v mpeg4 -q:v 2",
         "cat.gif": "-c:v gif",

@@ -160,6 +160,7 @@ def stills() -> list[Case]:
     return [
         case("still.png", "-frames:v 1", truth=one, mark="still"),
         case("still.jpg", "-frames:v 1 -q:v 2", truth=one, mark="still"),
+        case("animated.webp", "-c:v libwebp_anim", mark="refused"),
         case("still.webp", "-frames:v 1 -quality 95", truth=one, mark="still"),
     ]
 
