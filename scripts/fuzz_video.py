@@ -259,8 +259,10 @@ def command_line_exit(number: int, seed: int, folder: Path) -> tuple[int, str]:
     source, _, data = mutated(number, seed)
     path = folder / f"{number}-{source}"
     path.write_bytes(data)
-    command = [sys.executable, "-m", "retake_edge", "ask", str(path), "When?", "--no-cache"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * MAX_S)
+    command = [sys.executable, "-m", "retake_edge", "ask", str(path), "When?", "-m", "tiny"]
+    done = subprocess.run(
+        [*command, "--no-cache"], capture_output=True, text=True, timeout=2 * MAX_S
+    )
     return done.returncode, done.stderr
 
 

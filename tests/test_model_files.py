@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from gguf import GGUFWriter
-from session_support import MODEL, run
+from session_support import MODEL, VIDEO, run
 
 from retake_edge.errors import ModelError
 from retake_edge.families import manifest_of
@@ -155,7 +155,7 @@ def test_one_file_of_the_bundled_pair_does_not_make_it():
 def test_a_model_without_parts_is_refused_by_the_command_line(tmp_path):
     first = parts(tmp_path)[0]
     first.with_name(first.name.replace("00001", "00002")).unlink()
-    code, _, err = run("ask", "nothing.mp4", "What?", "-m", str(first))
+    code, _, err = run("ask", str(VIDEO), "What?", "-m", str(first))
     assert code == 4 and "Part 2 of 3" in err and len(err.splitlines()) == 1
 
 

@@ -121,7 +121,7 @@ def test_a_library_that_is_no_llama_cpp_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("int nothing(void) { return 0; }\n", "without PivotKV"),
+        ("int nothing(void) { return 0; }\n", "plain llama.cpp"),
         ("int retake_abi_version(void) { return 999; }\n", "version 999"),
     ],
 )

@@ -123,9 +123,9 @@ def faults_of(form: Form, path: Path) -> list[str]:
 
 def ask(path: Path, questions: list[str]) -> list[dict[str, Any]]:
     """Ask the command line, without the cache, and return its JSON answers."""
-    command = [sys.executable, "-m", "retake_edge", "ask", str(path), "--questions", "-"]
+    command = [sys.executable, "-m", "retake_edge", "ask", str(path), "-m", "tiny"]
     done = subprocess.run(
-        [*command, "--json", "--no-cache"],
+        [*command, "--questions", "-", "--json", "--no-cache"],
         input="\n".join(questions) + "\n",
         capture_output=True,
         text=True,
