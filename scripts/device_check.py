@@ -16,10 +16,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from retake_edge.device_memory import buffers_of
 from retake_edge.devices import devices
+from retake_edge.llama import Context, Model
 from retake_edge.self_test import QUESTIONS
 
 ROOT = Path(__file__).parents[1]
+MODEL = ROOT / "models" / "tiny" / "tiny-lm-q8_0.gguf"
 DEMO = ROOT / "models" / "tiny" / "demo.mp4"
 NATIVE_TESTS = ("kvc", "bias", "hybrid", "flash")
 OTHER_TESTS = ("test_score_windows.py", "test_evidence.py", "test_engine.py")
@@ -41,12 +44,24 @@ def main(folders: Sequence[str]) -> int:
 
 
 def _parts(folders: Sequence[str], has_gpu: bool) -> Iterator[Counts]:
+    if has_gpu:
+        yield _placed()
     files = [f"test_native_{name}.py" for name in NATIVE_TESTS] + list(OTHER_TESTS)
     yield _counted("pytest", "-q", *(str(ROOT / "tests" / name) for name in files))
     for folder in [str(ROOT / "tests" / "golden"), *folders]:
         yield _counted("retake_edge.golden", folder, "--device")
     for question, expected in QUESTIONS.items():
-        yield _asked(question, expected, has_gpu)
+        yield _asked(question, expected)
+
+
+def _placed() -> Counts:
+    """Whether weights and cells of a model lie on the device when nothing is said of it."""
+    with Model(MODEL) as model, Context(model, n_ctx=256) as context:
+        uses = buffers_of(context)
+    on_device = [use for use in uses if use.device]
+    ok = any(use.weights for use in on_device) and any(use.cells for use in on_device)
+    print("weights and cells lie " + ("on the device" if ok else "in this machine's own memory"))
+    return {"passed": int(ok), "failed": int(not ok)}
 
 
 def _counted(*module: str) -> Counts:
@@ -70,7 +85,7 @@ def _counted(*module: str) -> Counts:
     return counts
 
 
-def _asked(question: str, expected: str, has_gpu: bool) -> Counts:
+def _asked(question: str, expected: str) -> Counts:
     """Ask about the bundled video, each time reading it anew."""
     command = [sys.executable, "-m", "retake_edge", "ask", "--no-cache", "--json"]
     command += ["--model", "tiny", "--keep-ratio", "0.25", str(DEMO), question]
