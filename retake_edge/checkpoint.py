@@ -5,6 +5,10 @@ blob, then arrays about it. `KEY.resume` is small and replaced after each chunk:
 rest of the work depends on, and how much of the journal was safe by then. A finished journal gets
 a last record and its final name; it needs no resume file any more.
 
+A chunk is written by a thread while the next one is computed; one at most is on its way. What it
+holds is taken from the context before, and the resume file names it only when it is safe: a run
+that ends at any moment goes on after the last chunk that was written.
+
 The newest cells wait in the resume file: the next chunk may begin at their position, and cells
 can only be told apart by position. So do the states of recurrent layers, which the next chunk
 replaces; a finished journal holds the last ones.
@@ -15,7 +19,8 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +87,28 @@ class Resume:
     seconds: dict[str, float]
 
 
+@dataclass(frozen=True)
+class _ChunkParts:
+    """A chunk on its way to the disk: its cells, arrays about it, and where to go on after it."""
+
+    cells: npt.NDArray[np.uint8]
+    arrays: dict[str, npt.NDArray[Any]]
+    resume: Resume
+    newest_cells: npt.NDArray[np.uint8]
+    states: bytes
+
+
 class Recorder:
-    """Writes a session while it is made."""
+    """Writes a session while it is made.
+
+    What fails in the background is raised by the next call: OSError.
+    """
 
     def __init__(self, context: Context, part: Path, resume: Path) -> None:
         self._context, self._part, self._resume = context, part, resume
         self._journal: JournalWriter | None = None
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="session-writer")
+        self._on_its_way: Future[None] | None = None
         self._next_cell = self._n_frames = self._n_thumbnails = 0
 
     def begin(self, head: Mapping[str, Any]) -> None:
@@ -105,7 +126,8 @@ class Recorder:
         self._n_frames = len(chunks.frame_times_s)
 
     def close(self) -> None:
-        """Close the file; what is in it can be gone on with."""
+        """Close the file, once a chunk on its way is in it; that can be gone on with."""
+        self._writer.shutdown(wait=True)
         if self._journal is not None:
             self._journal.__exit__()
             self._journal = None
@@ -118,17 +140,32 @@ class Recorder:
         result: ChunkResult,
         seconds: Mapping[str, float],
     ) -> None:
-        """Save a chunk that has just been compressed."""
-        assert self._journal is not None
+        """Save a chunk that has just been compressed; it is written while the caller goes on."""
+        self._settle()
         newest = self._context.position_max()
-        self._journal.append(CELLS, self._context.save_cells(self._next_cell, newest))
         n_frames = min(stream.n_frames * reader.frames_per_step, reader.n_frames)
-        self._journal.append_arrays(self._arrays(reader, result, n_frames))
+        parts = _ChunkParts(
+            self._context.save_cells(self._next_cell, newest),
+            self._arrays(reader, result, n_frames),
+            Resume(0, newest, engine.state(), stream, dict(seconds)),
+            self._context.save_cells(newest),
+            self._context.save_states(),
+        )
         self._next_cell, self._n_frames = newest, n_frames
-        n_bytes = self._journal.sync()
-        state = Resume(n_bytes, newest, engine.state(), stream, dict(seconds))
-        cells, states = self._context.save_cells(newest), self._context.save_states()
-        write_atomically(self._resume, _packed(state, cells, states))
+        self._on_its_way = self._writer.submit(self._write, parts)
+
+    def _settle(self) -> None:
+        """Wait until no chunk is on its way; raise what its writing raised."""
+        if self._on_its_way is not None:
+            self._on_its_way.result()
+            self._on_its_way = None
+
+    def _write(self, parts: _ChunkParts) -> None:
+        assert self._journal is not None
+        self._journal.append(CELLS, parts.cells)
+        self._journal.append_arrays(parts.arrays)
+        resume = replace(parts.resume, n_bytes=self._journal.sync())
+        write_atomically(self._resume, _packed(resume, parts.newest_cells, parts.states))
 
     def add_whole(self, reader: VideoReader, result: ChunkResult) -> None:
         """Save what is known of a video whose cells `finish` saves all at once."""
@@ -139,6 +176,7 @@ class Recorder:
         self, engine: Engine, video: Mapping[str, Any], seconds: Mapping[str, float]
     ) -> None:
         """Save the cells that are not saved yet, and the figures of the whole."""
+        self._settle()
         assert self._journal is not None
         self._journal.append(CELLS, self._context.save_cells(self._next_cell))
         states = self._context.save_states()

@@ -29,7 +29,7 @@ from retake_edge.journal import SessionError
 from retake_edge.kvc import is_compressible
 from retake_edge.pace import Pace
 from retake_edge.planner import MemoryPlan, VideoShape
-from retake_edge.prefill import ChunkBuilder, StreamState, frame_blocks
+from retake_edge.prefill import ChunkBuilder, FrameBlock, StreamState, frame_blocks
 from retake_edge.prefilled import (
     PrefilledVideo,
     Request,
@@ -263,31 +263,35 @@ class _Run:
         chosen = self._chosen() if self.n_chosen is not None else None
         blocks = frame_blocks(
             iter([chosen.features]) if chosen else self.features,
-            self.plan.shape.steps_per_chunk,
+            min(self.plan.shape.steps_per_chunk, self.plan.shape.n_steps),
             per_patch=settings.dpselect.per_patch,
             n_embd=n_embd,
             after=self.stream,
         )
         for block in blocks:
-            time_start = self.engine.next_time if self.engine.reforges else None
-            chunk = self.builder.build(block, self.engine.next_position, time_start=time_start)
-            result = self.engine.prefill_chunk(chunk, self.plan.keep_ratio)
-            self.chunks.results.append(result)
-            for stage, seconds in result.seconds.items():
-                self.times.add(stage, seconds)
-            stream = self.stream = StreamState.after(block, n_embd, self.stream)
-            if self.recorder is not None and not is_whole:
-                self._save(partial(self._record_chunk, self.recorder, stream, result))
-            self.prefilled_s = float(block.features.times_s[-1])
-            if self.recorder is not None and not is_whole:
-                self.saved_s = self.prefilled_s
-            self._tell("prefill", self.reader.n_frames, self.reader.n_planned())
-
+            self._prefill_block(block, is_whole=is_whole)
+            del block  # its memory is that of the next one
         self._tell("encode", self.reader.n_frames, self.reader.n_planned(), is_done=True)
         if chosen:
             self.chunks.results = [self._in_whole_video(chosen)]
         if self.recorder is not None and is_whole:
             self._save(partial(self.recorder.add_whole, self.reader, self.chunks.joined()))
+
+    def _prefill_block(self, block: FrameBlock, *, is_whole: bool) -> None:
+        """Prefill, compress and save a chunk; `is_whole`: the cells are saved all at the end."""
+        time_start = self.engine.next_time if self.engine.reforges else None
+        chunk = self.builder.build(block, self.engine.next_position, time_start=time_start)
+        result = self.engine.prefill_chunk(chunk, self.plan.keep_ratio)
+        self.chunks.results.append(result)
+        for stage, seconds in result.seconds.items():
+            self.times.add(stage, seconds)
+        stream = self.stream = StreamState.after(block, self.llm.n_embd, self.stream)
+        if self.recorder is not None and not is_whole:
+            self._save(partial(self._record_chunk, self.recorder, stream, result))
+        self.prefilled_s = float(block.features.times_s[-1])
+        if self.recorder is not None and not is_whole:
+            self.saved_s = self.prefilled_s
+        self._tell("prefill", self.reader.n_frames, self.reader.n_planned())
 
     def _tell(self, stage: str, n_frames: int, n_planned: int, *, is_done: bool = False) -> None:
         """Tell how far the reading is: `n_frames` of `n_planned` at most, decoded or encoded."""

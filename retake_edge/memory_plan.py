@@ -2,7 +2,8 @@
 
 The language model's share (weights, cells, compute buffers) is llama.cpp's own account of a context
 without weights. The vision tower's weights are those of its file. What is left is small and
-counted here: the tower's buffers, a chunk's features, queries and scores, the program itself.
+counted here: the tower's buffers, a chunk's features, queries and scores, the cells on their way to
+a saved session, the program itself.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from retake_edge.device_memory import (
 )
 from retake_edge.gguf_file import GgufFile
 from retake_edge.llama import Context, Model
-from retake_edge.planner import FramePlan, MemoryPlan
+from retake_edge.planner import FramePlan, MemoryPlan, kept_vision
 from retake_edge.score_memory import score_works
 from retake_edge.trained_context import position_mode
 
@@ -30,8 +31,8 @@ _PROGRAM_BYTES = 75 * _MIB
 _DECODER_BYTES = 80 * _MIB
 # llama.cpp's tables of a vocabulary, and the lists that the file's header is read into
 _BYTES_PER_TOKEN, _BYTES_PER_MERGE = 290, 135
-# Copies of a chunk's features while it is prefilled, and of a batch's while the next is encoded
-_CHUNK_COPIES, _BATCH_COPIES = 4, 2
+# Copies of a batch's features: as encoded, and of length one to be compared
+_BATCH_COPIES = 2
 _DECODED_FRAMES = 20
 _F32 = 4
 _MOST_CELLS = 1 << 18
@@ -43,8 +44,8 @@ class DeviceUse:
 
     `device`: its name, '' for this machine's own memory. `weights`, `cells`, `compute`: the
     language model's; `vision`, `vision_compute`: the tower's; `work`: frames, features, queries and
-    scores of a chunk, or of an answer's evidence; `program`: Python, the libraries, the vocabulary;
-    `decoder`: the process that decodes the video.
+    scores of a chunk, or of an answer's evidence, and cells that are being saved; `program`:
+    Python, the libraries, the vocabulary; `decoder`: the process that decodes the video.
     `mapped`: pages of the model's file that were read once, to be repacked: they are resident, but
     can be given up. `available`: what the device can give (None: not known).
     """
@@ -136,12 +137,14 @@ def memory_use(
     frames: FramePlan,
     video_px: tuple[int, int],
     available: Mapping[str, int | None] | None = None,
+    *,
+    is_whole: bool = False,
 ) -> list[DeviceUse]:
     """Return what reading a video and answering takes, this machine's memory first.
 
     `model`: without weights; `files`: the headers of model and projector; `video_px`: (width,
     height) of the video's own frames; `available`: bytes by device ('' this machine), instead of
-    what they say themselves.
+    what they say themselves; `is_whole`: the cells are saved all at once.
     """
     (lm, mmproj), buffers = files, model_buffers(model, settings, cells.n_ctx)
     devices = ["", *sorted({part.device for part in buffers if part.device})]
@@ -153,7 +156,7 @@ def memory_use(
             extra |= {"vision": sum(mmproj.tensor_bytes.values())}
             extra |= {"vision_compute": vision_compute_bytes(mmproj, frames)}
         if not device:
-            extra |= _around(model, settings, cells, frames, video_px)
+            extra |= _around(model, settings, cells, frames, video_px, is_whole=is_whole)
             extra |= {"mapped": _mapped_bytes(lm, buffers)}
         own = [part for part in buffers if part.device == device]
         extra["work"] = extra.get("work", 0) + _score_bytes(model, settings, cells, buffers, own)
@@ -208,6 +211,8 @@ def _around(
     cells: MemoryPlan,
     frames: FramePlan,
     video_px: tuple[int, int],
+    *,
+    is_whole: bool,
 ) -> dict[str, int]:
     """Bytes in this machine's memory besides the models."""
     shape = cells.shape
@@ -216,11 +221,23 @@ def _around(
     n_batch = min(settings.runtime.encode_batch_frames, frames.n)
     batch_steps = -(-n_batch * frames.n_steps // frames.n)
     n_frame = frames.width_px * frames.height_px * 3
-    work = (_CHUNK_COPIES * steps + _BATCH_COPIES * batch_steps) * per_step
+    chunk_copies = 2 if shape.text_per_step else 1  # text between frames takes another array
+    work = (chunk_copies * steps + _BATCH_COPIES * batch_steps) * per_step
+    work += _saved_bytes(cells, is_whole=is_whole)
     work += 2 * n_batch * n_frame
     decoded = _DECODED_FRAMES * video_px[0] * video_px[1] * 3 // 2
     decoder = _DECODER_BYTES + decoded + n_batch * n_frame
     return {"work": work, "program": _program_bytes(model), "decoder": decoder}
+
+
+def _saved_bytes(cells: MemoryPlan, *, is_whole: bool) -> int:
+    """The cells of one chunk, which are written while the next one is computed."""
+    shape, n_cells = cells.shape, cells.n_kept_cells
+    if not is_whole:
+        steps = min(shape.steps_per_chunk, shape.n_steps)
+        n_vision = kept_vision(steps * shape.vision_per_step, cells.keep_ratio)
+        n_cells = n_vision + steps * shape.text_per_step
+    return n_cells * cells.kv_bytes // max(1, cells.n_ctx)
 
 
 def _score_bytes(

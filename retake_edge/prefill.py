@@ -1,12 +1,13 @@
 """From vision features to chunks of tokens: embeddings, positions, clock text and pivots.
 
-A pivot needs the frame after it, so one grid frame is read ahead; nothing else is held back.
+A pivot needs the frame after it, so one grid frame is read ahead; nothing else is held back. Each
+grid frame is copied once, into the array of its chunk; where text stands between frames, once more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,8 @@ from retake_edge.models import Layout
 from retake_edge.vision import VisionFeatures
 
 Bools = npt.NDArray[np.bool_]
+
+_NO_ROWS = np.zeros((0, 0, 0), np.float32)
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class StreamState:
             distances = np.concatenate([before.distances[-1:], distances])
         last_frame = block.features.embeddings[-1, :, :n_embd]
         n_frames = block.first_frame + len(block.pivots)
-        return cls(n_frames, np.ascontiguousarray(last_frame), np.ascontiguousarray(distances))
+        return cls(n_frames, last_frame.copy(), distances.copy())
 
 
 def frame_blocks(
@@ -90,54 +93,79 @@ def frame_blocks(
     DPSelect compares the first `n_embd` columns: deepstack appends others. `after`: the blocks
     that an earlier run finished; `features` goes on where they end.
     """
-    stream = PivotStream(per_patch)
-    first_frame, n_decided = 0, 0
+    stream, n_decided = PivotStream(per_patch), 0
+    filling = _Filling(steps_per_chunk, 0 if after is None else after.n_frames)
     if after is not None:
         stream = PivotStream.resumed(after.last_frame, after.distances, per_patch=per_patch)
-        first_frame, n_decided = after.n_frames, 1
-    waiting: FrameBlock | None = None
+        n_decided = 1
     for part in features:
         distances, pivots = stream.push(part.embeddings[..., :n_embd])
-        new, n_decided = slice(n_decided, None), 0
-        waiting = _appended(waiting, part, distances[new], pivots[new], first_frame)
-        while len(waiting.pivots) >= steps_per_chunk:
-            block, waiting = _split(waiting, steps_per_chunk)
-            yield block
-    if waiting is None:
-        return
-    distances, pivots = stream.finish()
-    waiting = _appended(waiting, None, distances, pivots, first_frame)
-    while len(waiting.pivots):
-        block, waiting = _split(waiting, steps_per_chunk)
-        yield block
+        filling.decide(distances[n_decided:], pivots[n_decided:])
+        n_decided = 0
+        rest = filling.fill(part)
+        while filling.is_ready:
+            yield filling.taken()
+            rest = filling.fill(rest)
+    filling.decide(*stream.finish())
+    if filling.n_frames:
+        yield filling.taken()
 
 
-def _appended(
-    block: FrameBlock | None,
-    part: VisionFeatures | None,
-    distances: Floats,
-    pivots: Bools,
-    first_frame: int,
-) -> FrameBlock:
-    """Add frames, and what has been decided since, to a block whose decisions may lag behind."""
-    if block is None:
-        assert part is not None
-        return FrameBlock(part, distances, pivots, first_frame)
-    return FrameBlock(
-        block.features if part is None else block.features.joined(part),
-        np.concatenate([block.distances, distances]),
-        np.concatenate([block.pivots, pivots]),
-        block.first_frame,
-    )
+class _Filling:
+    """The block that is being filled: one array of its own, into which each frame is copied once.
 
+    What is decided of frames lags behind them by one. So a full block may still wait, but then no
+    frame has come that has no place in it.
+    """
 
-def _split(block: FrameBlock, n: int) -> tuple[FrameBlock, FrameBlock]:
-    def part(frames: slice, first_frame: int) -> FrameBlock:
-        features = block.features[frames]
-        return FrameBlock(features, block.distances[frames], block.pivots[frames], first_frame)
+    def __init__(self, n_steps: int, first_frame: int) -> None:
+        self._n_steps = n_steps
+        self._begin(first_frame)
 
-    n = min(n, len(block.pivots))
-    return part(slice(0, n), block.first_frame), part(slice(n, None), block.first_frame + n)
+    def _begin(self, first_frame: int) -> None:
+        self._first_frame = first_frame
+        self._embeddings: Floats | None = None
+        self._distances, self._pivots = list[Floats](), list[Bools]()
+        self._times = list[VisionFeatures]()
+        self.n_frames = self._n_decided = 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the block is full, and all of it decided."""
+        return self.n_frames == self._n_steps and self._n_decided >= self._n_steps
+
+    def decide(self, distances: Floats, pivots: Bools) -> None:
+        """Add what was decided of the next frames, also of frames that are to come."""
+        self._distances.append(distances)
+        self._pivots.append(pivots)
+        self._n_decided += len(pivots)
+
+    def fill(self, part: VisionFeatures) -> VisionFeatures:
+        """Copy the frames of a part that have a place in the block; return the others."""
+        n = min(self._n_steps - self.n_frames, len(part.times_s))
+        if n:
+            if self._embeddings is None:
+                shape = self._n_steps, *part.embeddings.shape[1:]
+                self._embeddings = np.empty(shape, np.float32)
+            self._embeddings[self.n_frames : self.n_frames + n] = part.embeddings[:n]
+            self._times.append(replace(part[:n], embeddings=_NO_ROWS))
+            self.n_frames += n
+        return part[n:]
+
+    def taken(self) -> FrameBlock:
+        """Return the block as far as it is full, and begin the next one."""
+        assert self._embeddings is not None
+        n, first_frame, some = self.n_frames, self._first_frame, self._times[0]
+        distances, pivots = np.concatenate(self._distances), np.concatenate(self._pivots)
+        features = VisionFeatures(
+            self._embeddings[:n],
+            np.concatenate([part.times_s for part in self._times]),
+            np.concatenate([part.middle_s for part in self._times]),
+            *(some.rows, some.cols, some.step_s),
+        )
+        self._begin(first_frame + n)
+        self.decide(distances[n:], pivots[n:])
+        return FrameBlock(features, distances[:n], pivots[:n], first_frame)
 
 
 class VideoPlaces:
@@ -235,15 +263,21 @@ class ChunkBuilder:
             positions.start_at(ids, time_start)
         is_text = video.is_text
         frame = _fill_backwards(video.frame) + block.first_frame
-        rows = np.empty((len(is_text), self._model.n_embd_inp), np.float32)
-        rows[~is_text] = features.embeddings.reshape(-1, self._model.n_embd_inp)
+        rows = features.embeddings.reshape(-1, self._model.n_embd_inp)
         tokens = np.full(len(is_text), -1, np.int32)
         if is_text.any():
             tokens[is_text] = [token for text in texts for token in text]
-            rows[is_text] = self._model.embed_tokens(tokens[is_text].tolist())
+            rows = self._with_text(rows, is_text, tokens)
         pivots, distances = np.zeros(len(is_text), np.bool_), np.zeros(len(is_text), np.float32)
         pivots[~is_text], distances[~is_text] = block.pivots.ravel(), block.distances.ravel()
         return PrefillChunk(rows, ids, frame, is_text, pivots, distances, tokens)
+
+    def _with_text(self, vision: Floats, is_text: Bools, tokens: Ints) -> Floats:
+        """Rows of all tokens, f32 [n, n_embd_inp], of `vision` those that are no text."""
+        rows = np.empty((len(is_text), vision.shape[1]), np.float32)
+        rows[~is_text] = vision
+        rows[is_text] = self._model.embed_tokens(tokens[is_text].tolist())
+        return rows
 
 
 def clock_tokens(

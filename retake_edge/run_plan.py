@@ -134,6 +134,7 @@ class RunPlanner:
             frames,
             size,
             self.available,
+            is_whole=bool(cells.why_whole) or cells.n_chosen is not None,
         )
         work = work_of(self.lm, self.mmproj, cells.memory, frames, video)
         return RunPlan(settings, video, frames, cells, memory, work, model.n_layer)

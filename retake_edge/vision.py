@@ -144,18 +144,19 @@ class VisionEncoder:
         """
         step = self.frames_per_step
         starts = range(0, len(frames), step)
-        steps = []
-        for i in starts:
-            steps.append(self._encode_step(frames[i : i + step]))
+        embeddings, rows, cols = np.zeros((0, 0, 0), np.float32), 0, 0
+        for at, i in enumerate(starts):
+            found, rows, cols = self._encode_step(frames[i : i + step])
+            if not at:
+                embeddings = np.empty((len(starts), *found.shape), np.float32)
+            embeddings[at] = found
             if on_step is not None:
                 on_step(min(i + step, len(frames)))
         middle_s = np.array([_repeat_last(times_s[i : i + step], step).mean() for i in starts])
-        rows, cols = steps[0][1:]
-        return VisionFeatures(
-            np.stack([s[0] for s in steps]), times_s[::step], middle_s, rows, cols, step_s
-        )
+        return VisionFeatures(embeddings, times_s[::step], middle_s, rows, cols, step_s)
 
     def _encode_step(self, frames: npt.NDArray[np.uint8]) -> tuple[Floats, int, int]:
+        """Features [n, n_embd_inp] where mtmd keeps them until the next step, rows and columns."""
         with _Chunks(self, _repeat_last(frames, self.frames_per_step)) as chunks:
             images = chunks.images[-1:] if self._overview else chunks.images
             if len(images) != 1:
@@ -180,7 +181,7 @@ class VisionEncoder:
         if rows * cols != n:  # a resampler has no grid: its tokens stand in one row
             rows, cols = 1, n
         out = mtmd.mtmd_get_output_embd(self._handle)
-        return np.ctypeslib.as_array(out, (n, self._n_embd)).copy(), rows, cols
+        return np.ctypeslib.as_array(out, (n, self._n_embd)), rows, cols
 
 
 def _repeat_last(items: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:

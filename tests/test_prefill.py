@@ -1,5 +1,6 @@
 """Blocks of frames and chunks of tokens, whatever the batches the frames came in."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from retake_edge.dpselect import select_keyframes
 from retake_edge.errors import ModelError
 from retake_edge.llama import Model
 from retake_edge.models import Layout
-from retake_edge.prefill import ChunkBuilder, frame_blocks
+from retake_edge.prefill import ChunkBuilder, StreamState, frame_blocks
 from retake_edge.vision import VisionFeatures
 
 MODEL = Path(__file__).parent / "golden" / "tiny-f32.gguf"
@@ -40,6 +41,39 @@ def test_blocks_hold_every_frame_once_with_the_pivots_of_the_whole(n_frames, bat
     assert np.array_equal(joined, video.embeddings)
     expected = select_keyframes(video.embeddings, n_frames, True).mask
     assert np.array_equal(np.concatenate([b.pivots for b in blocks]), expected)
+
+
+def test_each_frame_is_copied_once_into_the_array_of_its_chunk():
+    """Peak memory beside the batches: one chunk, however many batches it came in."""
+    n_frames, steps, batch = 96, 48, 4
+    video = features_of(n_frames, n_embd=2048)
+    n_frame_bytes = video.embeddings.nbytes // n_frames
+    tracemalloc.start()
+    try:
+        parts = (video[i : i + batch] for i in range(0, n_frames, batch))
+        blocks = frame_blocks(parts, steps, per_patch=True, n_embd=2048)
+        n_blocks = 0
+        for block in blocks:
+            n_blocks += 1
+            del block
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert n_blocks == 2
+    assert peak < (steps + 4 * batch) * n_frame_bytes
+
+
+def test_a_chunk_without_text_is_its_blocks_own_memory(model):
+    (block,) = frame_blocks(iter([features_of(4)]), 4, per_patch=True, n_embd=128)
+    chunk = ChunkBuilder(model, Layout("mrope"), base=5).build(block, 5)
+    assert np.shares_memory(chunk.embeddings, block.features.embeddings)
+
+
+def test_a_state_does_not_hold_the_chunk_that_it_stands_after():
+    (block,) = frame_blocks(iter([features_of(4)]), 4, per_patch=True, n_embd=128)
+    state = StreamState.after(block, 128, None)
+    assert not np.shares_memory(state.last_frame, block.features.embeddings)
+    assert np.array_equal(state.last_frame, block.features.embeddings[-1])
 
 
 def test_pivots_ignore_columns_beyond_the_hidden_width():
