@@ -133,6 +133,20 @@ def test_the_attention_rotation_switch_makes_another_session(monkeypatch):
     assert fingerprint.session_facts("v", MODEL, {}, settings(), 1) != before
 
 
+def test_cells_of_other_libraries_make_another_session(monkeypatch, tmp_path):
+    for library in fingerprint.native.library_dir().iterdir():
+        shutil.copy(library, tmp_path)
+    with next(tmp_path.glob("*llama.*")).open("ab") as file:  # another state version, for instance
+        file.write(b" ")
+    before = fingerprint.session_facts("v", MODEL, {}, settings(), 1)
+    monkeypatch.setattr(fingerprint.native, "library_dir", lambda: tmp_path)
+    fingerprint.engine_facts.cache_clear()
+    after = fingerprint.session_facts("v", MODEL, {}, settings(), 1)
+    fingerprint.engine_facts.cache_clear()
+    assert before["engine"].pop("library") != after["engine"].pop("library")
+    assert before == after
+
+
 def test_all_code_that_makes_cells_is_part_of_the_key():
     code = "import sys, retake_edge.indexing; print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
