@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from retake_edge.evidence import Span
     from retake_edge.models import ModelFiles, ModelManifest, resolve_model
-    from retake_edge.session import Answer, Session, SessionWarning, open_video
+    from retake_edge.session import Answer, Session, SessionWarning, open_session, open_video
 
 __version__ = "0.1.0"
 
@@ -50,6 +50,7 @@ _HOMES = {
     "SessionWarning": "session",
     "Span": "evidence",
     "VideoError": "errors",
+    "open_session": "session",
     "open_video": "session",
     "resolve_model": "models",
 }
@@ -75,6 +76,7 @@ __all__ = [
     "Span",
     "VideoError",
     "__version__",
+    "open_session",
     "open_video",
     "resolve_model",
 ]

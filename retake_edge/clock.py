@@ -50,3 +50,13 @@ def duration(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(5 * round(minutes / 5), 60)
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def spoken_seconds(value: float) -> str:
+    """Return seconds as people say them: 0.5 s, 2 s, 1 min 30 s."""
+    if value < 9.95:
+        return f"{value:.1f}".removesuffix(".0") + " s" if value >= 0.095 else f"{value:.2g} s"
+    minutes, rest = divmod(round(value), 60)
+    if not minutes:
+        return f"{rest} s"
+    return f"{minutes} min {rest} s" if rest else f"{minutes} min"

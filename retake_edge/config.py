@@ -86,7 +86,7 @@ class PivotKVConfig:
     `kv_budget`: most video cells kept over the whole video. `prefill_chunk_frames`: frames
     prefilled between two compressions, fewer where the model's trained context is short.
     `positions`: 'keep', 'reforge' or 'auto' (`retake_edge.trained_context`). `n_queries`: rows of Q
-    that score a chunk (0: all).
+    that score a chunk (0: all). `seed`: of policies that choose at random.
     """
 
     policy: str = "spread"
@@ -119,7 +119,7 @@ class PivotKVConfig:
             "at least 2",
         )
         _require(self.n_queries >= 0, "--n-queries", self.n_queries, "0 (all) or more")
-        _require(self.seed >= 0, "--seed", self.seed, "0 or more")
+        _require(self.seed >= 0, "--policy-seed", self.seed, "0 or more")
 
 
 @dataclass(frozen=True)

@@ -216,7 +216,7 @@ class Engine:
         if n_embd_v <= VALUE_DIM:
             return None
         if self._projection is None:
-            rng = np.random.default_rng(self._settings.pivotkv.seed)
+            rng = np.random.default_rng(0)  # the same for all: a seed is for random policies
             self._projection = rng.standard_normal((VALUE_DIM, n_embd_v)).astype(np.float32)
         return self._projection
 

@@ -10,102 +10,39 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retake_edge import __version__, native
 from retake_edge.checksum import file_sha256
-from retake_edge.config import RetakeConfig
-from retake_edge.models import ModelFiles, ModelManifest
+from retake_edge.models import ModelManifest
+from retake_edge.pivotkv import POLICIES
 from retake_edge.remembered import Remembered
+
+if TYPE_CHECKING:
+    from retake_edge.run_plan import RunPlan
 
 _MAX_REMEMBERED = 1000
 # A file changed this shortly before it was read may change again within the same time stamp.
 _SETTLED_S = 2.0
-# What `retake_edge.indexing` imports: the code that makes a video's cells, and saves them.
-SOURCES = (
-    "attention",
-    "calibration",
-    "cell_plan",
-    "checkpoint",
-    "checksum",
-    "clock",
-    "config",
-    "coverage",
-    "device_memory",
-    "dpselect",
-    "engine",
-    "engine_records",
-    "errors",
-    "families",
-    "families.family",
-    "families.marks",
-    "families.internvl",
-    "families.llava",
-    "families.qwen",
-    "families.smolvlm",
-    "families.template",
-    "frame_size",
-    "frames",
-    "gguf_file",
-    "indexing",
-    "journal",
-    "kvc",
-    "llama",
-    "memory_plan",
-    "models",
-    "native",
-    "number_words",
-    "pace",
-    "pivotkv",
-    "planner",
-    "position_plan",
-    "positions",
-    "prefill",
-    "prefilled",
-    "progress",
-    "questions",
-    "reader",
-    "remembered",
-    "resample",
-    "run_plan",
-    "sampler",
-    "score_memory",
-    "stopping",
-    "timing",
-    "trained_context",
-    "video",
-    "video_frames",
-    "video_goal",
-    "video_index",
-    "video_map",
-    "video_mark",
-    "video_path",
-    "video_picture",
-    "video_pieces",
-    "video_process",
-    "video_stream",
-    "video_worker",
-    "vision",
+# Where the code that makes a video's cells begins; what it imports counts, too.
+_MAKER = "retake_edge.indexing"
+# What that code uses to find files, to tell how far it is and how long it takes, and to answer:
+# whatever these modules (and those below them) do, the cells stay as they are.
+NOT_SHAPING = (
+    *("attention", "calibration", "hub", "model_files", "model_names", "pace", "progress"),
+    *("sampler", "store", "trial"),
 )
-# What it imports, too, but only to find, check and remember files: of no weight for the cells.
-AROUND = (
-    "hub",
-    "hub.cache",
-    "hub.errors",
-    "hub.naming",
-    "hub.obtain",
-    "hub.transfer",
-    "model_files",
-    "store",
-    "trial",
+_IMPORT = re.compile(
+    r"^ *(?:from +(retake_edge[\w.]*) +import +(\([^)]*\)|[^\n]*)|import +(retake_edge[\w.]*))",
+    re.MULTILINE,
 )
-# Where and how fast, not what: these do not make another session.
-_MACHINE_SETTINGS = ("n_threads", "n_gpu_layers", "mmproj_offload", "encode_batch_frames")
+_RANDOM_POLICIES = ("random", "random-stratified")
 
 
 class HashCache:
@@ -137,50 +74,69 @@ def file_identity(file: Path) -> list[int]:
 
 
 def session_facts(
-    video_sha256: str,
-    source: ModelManifest | ModelFiles,
-    model_sha256: Mapping[str, str],
-    settings: RetakeConfig,
-    n_after: int,
+    plan: RunPlan, manifest: ModelManifest, video_sha256: str, model_sha256: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return everything that decides what a video's cells hold, as plain values.
 
-    How answers are drawn is not part of it, nor is the machine's side (threads, GPU layers): two
-    machines differ in rounding. `n_after`: cells reserved for text; it matters where -c sets what
-    is left for the video.
+    Of the settings only what comes of them counts, as the plan of the run says it: the frames, and
+    what is kept of them. How answers are drawn is no part of it, nor is the machine's side
+    (threads, layers on a GPU, batches, room for text): that changes rounding at most.
     """
-    config = settings.to_dict()
-    del config["generation"]
-    for name in _MACHINE_SETTINGS:
-        del config["runtime"][name]
-    if settings.runtime.n_ctx is not None:
-        config["n_after"] = n_after
-    return {
+    frames, cells = plan.frames, plan.cells
+    n_frames = frames.n
+    if cells.n_chosen is not None:
+        n_frames = cells.n_chosen * manifest.frames.frames_per_step
+    facts = {
         "video": video_sha256,
         "model": dict(model_sha256),
-        "use": _use(source),
-        "config": config,
+        "frames": asdict(frames),
+        "use": {
+            "frames": asdict(manifest.frames),
+            "layout": asdict(manifest.layout),
+            "opening": manifest.prompt.opening(n_frames, plan.video.duration_s),
+        },
+        "kept": _kept(plan),
+        "cells": [plan.settings.runtime.type_k, plan.settings.runtime.type_v],
         "engine": dict(engine_facts()),
-        "attention_rotation_disabled": os.environ.get("LLAMA_ATTN_ROT_DISABLE", ""),
+        "attention_rotation_disabled": rotation_switch(),
     }
+    # As they are read from a session, so that they can be compared.
+    return dict(json.loads(json.dumps(facts)))
+
+
+def _kept(plan: RunPlan) -> dict[str, Any]:
+    """What stays of the frames, and the settings that have a say in it."""
+    settings, cells = plan.settings.pivotkv, plan.cells
+    kept: dict[str, Any] = {
+        "per_patch": plan.settings.dpselect.per_patch,
+        "positions": cells.positions.mode,
+    }
+    if cells.n_chosen is not None:
+        return {**kept, "n_steps": cells.n_chosen}
+    if cells.memory.keep_ratio >= 1:
+        return kept
+    kept |= {
+        "keep_ratio": cells.memory.keep_ratio,
+        "policy": settings.policy,
+        "steps_per_chunk": cells.memory.shape.steps_per_chunk,
+    }
+    if settings.policy == "pivotkv":
+        kept["pivot"] = settings.pivot
+    if POLICIES[settings.policy].needs_scores:
+        kept["n_queries"] = settings.n_queries
+    if settings.policy in _RANDOM_POLICIES:
+        kept["seed"] = settings.seed
+    return kept
+
+
+def rotation_switch() -> str:
+    """Return what llama.cpp's switch against the rotation of K and V says."""
+    return os.environ.get("LLAMA_ATTN_ROT_DISABLE", "")
 
 
 def session_key(facts: Mapping[str, Any]) -> str:
     """Return the name of the session with these facts: 32 hex digits."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _use(source: ModelManifest | ModelFiles) -> dict[str, Any]:
-    """How the model wants its video; for a plain GGUF pair that follows from its content."""
-    if isinstance(source, ModelFiles):
-        return {}
-    return {
-        "frames": asdict(source.frames),
-        "layout": asdict(source.layout),
-        "before": source.prompt.before,
-        "fps": source.fps,
-        "max_frames": source.max_frames,
-    }
 
 
 @lru_cache(maxsize=1)
@@ -191,8 +147,8 @@ def engine_facts() -> Mapping[str, str]:
     was not raised for; so do the native libraries.
     """
     sources = hashlib.sha256()
-    for name in SOURCES:
-        sources.update(_source_file(name).read_bytes())
+    for _, source in sorted(shaping_sources().items()):
+        sources.update(source)
     folder = native.library_dir()
     names = {"library": "*llama.*", "projector_library": "*mtmd.*"}
     return {
@@ -202,7 +158,43 @@ def engine_facts() -> Mapping[str, str]:
     }
 
 
+@lru_cache(maxsize=1)
+def shaping_sources() -> Mapping[str, bytes]:
+    """Return the source of every module that has a say in the cells, by the module's name.
+
+    These are the modules that the maker of cells imports, and that those import, wherever in their
+    text, without what lies behind `NOT_SHAPING`.
+    """
+    found: dict[str, bytes] = {}
+    waiting = [_MAKER]
+    while waiting:
+        name = waiting.pop()
+        if name in found or _is_around(name):
+            continue
+        found[name] = _source_file(name).read_bytes()
+        waiting += _imported(found[name].decode())
+    return found
+
+
+def _imported(source: str) -> Iterator[str]:
+    """The modules of this package that a module's text imports."""
+    for module, names, plain in _IMPORT.findall(source):
+        if plain or _is_module(module):
+            yield plain or module
+        for name in re.findall(r"\w+", names):
+            if _is_module(f"{module}.{name}"):
+                yield f"{module}.{name}"
+
+
+def _is_around(name: str) -> bool:
+    return f"{name}.".startswith(tuple(f"{__package__}.{around}." for around in NOT_SHAPING))
+
+
+def _is_module(name: str) -> bool:
+    return name != __package__ and _source_file(name).is_file()
+
+
 def _source_file(name: str) -> Path:
-    """The file of a module of this package."""
-    path = Path(__file__).parent.joinpath(*name.split("."))
+    """The file of a module of this package, whether or not there is one."""
+    path = Path(__file__).parent.joinpath(*name.split(".")[1:])
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")

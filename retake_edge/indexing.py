@@ -34,6 +34,7 @@ from retake_edge.prefilled import (
     PrefilledVideo,
     Request,
     SessionWarning,
+    head_of,
     load_model,
     make_context,
     video_map_of,
@@ -137,9 +138,7 @@ class _Run:
         self.resources.callback(recorder.close)
         head = {
             "key": key,
-            "video": Path(self.request.path).name,
-            "model": self.manifest.name,
-            "config": self.request.settings.to_dict(),
+            **head_of(self.request, self.manifest.name),
             "frames_per_step": self.encoder.frames_per_step,
             "n_before": self.engine.next_position,
             "plan": asdict(self.plan),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +45,8 @@ class SessionWarning(UserWarning):
 class Request:
     """What is to be opened; `n_after` cells stay free for text after the video.
 
-    `calibration`: how long earlier runs took.
+    `calibration`: how long earlier runs took. `facts`: what decides about the cells, to be saved
+    with them (`retake_edge.fingerprint.session_facts`).
     """
 
     path: str | Path
@@ -51,6 +55,27 @@ class Request:
     n_after: int
     progress: ProgressCallback
     calibration: Calibration = field(default_factory=lambda: Calibration(None))
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def head_of(request: Request, model: str) -> dict[str, Any]:
+    """Return what a session's first record says of its making, so that it can be asked by its key.
+
+    `model`: the model's name on the screen.
+    """
+    source = request.source
+    return {
+        "video": Path(request.path).name,
+        "path": os.path.abspath(request.path),
+        "model": model,
+        "source": {
+            "name": source.name if isinstance(source, ModelManifest) else "",
+            "model": os.path.abspath(source.model),
+            "mmproj": os.path.abspath(source.mmproj),
+        },
+        "config": request.settings.to_dict(),
+        "facts": dict(request.facts),
+    }
 
 
 @dataclass(frozen=True)

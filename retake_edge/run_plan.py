@@ -101,6 +101,10 @@ class RunPlanner:
     def __exit__(self, *_: object) -> None:
         self._resources.close()
 
+    def manifest_for(self, settings: RetakeConfig) -> ModelManifest:
+        """Return how the model is used with the system prompt of some settings."""
+        return self._manifest(settings.prompt.system)
+
     def _manifest(self, system: str) -> ModelManifest:
         if isinstance(self.source, ModelManifest):
             return manifest_of(self.source, system)
@@ -123,7 +127,7 @@ class RunPlanner:
         """
         model = self.model(settings)
         frames = plan_frames(self.manifest, settings, video)
-        manifest = self._manifest(settings.prompt.system)
+        manifest = self.manifest_for(settings)
         cells = plan_cells(model, manifest, settings, video, self.n_after)
         size = video.width_px, video.height_px
         memory = memory_use(

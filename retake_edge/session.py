@@ -12,11 +12,7 @@ from __future__ import annotations
 import codecs
 import logging
 import time
-import warnings
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, suppress
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from retake_edge.answer import Answer, SavedState, versions
@@ -28,12 +24,8 @@ from retake_edge.config import RetakeConfig, with_values
 from retake_edge.device_memory import peak_memory_bytes
 from retake_edge.errors import ConfigError, RetakeError
 from retake_edge.evidence import Floats, Span, attended_spans, frame_weights, without_sinks
-from retake_edge.fingerprint import HashCache, file_identity, session_facts, session_key
-from retake_edge.hub.naming import split_files
 from retake_edge.indexing import read_video
-from retake_edge.journal import SessionError
 from retake_edge.kvc import is_compressible
-from retake_edge.loading import read_session
 from retake_edge.models import ModelFiles, ModelManifest, resolve_model
 from retake_edge.planner import QUESTION_RESERVE
 from retake_edge.prefilled import (
@@ -45,12 +37,12 @@ from retake_edge.prefilled import (
 from retake_edge.progress import ProgressCallback, no_progress, with_more
 from retake_edge.questions import checked_question
 from retake_edge.reader import Thumbnail
+from retake_edge.saved_video import hash_cache, known_hashes, open_saved, recorded, reopen
 from retake_edge.store import SessionStore
 from retake_edge.timing import StageTimes
 from retake_edge.trained_context import PositionUse
 from retake_edge.trial import check_loadable
 from retake_edge.video_map import VideoMap, VideoStats
-from retake_edge.video_path import check_path
 
 __all__ = [
     "Answer",
@@ -59,6 +51,7 @@ __all__ = [
     "SessionWarning",
     "VideoMap",
     "VideoStats",
+    "open_session",
     "open_video",
     "peak_memory_bytes",
     "versions",
@@ -262,6 +255,7 @@ def open_video(
     cache_dir: str | Path | None = None,
     n_reserve: int = QUESTION_RESERVE,
     progress: ProgressCallback = no_progress,
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> Session:
     """Read a video into a compressed KV cache, or find it there from an earlier time.
 
@@ -286,6 +280,9 @@ def open_video(
     ...     print(f"{stage}: {done} of {total}")
     >>> retake_edge.open_video("talk.mp4", progress=show).close()
 
+    `on_note` is called with a sentence about each other saved session of this video, before it is
+    read, and about what was removed to make room for this one.
+
     Warns:
         SessionWarning: a saved session is damaged and made again, or cannot be saved.
 
@@ -308,7 +305,7 @@ def open_video(
         runtime={"n_ctx": n_ctx, "n_gpu_layers": n_gpu_layers},
     )
     store = SessionStore(cache_dir) if use_cache else None
-    sha256 = _hashes(store).sha256 if store else None
+    sha256 = hash_cache(store).sha256 if store else None
     if model is None:
         if mmproj is not None:
             raise ConfigError(f"mmproj {mmproj} goes with a model; name it, too.")
@@ -329,83 +326,52 @@ def open_video(
         Calibration(store.cache_dir if store else None),
     )
     if store is None:
-        hashes = _known(source.sha256) if isinstance(source, ModelManifest) else {}
-        session = Session(read_video(request), settings, hashes, SavedState())
+        session = Session(read_video(request), settings, known_hashes(source), SavedState())
     else:
-        session = _open_saved(request, store)
+        opened = open_saved(request, store, on_note)
+        session = Session(opened.prefilled, settings, opened.hashes, opened.saved)
+        session.calibrate(request.calibration)
     session.chosen_by = why
     return session
 
 
-def _hashes(store: SessionStore) -> HashCache:
-    return HashCache(store.cache_dir / "hashes.json")
+def open_session(
+    key: str,
+    settings: RetakeConfig | None = None,
+    *,
+    cache_dir: str | Path | None = None,
+    n_reserve: int = QUESTION_RESERVE,
+    progress: ProgressCallback = no_progress,
+) -> Session:
+    """Return the saved session whose key begins with `key`; one that is unfinished is gone on with.
 
+    >>> with retake_edge.open_session("3f2a91c0") as session:
+    ...     print(session.ask("What happens?"))
 
-def _known(hashes: dict[str, str]) -> dict[str, str]:
-    return {role: digest for role, digest in hashes.items() if digest}
+    How the video is looked at was decided when it was read; of `settings` only how answers are
+    drawn and how the machine is used counts. `n_reserve`, `progress`: as in `open_video`.
 
-
-def _open_saved(request: Request, store: SessionStore) -> Session:
-    file = check_path(request.path)
-    known, source = _hashes(store), request.source
-    hashes = _known(source.sha256) if isinstance(source, ModelManifest) else {}
-    more_parts = [(part.name, part) for part in split_files(source.model)[1:]]
-    for role, model_file in [("model", source.model), ("mmproj", source.mmproj), *more_parts]:
-        if role not in hashes and model_file.is_file():
-            hashes[role] = known.sha256(model_file)
-    identity = file_identity(file)
-    facts = session_facts(known.sha256(file), source, hashes, request.settings, request.n_after)
-    key = session_key(facts)
-    prefilled = _found(request, store, key)
-    is_reused = prefilled is not None
-    if prefilled is None:
-        prefilled, is_reused = _made(request, store, key, lambda: file_identity(file) == identity)
-    saved = SavedState()
-    if prefilled.is_saved:
-        saved = SavedState(key, is_reused, store.n_bytes(key))
-    session = Session(prefilled, request.settings, hashes, saved)
+    Raises:
+        SessionError: no one session begins with `key`, or it cannot be used. VideoError: it is
+        unfinished, and the video is gone. ModelError: its model is gone, or has changed.
+        MemoryBudgetError: this machine has no room for it.
+    """
+    store = SessionStore(cache_dir)
+    found = recorded(store, key, settings or RetakeConfig())
+    request = Request(
+        found.path,
+        found.source,
+        found.settings,
+        cells_after(found.settings, n_reserve),
+        with_more(progress),
+        Calibration(store.cache_dir),
+        found.facts,
+    )
+    check_loadable(found.source, store.cache_dir)
+    if found.is_complete:
+        opened = reopen(request, store, found.key)
+    else:
+        opened = open_saved(request, store, lambda _: None)
+    session = Session(opened.prefilled, found.settings, opened.hashes, opened.saved)
     session.calibrate(request.calibration)
     return session
-
-
-def _found(request: Request, store: SessionStore, key: str) -> PrefilledVideo | None:
-    """Load the session if there is a good one; one that cannot be used is removed."""
-    try:
-        prefilled = read_session(request, store.complete(key), key)
-    except FileNotFoundError:
-        return None
-    except SessionError as error:
-        _warn(f"{error} It is made again.")
-        with suppress(OSError):
-            store.complete(key).unlink()
-        return None
-    store.touch(key)
-    return prefilled
-
-
-def _made(
-    request: Request, store: SessionStore, key: str, is_unchanged: Callable[[], bool]
-) -> tuple[PrefilledVideo, bool]:
-    """Make the session, or load it if another process has just made it (then True)."""
-    with ExitStack() as held:
-        waiting = partial(request.progress, "waiting for another process", 0, 1)
-        try:
-            held.enter_context(store.lock(key, waiting))
-        except SessionError as error:
-            _warn(str(error))
-            return read_video(request), False
-        found = _found(request, store, key)
-        if found is not None:
-            return found, True
-        made = read_video(request, part=store.part(key), resume=store.resume(key), key=key)
-        if made.is_saved and not is_unchanged():
-            _warn(f"{request.path} was changed while it was read, so no session of it is saved.")
-            store.discard(key)
-            made = replace(made, is_saved=False)
-        if made.is_saved:
-            store.finish(key)
-        return made, False
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, SessionWarning, stacklevel=5)

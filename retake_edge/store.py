@@ -47,6 +47,11 @@ class SavedSession:
     end: dict[str, Any]
     problem: str = ""
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What decided about its cells; {} for one of an old version, or a damaged one."""
+        return dict(self.head.get("facts", {}))
+
 
 class SessionStore:
     """The sessions below a cache folder (None: the default one)."""
@@ -217,10 +222,11 @@ class SessionStore:
         finally:
             self._unlock(key, descriptor)
 
-    def prune(self, max_bytes: int) -> list[SavedSession]:
+    def prune(self, max_bytes: int, spared: str = "") -> list[SavedSession]:
         """Remove the sessions that were not used for longest until at most `max_bytes` are left.
 
-        Sessions that are being made stay. Returns what was removed.
+        Sessions that are being made stay, and so does the one with the key `spared`. Returns what
+        was removed.
         """
         sessions = self.sessions()
         total = sum(session.n_bytes for session in sessions)
@@ -228,6 +234,8 @@ class SessionStore:
         for session in reversed(sessions):
             if total <= max_bytes:
                 break
+            if session.key == spared:
+                continue
             try:
                 self.remove(session.key)
             except SessionError:

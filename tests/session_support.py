@@ -27,10 +27,21 @@ ARGUMENTS = [
 
 
 def settings(
-    *, fps=8.0, max_tokens=6, type_kv="f16", n_batch=2048, batch=16, n_ctx=None, **pivotkv
+    *,
+    fps=8.0,
+    end_s=None,
+    max_frames=None,
+    max_tokens=6,
+    type_kv="f16",
+    n_batch=2048,
+    batch=16,
+    n_ctx=None,
+    **pivotkv,
 ):
     """Settings under which the video has 24 frames in 6 chunks."""
     pivotkv = {"keep_ratio": 0.25, "prefill_chunk_frames": 4, **pivotkv}
+    if pivotkv.get("kv_budget") is not None:
+        pivotkv["keep_ratio"] = None
     runtime = RuntimeConfig(
         type_k=type_kv,
         type_v=type_kv,
@@ -40,7 +51,7 @@ def settings(
         n_ctx=n_ctx,
     )
     return RetakeConfig(
-        Sampling(fps=fps, long_side_px=112),
+        Sampling(fps=fps, max_frames=max_frames, long_side_px=112, end_s=end_s),
         pivotkv=PivotKVConfig(**pivotkv),
         runtime=runtime,
         generation=GenerationConfig(max_tokens=max_tokens),

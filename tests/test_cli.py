@@ -164,17 +164,29 @@ def test_index_prints_the_key_and_sessions_knows_it(cache):
     assert shown["head"]["video"] == VIDEO.name
     assert shown["end"]["video"]["n_frames"] == 24
     line = runner.invoke(app, ["sessions", "list", *cache]).stdout
-    assert key[:12] in line and VIDEO.name in line
+    assert line.startswith("KEY ") and key[:8] in line and VIDEO.name in line
+    assert "0:00-0:03" in line and " all " in line
 
 
 def test_sessions_are_removed_by_key_and_by_size(tmp_path):
     where = ["--cache-dir", str(tmp_path)]
     _, key, _ = run("index", str(VIDEO), *ARGUMENTS, *where)
     runner = CliRunner()
-    assert runner.invoke(app, ["sessions", "prune", "--max-bytes", "1G", *where]).exit_code == 0
+    assert runner.invoke(app, ["sessions", "prune", "--max-size", "1G", *where]).exit_code == 0
     assert list((tmp_path / "sessions").iterdir())
     assert runner.invoke(app, ["sessions", "rm", key[:8], *where]).exit_code == 0
     assert list((tmp_path / "sessions").iterdir()) == []
+
+
+def test_ask_and_report_take_a_key_in_place_of_the_video(cache):
+    _, key, _ = run("index", str(VIDEO), *ARGUMENTS, *cache)
+    code, out, err = run("ask", key[:8], QUESTION, "-n", "6", *cache)
+    assert code == 0 and out.strip(), err
+    assert "tiny-f32, h264.mp4 0:00-0:03" in err and "reading" not in err
+    code, _, err = run("ask", key[:8], QUESTION, "--fps", "2", *cache)
+    assert code == 2 and f"--fps was decided when {key[:8]} was read" in err
+    code, _, err = run("ask", "00000000", QUESTION, *cache)
+    assert code == 3 and "00000000" in err
 
 
 # --- exit codes --------------------------------------------------------------------------------
@@ -188,8 +200,8 @@ def test_sessions_are_removed_by_key_and_by_size(tmp_path):
         (["ask", str(VIDEO), "--questions", "/nowhere"], 2, "Cannot read the questions"),
         (["index", str(VIDEO), "--no-cache"], 2, "--no-cache"),
         (["sessions", "show", "abc"], 2, "No saved sessions"),
-        (["sessions", "rm"], 2, "which sessions"),
-        (["sessions", "prune", "--max-bytes", "much"], 2, "no number of bytes"),
+        (["sessions", "rm"], 2, "which saved videos"),
+        (["sessions", "prune", "--max-size", "much"], 2, "no number of bytes"),
         (["ask", "/nowhere.mp4", "x"], 3, "/nowhere.mp4"),
         (["ask", str(GOLDEN), "x"], 3, "directory"),
         (["ask", "https://example.org/a.mp4", "x"], 3, "URL"),

@@ -25,10 +25,13 @@ from session_support import (
 )
 
 from retake_edge import fingerprint
-from retake_edge.journal import ARRAYS, CELLS, JSON, Journal, JournalWriter
+from retake_edge.errors import ModelError
+from retake_edge.journal import ARRAYS, CELLS, JSON, Journal, JournalWriter, SessionError
 from retake_edge.models import ModelFiles
-from retake_edge.session import SessionWarning
+from retake_edge.run_plan import RunPlanner
+from retake_edge.session import SessionWarning, open_session
 from retake_edge.store import SessionStore
+from retake_edge.video import probe_video
 
 
 @pytest.fixture(scope="module")
@@ -100,37 +103,65 @@ def test_q8_0_sessions_are_about_half_as_large_as_f16_ones(tmp_path):
 # --- what makes another session ----------------------------------------------------------------
 
 
-def test_only_what_changes_the_cells_makes_another_session():
-    facts = {"video_sha256": "v", "source": MODEL, "model_sha256": {"model": "m"}, "n_after": 700}
+def facts(config=None, model=MODEL, n_after=700, sha256="v", model_sha256="m"):
+    with RunPlanner(model, n_after) as planner:
+        plan = planner.plan(probe_video(VIDEO), config or settings())
+        manifest = planner.manifest_for(config or settings())
+        return fingerprint.session_facts(plan, manifest, sha256, {"model": model_sha256})
 
-    def key(config, **changed):
-        values = {**facts, "settings": config, **changed}
-        return fingerprint.session_key(fingerprint.session_facts(**values))
 
-    same = key(settings())
-    assert key(settings(max_tokens=99)) == same
-    assert key(settings(), n_after=9) == same
-    assert key(settings(batch=4)) == same
-    assert key(settings(n_ctx=900)) != key(settings(n_ctx=900), n_after=9)
-    others = [
-        key(settings(fps=4.0)),
-        key(settings(type_kv="q8_0")),
-        key(settings(keep_ratio=0.5)),
-        key(settings(policy="random")),
-        key(settings(seed=1)),
-        key(settings(positions="reforge")),
-        key(settings(n_batch=512)),
-        key(settings(n_ctx=900)),
-        key(settings(), video_sha256="w"),
-        key(settings(), model_sha256={"model": "n"}),
+def whole(**options):
+    """Settings under which all is kept."""
+    return settings(keep_ratio=None, **options)
+
+
+@pytest.mark.parametrize(
+    ("config", "other"),
+    [
+        (settings(), settings(max_tokens=99)),
+        (settings(), settings(batch=4)),
+        (settings(), settings(n_batch=512)),
+        (settings(), settings(n_ctx=4096)),
+        (settings(), settings(seed=1)),
+        (settings(), settings(pivot="none")),
+        (settings(), settings(fps=8.0, end_s=99.0, max_frames=1000)),
+        (settings(fps=None), settings(fps=2.0)),
+        (whole(), settings(keep_ratio=1.0)),
+        (whole(), settings(policy="none", keep_ratio=0.25)),
+        (whole(), whole(policy="random", seed=3, pivot="none", n_queries=7)),
+        (whole(), whole(kv_budget=30_000, n_ctx=8192, prefill_chunk_frames=8)),
+        (settings(policy="uniform"), settings(policy="uniform", n_queries=7)),
+    ],
+)
+def test_what_changes_no_cell_is_the_same_session(config, other):
+    assert facts(config) == facts(other)
+
+
+def test_what_changes_the_cells_makes_another_session():
+    found = [
+        facts(),
+        facts(n_after=9, config=settings(n_ctx=300, keep_ratio=None)),
+        facts(settings(fps=4.0)),
+        facts(settings(end_s=2.0)),
+        facts(settings(type_kv="q8_0")),
+        facts(settings(keep_ratio=0.5)),
+        facts(settings(policy="pivotkv")),
+        facts(settings(policy="pivotkv", pivot="none")),
+        facts(settings(policy="random")),
+        facts(settings(policy="random", seed=1)),
+        facts(settings(positions="reforge")),
+        facts(settings(prefill_chunk_frames=8)),
+        facts(settings(n_queries=7)),
+        facts(sha256="w"),
+        facts(model_sha256="n"),
     ]
-    assert len({same, *others}) == len(others) + 1
+    assert len({fingerprint.session_key(each) for each in found}) == len(found)
 
 
 def test_the_attention_rotation_switch_makes_another_session(monkeypatch):
-    before = fingerprint.session_facts("v", MODEL, {}, settings(), 1)
+    before = facts()
     monkeypatch.setenv("LLAMA_ATTN_ROT_DISABLE", "1")
-    assert fingerprint.session_facts("v", MODEL, {}, settings(), 1) != before
+    assert facts() != before
 
 
 def test_cells_of_other_libraries_make_another_session(monkeypatch, tmp_path):
@@ -151,8 +182,104 @@ def test_all_code_that_makes_cells_is_part_of_the_key():
     code = "import sys, retake_edge.indexing; print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name for name in out.stdout.split() if name.startswith("retake_edge.")}
-    known = [*fingerprint.SOURCES, *fingerprint.AROUND]
-    assert {f"retake_edge.{name}" for name in known} == loaded
+    around = {f"retake_edge.{name}" for name in fingerprint.NOT_SHAPING}
+    shaping = fingerprint.shaping_sources()
+    assert around & loaded and not around & set(shaping)
+    behind = {name for name in loaded - set(shaping) if name not in around}
+    # What is left is reached through the modules around alone.
+    assert behind == {"retake_edge.remembered"} | {
+        n for n in loaded if n.startswith("retake_edge.hub.")
+    }
+    assert {"engine", "llama", "video_worker"} <= {n.removeprefix("retake_edge.") for n in shaping}
+
+
+def test_settings_that_come_to_the_same_find_the_session(cache):
+    with opened(cache, settings(n_ctx=4096, seed=7, n_batch=1024)) as session:
+        assert session.saved.is_reused
+        assert session.ask(QUESTION).n_tokens > 0
+
+
+# --- other sessions of the same video ----------------------------------------------------------
+
+
+def test_what_another_session_of_the_video_has_is_told_before_it_is_read_again(cache, made):
+    notes = []
+    with opened(cache, settings(fps=4.0, keep_ratio=0.5), on_note=notes.append) as session:
+        assert not session.saved.is_reused
+    (note,) = notes
+    assert "a frame every 0.1 s (now 0.2 s)" in note and "25 % kept (now 50 % kept)" in note
+    assert f"retake-edge ask {made[1][:8]} QUESTION" in note
+    with opened(cache, settings(fps=4.0, keep_ratio=0.5), on_note=notes.append):
+        assert len(notes) == 1, "what is found is not compared"
+
+
+def rewritten(store, name, **head):
+    """Change a session's first record."""
+    file = store.complete(name)
+    records = list(Journal(file).checked())
+    with JournalWriter(file.with_suffix(".new")) as journal:
+        journal.append_json({**json.loads(records[0].content.tobytes()), **head})
+        for record in records[1:]:
+            journal.append(record.tag, record.content)
+    file.with_suffix(".new").replace(file)
+
+
+def test_a_session_of_another_version_is_told_of_in_one_sentence(cache, made, tmp_path):
+    store, key = SessionStore(cache), made[1]
+    old = {**store.info(key).facts, "engine": {"version": "0.0.1"}}
+    was = session_file(cache, key)
+    rewritten(store, key, key="0" * 32, facts=old)
+    was.rename(was.with_name("0" * 32 + ".session"))
+    notes = []
+    with opened(cache, on_note=notes.append) as session:
+        assert not session.saved.is_reused and session.saved.key == key
+    (note,) = notes
+    assert "another version" in note and note.count(";") == 1
+    with pytest.raises(SessionError, match="another version"):
+        open_session("000000", cache_dir=cache)
+
+
+def test_a_session_is_asked_by_its_key_without_the_video(made, tmp_path):
+    folder, video = tmp_path / "cache", tmp_path / "gone.mp4"
+    shutil.copy(VIDEO, video)
+    with opened(folder, video=video) as session:
+        key = session.saved.key
+    video.unlink()
+    config = settings(max_tokens=3, fps=1.0)  # only how answers are drawn counts
+    with open_session(key[:6], config, cache_dir=folder) as session:
+        assert session.saved.is_reused and session.settings.sampling.fps == 8.0
+        assert np.array_equal(question_logits(session), made[2])
+        answer = session.ask(QUESTION)
+        assert answer.n_tokens <= 3 and answer.video.path == str(video)
+
+
+def test_an_unfinished_session_asked_by_its_key_goes_on(tmp_path, made):
+    interrupted(tmp_path, settings(), n_chunks=2)
+    with open_session(made[1], settings(), cache_dir=tmp_path) as session:
+        assert np.array_equal(question_logits(session), made[2])
+
+
+def test_a_session_is_not_asked_with_a_model_that_changed(tmp_path):
+    model = ModelFiles(tmp_path / "tiny-f32.gguf", MODEL.mmproj)
+    shutil.copy(MODEL.model, model.model)
+    with opened(tmp_path / "cache", model=model) as session:
+        key = session.saved.key
+    with model.model.open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(ModelError, match="has changed"):
+        open_session(key, settings(), cache_dir=tmp_path / "cache")
+    model.model.unlink()
+    with pytest.raises(ModelError, match="no GGUF file"):
+        open_session(key, settings(), cache_dir=tmp_path / "cache")
+
+
+def test_a_limit_of_the_user_removes_what_was_not_used_for_longest(cache, made, monkeypatch):
+    store, notes = SessionStore(cache), []
+    os.utime(session_file(cache, made[1]), (1, 1))
+    monkeypatch.setenv("RETAKE_MAX_SIZE", "1k")
+    with opened(cache, settings(fps=4.0), on_note=notes.append) as session:
+        assert store.keys() == [session.saved.key], "the one just made stays"
+    assert "note: 1 saved video, not used for longest, was removed" in notes[-1]
 
 
 def test_a_copy_of_the_video_finds_the_session_and_a_changed_one_does_not(cache, tmp_path):
@@ -231,13 +358,7 @@ def test_a_session_cut_short_is_refused_and_made_again(cache, made, n_bytes):
     [({"format": 99}, "newer retake-edge"), ({"key": "0" * 32}, "belongs to another video")],
 )
 def test_a_newer_or_foreign_session_is_refused_and_made_again(cache, made, change, reason):
-    file = session_file(cache, made[1])
-    records = list(Journal(file).checked())
-    with JournalWriter(file.with_suffix(".new")) as journal:
-        journal.append_json({**json.loads(records[0].content.tobytes()), **change})
-        for record in records[1:]:
-            journal.append(record.tag, record.content)
-    file.with_suffix(".new").replace(file)
+    rewritten(SessionStore(cache), made[1], **change)
     with pytest.warns(SessionWarning, match=reason), opened(cache) as session:
         assert not session.saved.is_reused
 

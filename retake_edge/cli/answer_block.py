@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from retake_edge.cli.progress import shortened, shown_progress
-from retake_edge.clock import clock
+from retake_edge.clock import clock, spoken_seconds
 
 if TYPE_CHECKING:
     from retake_edge.answer import Answer
@@ -76,7 +76,7 @@ def facts_line(session: Session) -> str:
     step_s = frame_spacing_s(session)
     line = f"{session.manifest.name}, {name} {clock(start_s)}-{clock(end_s)}"
     if step_s > 0:
-        line += f", a frame every {seconds(step_s)}"
+        line += f", a frame every {spoken_seconds(step_s)}"
     return f"{line} ({_LOOK_CLOSER})" if step_s >= _LONG_S else line
 
 
@@ -99,13 +99,3 @@ def frame_spacing_s(session: Session) -> float:
 def is_verbose() -> bool:
     """Return whether -v was given."""
     return logging.getLogger().isEnabledFor(logging.DEBUG)
-
-
-def seconds(value: float) -> str:
-    """Return seconds as people say them: 0.5 s, 2 s, 1 min 30 s."""
-    if value < 9.95:
-        return f"{value:.1f}".removesuffix(".0") + " s" if value >= 0.095 else f"{value:.2g} s"
-    minutes, rest = divmod(round(value), 60)
-    if not minutes:
-        return f"{rest} s"
-    return f"{minutes} min {rest} s" if rest else f"{minutes} min"

@@ -32,7 +32,9 @@ EXAMPLES = examples(
 
 @opens_video
 def ask(
-    video: Annotated[str, typer.Argument(metavar="VIDEO", help="The video file.")],
+    video: Annotated[
+        str, typer.Argument(metavar="VIDEO", help="The video file, or the key of a saved one.")
+    ],
     question: Annotated[
         str | None, typer.Argument(metavar="[QUESTION]", help="What to ask.")
     ] = None,

@@ -31,7 +31,7 @@ def pulled_at_terminal(missing: NotDownloadedError, request: VideoRequest) -> bo
     if size > free:
         typer.echo(f"{told} There is no room for it.", err=True)
         return False
-    if not _agreed(f"{told}\nDownload it now? [Y/n] "):
+    if not agreed(f"{told}\nDownload it now? [Y/n] "):
         return False
     sha256 = HashCache(SessionStore(request.cache_dir).cache_dir / "hashes.json").sha256
     with shown_progress() as progress:
@@ -39,7 +39,8 @@ def pulled_at_terminal(missing: NotDownloadedError, request: VideoRequest) -> bo
     return True
 
 
-def _agreed(question: str) -> bool:
+def agreed(question: str, *, default: bool = True) -> bool:
+    """Ask a question at the terminal; `default`: what Enter alone means."""
     from retake_edge.cli.interrupts import at_prompt
 
     with at_prompt():
@@ -47,7 +48,8 @@ def _agreed(question: str) -> bool:
         line = sys.stdin.readline()
     if not line:
         typer.echo(err=True)
-    return line.strip().lower() in ("", "y", "yes") and line != ""
+    said = line.strip().lower()
+    return said in ("y", "yes") or (default and said == "" and line != "")
 
 
 def _download_bytes(missing: NotDownloadedError) -> int:

@@ -13,7 +13,6 @@ import typer
 
 from retake_edge.cli.answer_block import (
     frame_spacing_s,
-    seconds,
     tell_evidence,
     tell_facts,
     write_answer,
@@ -56,7 +55,9 @@ EXAMPLES = examples("chat talk.mp4", "chat talk.mp4 -c", "chat talk.mp4 -m qwen2
 
 @opens_video
 def chat(
-    video: Annotated[str, typer.Argument(metavar="VIDEO", help="The video file.")],
+    video: Annotated[
+        str, typer.Argument(metavar="VIDEO", help="The video file, or the key of a saved one.")
+    ],
     go_on: Annotated[
         bool, typer.Option("--continue", help="Go on with the chat that /save kept; also plain -c.")
     ] = False,
@@ -178,14 +179,14 @@ def _answer(room: _Room, question: str, *, is_terminal: bool) -> None:
 
 
 def _frames(room: _Room) -> None:
-    from retake_edge.clock import clock
+    from retake_edge.clock import clock, spoken_seconds
 
     session = room.session
     times_s = session.map.frame_times_s
     key_times = list(dict.fromkeys(map(clock, times_s[session.map.pivot_share > 0])))
     line = f"{session.video.n_frames} frames from {clock(times_s[0])} to {clock(times_s[-1])}"
     if step_s := frame_spacing_s(session):
-        line += f", one every {seconds(step_s)}"
+        line += f", one every {spoken_seconds(step_s)}"
     typer.echo(line)
     if key_times:
         every = -(-len(key_times) // _MOST_TIMES)

@@ -50,6 +50,8 @@ def _in_vain(request: VideoRequest) -> Iterator[tuple[str, str]]:
                 yield f"--{name}", f"with --policy {kept.policy} no part of a frame is left out"
     elif "pivot" in given and kept.policy != "pivotkv":
         yield "--pivot", f"--policy {kept.policy} knows no keyframe tokens"
+    if "policy_seed" in given and kept.policy not in _RANDOM_POLICIES:
+        yield "--policy-seed", f"--policy {kept.policy} chooses nothing at random"
     if kept.policy == "none":
         for name in ("keep_ratio", "kv_budget"):
             if name in given:
@@ -72,7 +74,7 @@ def _in_vain_here(request: VideoRequest, session: Session) -> Iterator[tuple[str
         for option in _DRAWN:
             if option in given:
                 yield _NAMES[option], "the likeliest word is always taken; --temp draws"
-    if "seed" in given and not is_drawn and kept.policy not in _RANDOM_POLICIES:
+    if "seed" in given and not is_drawn:
         yield "--seed", "nothing is drawn by chance; --temp draws"
     if "long_side" in given and rule.width_px:
         yield "--long-side", f"{name} sees all frames at {rule.width_px}x{rule.height_px}"

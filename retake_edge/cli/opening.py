@@ -25,15 +25,21 @@ def open_session(
 ) -> Session:
     """Return the session of a video; raises what `open_video` raises.
 
+    In place of a video's path the key of a saved one may stand.
     A model named by -hf is downloaded before, unless it is there; one named by -m if the person at
     the terminal says so. With --fit the settings are changed so that the run fits, which is said on
     stderr, as are options that change nothing. `asks`: whether any question will be answered.
     """
     from retake_edge.cli.no_effect import warn_of_no_effect
     from retake_edge.cli.progress import shown_progress
+    from retake_edge.cli.saved import opened_by_key, saved_key
     from retake_edge.planner import QUESTION_RESERVE
     from retake_edge.session import open_video
 
+    if key := saved_key(video, request):
+        session = opened_by_key(key, request, n_reserve or QUESTION_RESERVE)
+        warn_of_no_effect(request, session, asks=asks)
+        return session
     chosen = source_of(video, request, n_reserve)
     with shown_progress(video.name, model_name(chosen.source)) as progress:
         settings = request.settings
@@ -47,6 +53,7 @@ def open_session(
             cache_dir=request.cache_dir,
             n_reserve=n_reserve or QUESTION_RESERVE,
             progress=progress,
+            on_note=progress.say,
         )
     session.chosen_by = chosen.why
     warn_of_no_effect(request, session, asks=asks)

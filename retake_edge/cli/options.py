@@ -156,9 +156,12 @@ def _options(
             metavar="NAME",
         ),
     ] = _pivotkv.pivot,
+    policy_seed: Annotated[
+        int, _option(groups.KEEPING, help="Seed of the policies that choose at random.")
+    ] = _pivotkv.seed,
     seed: Annotated[
-        int, _option(groups.DRAWING, "-s", "--seed", help="Seed of random choices.")
-    ] = 0,
+        int, _option(groups.DRAWING, "-s", "--seed", help="Seed of the draw, with --temp.")
+    ] = _generation.seed,
     n_ctx: Annotated[
         int | None,
         _option(groups.RUNNING, "-c", "--ctx-size", help="KV cells.  [default: what is needed]"),
@@ -307,7 +310,7 @@ def _options(
             prefill_chunk_frames=prefill_chunk_frames,
             positions=positions,
             pivot=pivot,
-            seed=seed,
+            seed=policy_seed,
         ),
         runtime=config.RuntimeConfig(
             n_ctx=n_ctx,

@@ -10,13 +10,13 @@ import typer
 from retake_edge.cli.help import examples
 from retake_edge.cli.opening import open_session
 from retake_edge.cli.options import VideoRequest, opens_video
+from retake_edge.cli.saved import saved_key
 from retake_edge.cli.videos import video_file
 from retake_edge.errors import ConfigError
 from retake_edge.questions import checked_question
 
 if TYPE_CHECKING:
     from retake_edge.report import Report
-    from retake_edge.store import SessionStore
 
 
 EXAMPLES = examples(
@@ -28,7 +28,7 @@ EXAMPLES = examples(
 @opens_video
 def report(
     source: Annotated[
-        str, typer.Argument(metavar="VIDEO|SESSION", help="A video file, or a saved session's key.")
+        str, typer.Argument(metavar="VIDEO|KEY", help="A video file, or the key of a saved one.")
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="The HTML file to write.", metavar="FILE")
@@ -63,21 +63,11 @@ def report(
         typer.echo(sheet)
 
 
-def _is_key(source: str, store: SessionStore) -> bool:
-    keys = store.keys()
-    return any(key.startswith(source) for key in keys)
-
-
 def _report(source: str, questions: list[str], request: VideoRequest) -> Report:
     from retake_edge.report_source import answered, report_of, saved_report
     from retake_edge.store import SessionStore
 
-    store = SessionStore(request.cache_dir)
-    if not Path(source).exists() and _is_key(source, store):
-        if questions:
-            raise ConfigError(
-                f"Questions need the video itself, but {source} is a saved session; give the video."
-            )
-        return saved_report(store, source)
+    if not questions and (key := saved_key(source, request)):
+        return saved_report(SessionStore(request.cache_dir), key)
     with open_session(video_file(source), request, asks=bool(questions)) as session:
         return report_of(session, answered(session, questions))

@@ -3,47 +3,52 @@
 from __future__ import annotations
 
 import json
-import re
-import time
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retake_edge.byte_sizes import parse_bytes, shown_bytes
+from retake_edge.cli.help import HelpfulCommand
 from retake_edge.cli.options import CacheDir
 from retake_edge.errors import ConfigError
 
 if TYPE_CHECKING:
-    from retake_edge.store import SavedSession
+    from retake_edge.store import SavedSession, SessionStore
 
-app = typer.Typer(help="List, show and remove saved sessions.", no_args_is_help=True)
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_BINARY_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_KEY_LETTERS = 12
+app = typer.Typer(
+    help="List, show and remove saved videos, which are answered at once.", no_args_is_help=True
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Key = Annotated[str, typer.Argument(help="A session's key, or its beginning.", show_default=False)]
+Key = Annotated[
+    str, typer.Argument(help="A saved video's key, or its beginning.", show_default=False)
+]
 
 
-@app.command("list")
+@app.command("list", cls=HelpfulCommand)
 def list_sessions(as_json: Json = False, cache_dir: CacheDir = None) -> None:
-    """List all sessions, the last used one first."""
+    """List all saved videos, the last used one first.
+
+    A key, or its beginning, goes to ask, chat and report in place of the video.
+    """
+    from retake_edge.cli.session_table import session_table
     from retake_edge.store import SessionStore
 
-    found = SessionStore(cache_dir).sessions()
+    store = SessionStore(cache_dir)
+    found = store.sessions()
     if as_json:
         typer.echo(json.dumps([asdict(session) for session in found], indent=2))
         return
-    for session in found:
-        typer.echo(_line(session))
-    total = sum(session.n_bytes for session in found)
-    typer.echo(f"{len(found)} sessions, {total / 1e6:.1f} MB", err=True)
+    if found:
+        typer.echo(session_table(store, found))
+    typer.echo(f"{_videos(len(found))}, {_total(found)}, in {store.folder}", err=True)
 
 
-@app.command()
+@app.command(cls=HelpfulCommand)
 def show(key: Key, cache_dir: CacheDir = None) -> None:
-    """Print all that is known of a session, as JSON."""
+    """Print all that is known of a saved video, as JSON."""
     from retake_edge.store import SessionStore
 
     store = SessionStore(cache_dir)
@@ -53,63 +58,70 @@ def show(key: Key, cache_dir: CacheDir = None) -> None:
     typer.echo(json.dumps(asdict(session), indent=2))
 
 
-@app.command()
+@app.command(cls=HelpfulCommand)
 def rm(
     keys: Annotated[
         list[str] | None, typer.Argument(help="Keys, or their beginnings.", show_default=False)
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Remove all sessions.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Remove all saved videos.")] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Remove sessions."""
+    """Remove saved videos; the videos themselves stay. Asks first at a terminal."""
     from retake_edge.store import SessionStore
 
     if bool(keys) == everything:
-        raise ConfigError("Say which sessions to remove: their keys, or --all.")
+        raise ConfigError("Say which saved videos to remove: their keys, or --all.")
     store = SessionStore(cache_dir)
     chosen = store.keys() if everything else [store.find(key) for key in keys or []]
-    freed = sum(store.remove(key) for key in chosen)
-    typer.echo(f"{len(chosen)} sessions removed, {freed / 1e6:.1f} MB", err=True)
+    _remove(store, [store.info(key) for key in dict.fromkeys(chosen)], yes=yes)
 
 
-@app.command()
+@app.command(cls=HelpfulCommand)
 def prune(
-    max_bytes: Annotated[
-        str, typer.Option(help="Most bytes to keep, such as 20G or 500MiB.", show_default=False)
-    ],
+    max_size: Annotated[
+        str | None,
+        typer.Option(
+            "--max-size",
+            "--max-bytes",
+            help="Most to keep, such as 20G or 500MiB.  [default: RETAKE_MAX_SIZE, or max_size of "
+            "config.toml, which also hold after each reading]",
+            metavar="SIZE",
+        ),
+    ] = None,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Remove the sessions not used for longest until the rest fits."""
+    """Remove the saved videos not used for longest until the rest fits."""
     from retake_edge.store import SessionStore
+    from retake_edge.user_config import most_saved_bytes
 
-    removed = SessionStore(cache_dir).prune(parse_bytes(max_bytes))
-    freed = sum(session.n_bytes for session in removed)
-    typer.echo(f"{len(removed)} sessions removed, {freed / 1e6:.1f} MB", err=True)
-
-
-def parse_bytes(text: str) -> int:
-    """Return a number of bytes written like 1000, 20G, 1.5GB or 500MiB.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
-    if match is None or (match[3] and not match[2]):
-        raise ConfigError(f"{text!r} is no number of bytes; write it like 1000, 20G or 500MiB.")
-    units = _BINARY_UNITS if match[3] else _UNITS
-    return int(float(match[1]) * units[match[2].upper()])
+    most = parse_bytes(max_size) if max_size else most_saved_bytes()
+    if most is None:
+        raise ConfigError("Say how much to keep: --max-size 20G, or RETAKE_MAX_SIZE for always.")
+    _tell_removed(SessionStore(cache_dir).prune(most))
 
 
-def _line(session: SavedSession) -> str:
-    from retake_edge.clock import clock
+def _remove(store: SessionStore, chosen: list[SavedSession], *, yes: bool) -> None:
+    if chosen and not yes and sys.stdin.isatty() and sys.stderr.isatty():
+        from retake_edge.cli.asking import agreed
+        from retake_edge.cli.session_table import session_table
 
-    used = time.strftime("%Y-%m-%d %H:%M", time.localtime(session.used_at_s))
-    if session.problem:
-        about = "damaged"
-    elif not session.is_complete:
-        about = f"unfinished  {session.head.get('video', '')}"
-    else:
-        video = session.end["video"]
-        length = clock(video["duration_s"])
-        about = f"{length:>8}  {session.head['model']}  {session.head['video']}"
-    return f"{session.key[:_KEY_LETTERS]}  {used}  {session.n_bytes / 1e6:>9.1f} MB  {about}"
+        typer.echo(session_table(store, chosen), err=True)
+        if not agreed(f"Remove {_videos(len(chosen))}, {_total(chosen)}? [y/N] ", default=False):
+            typer.echo("Nothing is removed.", err=True)
+            return
+    for session in chosen:
+        store.remove(session.key)
+    _tell_removed(chosen)
+
+
+def _tell_removed(sessions: list[SavedSession]) -> None:
+    typer.echo(f"{_videos(len(sessions))} removed, {_total(sessions)}", err=True)
+
+
+def _videos(n: int) -> str:
+    return f"{n} saved video{'' if n == 1 else 's'}"
+
+
+def _total(sessions: list[SavedSession]) -> str:
+    return shown_bytes(sum(session.n_bytes for session in sessions))
