@@ -1,4 +1,4 @@
-"""Ask questions about a long video on your own machine, with a compressed KV cache."""
+"""Ask questions about a long video on your own machine; nothing of it leaves the machine."""
 
 from __future__ import annotations
 

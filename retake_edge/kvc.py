@@ -68,7 +68,7 @@ def _check(status: int) -> int:
     reason = _reason()
     if status == _UNSUPPORTED:
         raise ModelError(
-            f"The KV cache of this model cannot be compressed ({reason}); use --policy frames."
+            f"This model keeps all or nothing of a frame ({reason}); use --policy frames."
         )
     raise NativeError(f"KV cache compression failed with status {status}: {reason}.")
 

@@ -175,7 +175,7 @@ def plan_memory(
     kv_bytes = int(n_ctx * bytes_per_cell)
     if available_bytes is not None and kv_bytes > available_bytes:
         raise MemoryBudgetError(
-            f"The KV cache needs {kv_bytes / 2**30:.1f} GiB for {n_ctx} tokens, but "
+            f"What is kept of the video needs {kv_bytes / 2**30:.1f} GiB for {n_ctx} tokens, but "
             f"{available_bytes / 2**30:.1f} GiB are available; lower --keep-ratio, --kv-budget or "
             "--max-frames, or use -ctk q8_0 -ctv q8_0."
         )

@@ -138,7 +138,7 @@ def make_context(
     available = available_memory_bytes()
     if available is not None and needed > available:
         raise MemoryBudgetError(
-            f"The KV cache needs {needed / 2**30:.1f} GiB for {n_ctx} tokens, but "
+            f"What is kept of the video needs {needed / 2**30:.1f} GiB for {n_ctx} tokens, but "
             f"{available / 2**30:.1f} GiB are available; close other programs, or lower "
             "--keep-ratio or --kv-budget."
         )

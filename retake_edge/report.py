@@ -30,7 +30,7 @@ _STAGES = {
     "load": "model, vision tower and context",
     "decode": "video file to frames",
     "encode": "frames to vision features",
-    "prefill": "features into the KV cache",
+    "prefill": "frames into the language model",
     "score": "what the policy asks of each chunk",
     "select": "the policy's choice",
     "compact": "kept tokens moved, others freed",
@@ -160,7 +160,7 @@ def _tiles(report: Report) -> list[dict[str, str]]:
         ),
         (f"{video.n_frames:,}", "frames seen", f"{video.n_grid_frames:,} pictures for the model"),
         (f"{video.n_keyframes:,}", "keyframes", "pictures with a peak of change"),
-        (_bytes(video.kv_bytes), "KV cache", f"{video.n_ctx:,} tokens"),
+        (_bytes(video.kv_bytes), "memory of the video", f"{video.n_ctx:,} tokens"),
         (_bytes(memory), "peak memory", "of the whole process") if memory else None,
         (_seconds(sum(report.seconds.values())), "in all", "reading the video and answering"),
     ]

@@ -195,7 +195,7 @@ def shares(use: DeviceUse) -> str:
     """Return what a device's memory is needed for, the parts that are not nothing."""
     parts = {
         "weights": use.weights,
-        "KV cache": use.cells,
+        "what is kept": use.cells,
         "compute buffers": use.compute,
         "vision tower": use.vision,
         "its buffers": use.vision_compute,

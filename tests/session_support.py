@@ -76,7 +76,7 @@ def question_logits(session: Session) -> np.ndarray:
 def command(*arguments: str, **options) -> subprocess.Popen[str]:
     """Start the command line in a process of its own."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**options.pop("env", os.environ), "PYTHONPATH": str(Path(__file__).parents[1])}
     call = [sys.executable, "-m", "retake_edge", *arguments]
     return subprocess.Popen(call, env=environment, **options)
 

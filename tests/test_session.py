@@ -169,10 +169,10 @@ def test_cells_of_other_libraries_make_another_session(monkeypatch, tmp_path):
         shutil.copy(library, tmp_path)
     with next(tmp_path.glob("*llama.*")).open("ab") as file:  # another state version, for instance
         file.write(b" ")
-    before = fingerprint.session_facts("v", MODEL, {}, settings(), 1)
+    before = facts()
     monkeypatch.setattr(fingerprint.native, "library_dir", lambda: tmp_path)
     fingerprint.engine_facts.cache_clear()
-    after = fingerprint.session_facts("v", MODEL, {}, settings(), 1)
+    after = facts()
     fingerprint.engine_facts.cache_clear()
     assert before["engine"].pop("library") != after["engine"].pop("library")
     assert before == after

@@ -49,7 +49,7 @@ class HelpfulCommand(TyperCommand):
         """Return the help: usage, what the command does, examples, options by group."""
         width = min(_MOST_COLUMNS, shutil.get_terminal_size().columns)
         about = textwrap.dedent(self.help or "").strip().split("\n\n")
-        lines = [f"Usage: {ctx.command_path} {' '.join(self.collect_usage_pieces(ctx))}", ""]
+        lines = [f"Usage: {ctx.command_path} {' '.join(['[OPTIONS]', *self._arguments()])}", ""]
         for paragraph in about if everything else about[:1]:
             lines += [*textwrap.wrap(" ".join(paragraph.split()), width), ""]
         lines += [f"  {line}" for line in (self.epilog or "").strip().splitlines()]
@@ -59,6 +59,14 @@ class HelpfulCommand(TyperCommand):
             for names, told in rows:
                 lines += _row(names, told, width)
         return "\n".join(lines)
+
+    def _arguments(self) -> Iterator[str]:
+        """The arguments as they are written: VIDEO, [QUESTION], VIDEO..."""
+        for parameter in self.params:
+            if getattr(parameter, "param_type_name", "") == "argument":
+                name = parameter.metavar or str(parameter.name).upper()
+                is_free = not parameter.required and not name.startswith("[")
+                yield f"[{name}]" if is_free else name
 
     def _groups(self, ctx: Any, *, everything: bool) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         """Options by the title of their group: everyday ones first, help last."""

@@ -44,7 +44,7 @@ def report(
     *,
     request: VideoRequest,
 ) -> None:
-    """Write one self-contained page about a video: timeline, cells kept, answers, figures."""
+    """Write one self-contained page about a video: timeline, what is kept, answers, figures."""
     from retake_edge.contact_sheet import contact_sheet
     from retake_edge.pictures import write_file
     from retake_edge.report import keyframe_thumbnails, render_report
