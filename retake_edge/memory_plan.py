@@ -223,20 +223,20 @@ def _around(
     n_frame = frames.width_px * frames.height_px * 3
     chunk_copies = 2 if shape.text_per_step else 1  # text between frames takes another array
     work = (chunk_copies * steps + _BATCH_COPIES * batch_steps) * per_step
-    work += _saved_bytes(cells, is_whole=is_whole)
+    work += saved_bytes(cells, is_whole=is_whole)
     work += 2 * n_batch * n_frame
     decoded = _DECODED_FRAMES * video_px[0] * video_px[1] * 3 // 2
     decoder = _DECODER_BYTES + decoded + n_batch * n_frame
     return {"work": work, "program": _program_bytes(model), "decoder": decoder}
 
 
-def _saved_bytes(cells: MemoryPlan, *, is_whole: bool) -> int:
-    """The cells of one chunk, which are written while the next one is computed."""
+def saved_bytes(cells: MemoryPlan, *, is_whole: bool) -> int:
+    """Return the size of a chunk's cells, which are written while the next one is computed."""
     shape, n_cells = cells.shape, cells.n_kept_cells
     if not is_whole:
         steps = min(shape.steps_per_chunk, shape.n_steps)
         n_vision = kept_vision(steps * shape.vision_per_step, cells.keep_ratio)
-        n_cells = n_vision + steps * shape.text_per_step
+        n_cells = shape.n_before + n_vision + steps * shape.text_per_step  # the first chunk's
     return n_cells * cells.kv_bytes // max(1, cells.n_ctx)
 
 

@@ -11,15 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from session_support import QUESTION, VIDEO, opened, question_logits
+from session_support import MODEL, QUESTION, VIDEO, opened, question_logits, settings
 
 from retake_edge import checkpoint
 from retake_edge.checkpoint import Recorder, read_resume
 from retake_edge.engine import Engine
 from retake_edge.journal import ARRAYS, CELLS, JSON, Journal, JournalWriter
 from retake_edge.llama import Context
-from retake_edge.prefilled import SessionWarning
+from retake_edge.memory_plan import saved_bytes
+from retake_edge.prefilled import SessionWarning, cells_after
+from retake_edge.run_plan import RunPlanner
 from retake_edge.store import SessionStore
+from retake_edge.video import probe_video
 
 _WAIT_S = 120  # never reached, unless a test fails
 
@@ -168,6 +171,21 @@ def test_the_resume_file_names_only_what_was_brought_to_the_disk_before(tmp_path
     assert [what for what, _ in order] == ["synced", *["synced", "named"] * 6, "synced"]
     for before, after in pairwise(order):
         assert after[0] != "named" or before[1] == after[1]
+
+
+def test_the_cells_on_their_way_are_in_the_plan(tmp_path, monkeypatch):
+    sizes, write = [], Recorder._write
+
+    def writing(self, parts):
+        sizes.append(parts.cells.nbytes)
+        write(self, parts)
+
+    monkeypatch.setattr(Recorder, "_write", writing)
+    config = settings()
+    opened(tmp_path, config).close()
+    with RunPlanner(MODEL, cells_after(config)) as planner:
+        planned = saved_bytes(planner.plan(probe_video(VIDEO), config).cells.memory, is_whole=False)
+    assert planned == pytest.approx(max(sizes), rel=0.1)
 
 
 # The process kills itself at the n-th step of its second chunk.

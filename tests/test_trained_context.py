@@ -273,6 +273,21 @@ def test_a_chat_ends_before_the_model_leaves_what_it_knows(tmp_path):
         assert max(seen) < n
 
 
+def test_a_run_that_goes_on_after_a_stop_tells_the_same_positions(tmp_path):
+    files, config = plain(tmp_path, 900), settings(keep_ratio=None)
+
+    def stop(stage: str, *_: int) -> None:
+        if stage == "prefill":
+            raise KeyboardInterrupt
+
+    with opened(tmp_path / "whole", config, model=files) as session:
+        expected = session.positions()
+    with pytest.raises(KeyboardInterrupt):
+        opened(tmp_path / "parts", config, model=files, progress=stop)
+    with opened(tmp_path / "parts", config, model=files) as session:
+        assert session.positions() == expected
+
+
 def test_what_is_kept_does_not_depend_on_the_room_for_a_chat(tmp_path):
     config, files = settings(keep_ratio=None), plain(tmp_path, 900)
     with opened(tmp_path, config, model=files) as session:
