@@ -177,7 +177,7 @@ def test_the_cells_on_their_way_are_in_the_plan(tmp_path, monkeypatch):
     sizes, write = [], Recorder._write
 
     def writing(self, parts):
-        sizes.append(parts.cells.nbytes)
+        sizes.append(parts.cells.nbytes + parts.newest_cells.nbytes)
         write(self, parts)
 
     monkeypatch.setattr(Recorder, "_write", writing)
