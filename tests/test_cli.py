@@ -251,3 +251,8 @@ def test_the_help_of_every_command_says_what_it_does():
         result = runner.invoke(app, [name, "--help"])
         assert result.exit_code == 0
         assert name in result.stdout and "--help" in result.stdout
+
+
+def test_verbose_may_stand_after_the_command(cache):
+    code, _, err = run("ask", str(VIDEO), QUESTION, *ARGUMENTS, *cache, "-v")
+    assert code == 0 and "llama" in err

@@ -6,7 +6,6 @@ one sentence and the exit code of its class; anything else is a bug and shows it
 
 from __future__ import annotations
 
-import logging
 import sys
 import warnings
 from typing import Annotated, NoReturn
@@ -16,7 +15,7 @@ import typer
 import retake_edge
 from retake_edge.cli import ask, bench, chat, index, plan, report, sessions
 from retake_edge.cli.doctor import doctor
-from retake_edge.cli.help import HelpfulCommand
+from retake_edge.cli.help import HelpfulCommand, show_log
 from retake_edge.cli.interrupts import EXIT_INTERRUPTED, handle_interrupts
 from retake_edge.cli.models import models
 from retake_edge.cli.pull import pull
@@ -28,7 +27,6 @@ from retake_edge.errors import RetakeError
 app = typer.Typer(
     help=retake_edge.__doc__,
     no_args_is_help=True,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -75,7 +73,7 @@ def _common(
 ) -> None:
     warnings.showwarning = _show_warning
     if verbose:
-        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(message)s")
+        show_log()
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

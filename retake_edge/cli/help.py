@@ -6,7 +6,9 @@ Examples stand in the command's epilog, a line each.
 
 from __future__ import annotations
 
+import logging
 import shutil
+import sys
 import textwrap
 from collections.abc import Iterator
 from typing import Any
@@ -31,7 +33,7 @@ _LEFT_COLUMNS = 26
 
 
 class HelpfulCommand(TyperCommand):
-    """A command with a short help and a whole one."""
+    """A command with a short help and a whole one, and takes -v."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Show all options where --help-all is among the arguments."""
@@ -39,7 +41,11 @@ class HelpfulCommand(TyperCommand):
         if "--help-all" in before_end:
             typer.echo(self.help_text(ctx, everything=True))
             ctx.exit()
-        return super().parse_args(ctx, args)
+        n_more = len(before_end)
+        kept = [arg for arg in before_end if arg not in ("-v", "--verbose")]
+        if len(kept) < n_more:
+            show_log()
+        return super().parse_args(ctx, kept + args[n_more:])
 
     def get_help(self, ctx: Any) -> str:
         """Return the short help."""
@@ -100,3 +106,8 @@ def _row(names: str, told: str, width: int) -> list[str]:
 def examples(*lines: str) -> str:
     """Return examples as an epilog."""
     return "\n".join(f"retake-edge {line}" for line in lines)
+
+
+def show_log() -> None:
+    """Write what the library and llama.cpp log to standard error."""
+    logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(message)s")
