@@ -67,7 +67,7 @@ unit: build
 
 parity: $(PARITY)/done $(DONE)/build-tools
 	[ -n "$$RETAKE_LLAMA_CPP_SOURCE" ] || $(BIN)/python scripts/fetch_llama_cpp.py build/downloads
-	PYTHONPATH=scripts $(PARITY)/bin/python -m parity check $(PARITY_FAMILIES) \
+	PYTHONPATH=scripts:. $(PARITY)/bin/python -m parity check $(PARITY_FAMILIES) \
 	    --out tests/golden/families
 
 install:

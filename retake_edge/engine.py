@@ -121,6 +121,16 @@ class Engine:
         self.next_time = self.next_position
         self.n_positions = max(self.n_positions, self.next_position)
 
+    def prefill_rows(self, rows: Floats) -> None:
+        """Decode rows f32 [n, n_embd_inp] of no token, at positions that run on; they stay."""
+        start, n = self.next_position, len(rows)
+        ids = np.arange(start, start + n, dtype=np.int32)
+        if self.model.n_pos_per_embd == 4:
+            ids = positions.text_positions(n, start)
+        self._context.decode_embeddings(rows, ids)
+        self.next_position = self.next_time = start + n
+        self.n_cells += n
+
     def prefill_chunk(self, chunk: PrefillChunk, keep_ratio: float) -> ChunkResult:
         """Decode a chunk and compress it to `keep_ratio` of its vision tokens (text stays).
 

@@ -59,6 +59,14 @@ class GgufFile:
         name = self.architecture + key if key.startswith(".") else key
         return self.metadata.get(name, default)
 
+    def vector(self, name: str) -> npt.NDArray[np.float32]:
+        """Return a tensor of one dimension as f32 [n]."""
+        from gguf import GGMLQuantizationType, dequantize
+
+        kind, offset = GGMLQuantizationType(self.tensor_types[name]), self.tensor_offsets[name]
+        data = np.fromfile(self.path, np.uint8, self.tensor_bytes[name], offset=offset)
+        return np.asarray(dequantize(data, kind), np.float32).reshape(-1)
+
     def rows(self, name: str, indices: Sequence[int]) -> npt.NDArray[np.float32]:
         """Return rows of a matrix as f32 [n, row length]; only those are read from the file."""
         from gguf import GGMLQuantizationType, dequantize

@@ -46,7 +46,7 @@ from retake_edge.timing import StageTimes
 from retake_edge.trained_context import position_mode, trained_positions
 from retake_edge.video import probe_video
 from retake_edge.video_map import VideoMap, VideoStats
-from retake_edge.vision import VisionEncoder, VisionFeatures
+from retake_edge.vision import VisionEncoder, VisionFeatures, newline_of
 
 
 def read_video(
@@ -106,6 +106,7 @@ class _Run:
                     offload=runtime.mmproj_offload,
                     n_threads=runtime.n_threads,
                     overview=self.manifest.frames.overview,
+                    pooling=self.manifest.frames.pooling,
                     progress=lambda loaded: tell(share + (1 - share) * loaded),
                 )
             )
@@ -218,7 +219,9 @@ class _Run:
         )
 
     def _new_builder(self, base: int, origin_s: float | None = None) -> ChunkBuilder:
-        return ChunkBuilder(self.llm, self.manifest.layout, base, origin_s)
+        return ChunkBuilder(
+            self.llm, self.manifest.layout, base, origin_s, newline_of(self.manifest)
+        )
 
     def _make_engine(self, resources: ExitStack) -> None:
         with self.times.measure("load"):
@@ -273,6 +276,7 @@ class _Run:
         self._tell("encode", self.reader.n_frames, self.reader.n_planned(), is_done=True)
         if chosen:
             self.chunks.results = [self._in_whole_video(chosen)]
+        self._end(chosen)
         if self.recorder is not None and is_whole:
             self._save(partial(self.recorder.add_whole, self.reader, self.chunks.joined()))
 
@@ -291,6 +295,18 @@ class _Run:
         if self.recorder is not None and not is_whole:
             self.saved_s = self.prefilled_s
         self._tell("prefill", self.reader.n_frames, self.reader.n_planned())
+
+    def _end(self, chosen: ChosenFrames | None) -> None:
+        """Prefill what follows the video, whatever is asked of it."""
+        assert self.reader.info is not None
+        if self.manifest.layout.ends_with_newline:
+            newline = newline_of(self.manifest)
+            assert newline is not None
+            self.engine.prefill_rows(newline[None])
+        times_s = chosen.features.times_s.tolist() if chosen else self.reader.frame_times_s
+        ending = self.manifest.prompt.ending(times_s, self.reader.info.duration_s)
+        if ending:
+            self.engine.prefill_text(ending)
 
     def _tell(self, stage: str, n_frames: int, n_planned: int, *, is_done: bool = False) -> None:
         """Tell how far the reading is: `n_frames` of `n_planned` at most, decoded or encoded."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from retake_edge.errors import ConfigError, ModelError
 from retake_edge.frame_size import PixelLimits, SizeRule, limited_rule, long_side_rule
 from retake_edge.model_files import check_parts, projector_beside
 from retake_edge.number_words import in_words
+from retake_edge.pooling import Pooling
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -45,7 +46,8 @@ class FrameRule:
     `via_px`: the longer side of a first step, for processors that resize twice.
     `frames_per_step` frames become one grid frame, and each `token_px` x `token_px` square of it
     one token (None: `multiple_px`), or all of it `tokens_per_step` tokens. `overview`: mtmd cuts
-    frames into tiles, and the whole frame after them is what is used.
+    frames into tiles, and the whole frame after them is what is used. `pooling`: what becomes of a
+    frame's features after the projector; `tokens_per_step` are those that it leaves.
     """
 
     width_px: int | None = None
@@ -60,6 +62,7 @@ class FrameRule:
     token_px: int | None = None
     tokens_per_step: int | None = None
     overview: bool = False
+    pooling: Pooling | None = None
 
     def size_rule(self, long_side_px: int | None) -> SizeRule | tuple[int, int]:
         """Return what frames are brought to: (width, height), or a rule for a video's own shape."""
@@ -96,6 +99,9 @@ class Layout:
     `before_frame`, `after_frame`: text around each grid frame, with {number} (from 1), {first_s}
     and {middle_s} (floats), {minutes} and {seconds} (whole, of its first frame's time); what
     follows the last grid frame stands in the prompt.
+    `newlines_per_step`: how often the model's learned row stands in a grid frame, each time after
+    an equal part of it (its rows, or all of it); `ends_with_newline`: once after the last one.
+    Such a row counts as text: it is never evicted.
     """
 
     kind: str = "mrope"
@@ -103,6 +109,8 @@ class Layout:
     max_clock_s: float | None = None
     before_frame: str = ""
     after_frame: str = ""
+    newlines_per_step: int = 0
+    ends_with_newline: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in LAYOUTS:
@@ -121,6 +129,11 @@ class Layout:
         )
         return (self.after_frame if index else "") + before
 
+    @property
+    def has_newlines(self) -> bool:
+        """Whether the model's learned row stands anywhere."""
+        return self.newlines_per_step > 0 or self.ends_with_newline
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -128,11 +141,14 @@ class Prompt:
 
     `before` may tell of the video: {n_frames}, {n_frames_in_words}, {duration} (H:MM:SS).
     `follow_up`: what comes between an answer and the next one, with the next {question}.
+    `closing`: text between the video and `after` that tells of the video once it has been read:
+    {n_frames}, {duration_s} (two decimals), {frame_times} ('0.00s,1.00s').
     """
 
     before: str
     after: str
     follow_up: str = "<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+    closing: str = ""
 
     def opening(self, n_frames: int, duration_s: float) -> str:
         """Return the text that precedes a video of which `n_frames` frames are taken."""
@@ -142,10 +158,16 @@ class Prompt:
             "{n_frames_in_words}": in_words(n_frames),
             "{duration}": duration,
         }
-        text = self.before
-        for field, value in facts.items():
-            text = text.replace(field, value)
-        return text
+        return _filled(self.before, facts)
+
+    def ending(self, times_s: Sequence[float], duration_s: float) -> str:
+        """Return the text that follows a video of which the frames at `times_s` were taken."""
+        facts = {
+            "{n_frames}": str(len(times_s)),
+            "{duration_s}": f"{duration_s:.2f}",
+            "{frame_times}": ",".join(f"{time_s:.2f}s" for time_s in times_s),
+        }
+        return _filled(self.closing, facts)
 
     def question(self, text: str) -> str:
         """Return the text that follows the video."""
@@ -154,6 +176,12 @@ class Prompt:
     def next_question(self, text: str) -> str:
         """Return the text that follows an answer, up to the answer after it."""
         return self.follow_up.replace("{question}", text)
+
+
+def _filled(text: str, facts: dict[str, str]) -> str:
+    for field, value in facts.items():
+        text = text.replace(field, value)
+    return text
 
 
 @dataclass(frozen=True)

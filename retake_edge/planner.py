@@ -14,7 +14,7 @@ from retake_edge.config import GenerationConfig, PivotKVConfig, RetakeConfig, Ru
 from retake_edge.errors import MemoryBudgetError
 from retake_edge.llama import Model
 from retake_edge.models import ModelManifest
-from retake_edge.prefill import clock_tokens
+from retake_edge.prefill import n_text_per_step
 from retake_edge.video import VideoInfo, time_grid
 
 DEFAULT_KV_BUDGET = 32_000  # the reference's published max_input_length
@@ -29,9 +29,9 @@ _CELL_PADDING = 256
 class VideoShape:
     """What is to be prefilled, in tokens.
 
-    `n_steps` grid frames, each of `vision_per_step` vision tokens and `text_per_step` time text
-    tokens; `n_before` and `n_after` text tokens around the video, the answer included in the
-    latter; `steps_per_chunk` grid frames between two compressions.
+    `n_steps` grid frames, each of `vision_per_step` vision tokens and `text_per_step` tokens of
+    time text and learned rows; `n_before` and `n_after` text tokens around the video, the answer
+    included in the latter; `steps_per_chunk` grid frames between two compressions.
     """
 
     n_steps: int
@@ -126,11 +126,13 @@ def video_shape(
     n_steps = n_steps or frames.n_steps
     last_s = frames.times_s[1]  # its time text is the longest
     opening = manifest.prompt.opening(n_frames, video.duration_s)
+    ending = manifest.prompt.ending([last_s] * n_frames, video.duration_s)
+    n_around = len(model.tokenize(opening, add_special=True)) + len(model.tokenize(ending))
     return VideoShape(
         n_steps=n_steps,
         vision_per_step=rule.n_vision_tokens(frames.width_px, frames.height_px),
-        text_per_step=len(clock_tokens(model, manifest.layout, n_steps - 1, last_s, last_s)),
-        n_before=len(model.tokenize(opening, add_special=True)),
+        text_per_step=n_text_per_step(model, manifest.layout, n_steps - 1, last_s, last_s),
+        n_before=n_around + manifest.layout.ends_with_newline,
         n_after=n_after,
         steps_per_chunk=max(1, settings.pivotkv.prefill_chunk_frames // rule.frames_per_step),
     )

@@ -37,7 +37,8 @@ def highest_position(
     start = next_time = shape.n_before
     highest, first = start - 1, 0
     for n in shape.chunk_steps():
-        part, texts = times_s[first : first + n], [shape.text_per_step] * n
+        part = times_s[first : first + n]
+        texts = [shape.text_per_step - layout.newlines_per_step] * n
         ids = places.lay_out(part, step_s, rows, cols, first, texts, start).ids
         if reforges:
             positions.start_at(ids, next_time)

@@ -21,6 +21,7 @@ Bools = npt.NDArray[np.bool_]
 Doubles = npt.NDArray[np.float64]
 
 TEXT = -1
+NEWLINE = -2
 # Sampled times are whole microseconds or so: a rate at the limit may be a little above it.
 _RATE_ROUNDING = 1e-3
 
@@ -30,7 +31,8 @@ class VideoLayout:
     """Position ids of a video span, token by token.
 
     `ids`: int32 [4, n] or [n]. `frame`: int32 [n], the grid frame of a vision token, TEXT (-1)
-    for text between frames. `next_position`: where the text after the span goes on.
+    for text between frames, NEWLINE (-2) for the model's learned row. `next_position`: where the
+    text after the span goes on.
     """
 
     ids: Ints
@@ -39,8 +41,13 @@ class VideoLayout:
 
     @property
     def is_text(self) -> Bools:
-        """Which tokens are text between frames, bool [n]."""
-        return np.asarray(self.frame == TEXT)
+        """Which tokens are text between frames, learned rows included, bool [n]."""
+        return np.asarray(self.frame < 0)
+
+    @property
+    def is_newline(self) -> Bools:
+        """Which tokens are the model's learned row, bool [n]."""
+        return np.asarray(self.frame == NEWLINE)
 
 
 def text_positions(n: int, start: int) -> Ints:
@@ -188,10 +195,17 @@ def interleaved_layout(n_text: Sequence[int], rows: int, cols: int, base: int) -
     return _joined(blocks, 1, base)
 
 
-def linear_layout(n_text: Sequence[int], n_tokens: int, base: int) -> VideoLayout:
-    """Lay out frames of `n_tokens` after n_text[i] text tokens each, for 1-D RoPE: int32 [n]."""
-    counts = [n for before in n_text for n in (before, n_tokens)]
-    names = [name for i in range(len(n_text)) for name in (TEXT, i)]
+def linear_layout(
+    n_text: Sequence[int], n_tokens: int, base: int, n_newlines: int = 0
+) -> VideoLayout:
+    """Lay out frames of `n_tokens` after n_text[i] text tokens each, for 1-D RoPE: int32 [n].
+
+    `n_newlines`: in how many equal parts the tokens of a frame stand, a learned row after each.
+    """
+    n_parts = max(1, n_newlines)
+    parts = [n_tokens // n_parts, min(1, n_newlines)] * n_parts
+    counts = [n for before in n_text for n in (before, *parts)]
+    names = [name for i in range(len(n_text)) for name in (TEXT, *[i, NEWLINE] * n_parts)]
     frame = np.repeat(np.array(names, np.int32), counts)
     ids = np.arange(base, base + len(frame), dtype=np.int32)
     return VideoLayout(ids, frame, base + len(frame))

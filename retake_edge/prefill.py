@@ -217,20 +217,27 @@ class VideoPlaces:
             return positions.mrope_layout(steps, rows, cols, self._base)
         if kind == "timestamps":
             return positions.interleaved_layout(n_text, rows, cols, start)
-        return positions.linear_layout(n_text, rows * cols, start)
+        n_newlines = self._layout.newlines_per_step
+        return positions.linear_layout(n_text, rows * cols, start, n_newlines)
 
 
 class ChunkBuilder:
     """Turns frame blocks into chunks as one model's layout wants them.
 
     `base`: the position after the text before the video. `origin_s`: the time of the video's first
-    grid frame, where the first block built here is a later one.
+    grid frame, where the first block built here is a later one. `newline` f32 [n_embd_inp]: the
+    learned row that the layout asks for.
     """
 
     def __init__(
-        self, model: Model, layout: Layout, base: int, origin_s: float | None = None
+        self,
+        model: Model,
+        layout: Layout,
+        base: int,
+        origin_s: float | None = None,
+        newline: Floats | None = None,
     ) -> None:
-        self._model, self._layout = model, layout
+        self._model, self._layout, self._newline = model, layout, newline
         self._places = VideoPlaces(layout, base, origin_s)
 
     def build(
@@ -262,21 +269,28 @@ class ChunkBuilder:
         if time_start is not None:
             positions.start_at(ids, time_start)
         is_text = video.is_text
-        frame = _fill_backwards(video.frame) + block.first_frame
+        frame = _frames_of_text(video.frame) + block.first_frame
         rows = features.embeddings.reshape(-1, self._model.n_embd_inp)
         tokens = np.full(len(is_text), -1, np.int32)
         if is_text.any():
-            tokens[is_text] = [token for text in texts for token in text]
+            tokens[is_text & ~video.is_newline] = [token for text in texts for token in text]
             rows = self._with_text(rows, is_text, tokens)
         pivots, distances = np.zeros(len(is_text), np.bool_), np.zeros(len(is_text), np.float32)
         pivots[~is_text], distances[~is_text] = block.pivots.ravel(), block.distances.ravel()
         return PrefillChunk(rows, ids, frame, is_text, pivots, distances, tokens)
 
     def _with_text(self, vision: Floats, is_text: Bools, tokens: Ints) -> Floats:
-        """Rows of all tokens, f32 [n, n_embd_inp], of `vision` those that are no text."""
+        """Rows of all tokens, f32 [n, n_embd_inp], of `vision` those that are no text.
+
+        Text without a token is the learned row.
+        """
         rows = np.empty((len(is_text), vision.shape[1]), np.float32)
         rows[~is_text] = vision
-        rows[is_text] = self._model.embed_tokens(tokens[is_text].tolist())
+        is_word = tokens >= 0
+        if is_word.any():
+            rows[is_word] = self._model.embed_tokens(tokens[is_word].tolist())
+        if self._newline is not None:
+            rows[is_text & ~is_word] = self._newline
         return rows
 
 
@@ -297,9 +311,24 @@ def clock_tokens(
     return tokens
 
 
-def _fill_backwards(frame: Ints) -> Ints:
-    """Give clock text the frame that follows it."""
+def n_text_per_step(
+    model: Model, layout: Layout, index: int, first_s: float, middle_s: float
+) -> int:
+    """Return the cells of grid frame `index` that are no vision tokens, and never evicted.
+
+    Raises:
+        ModelError: the model has no single word for the time.
+    """
+    text = clock_tokens(model, layout, index, first_s, middle_s)
+    return len(text) + layout.newlines_per_step
+
+
+def _frames_of_text(frame: Ints) -> Ints:
+    """Give clock text the frame that follows it, a learned row the one before it."""
     filled = frame.copy()
+    for i in range(1, len(filled)):
+        if filled[i] == positions.NEWLINE:
+            filled[i] = filled[i - 1]
     for i in range(len(filled) - 2, -1, -1):
         if filled[i] == positions.TEXT:
             filled[i] = filled[i + 1]

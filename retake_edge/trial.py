@@ -107,7 +107,12 @@ def _load(model_path: Path, mmproj: Path) -> None:
             pass
         frames = infer_manifest(read_gguf(model_path), read_gguf(mmproj)).frames
         with VisionEncoder(
-            model, mmproj, offload=False, n_threads=1, overview=frames.overview
+            model,
+            mmproj,
+            offload=False,
+            n_threads=1,
+            overview=frames.overview,
+            pooling=frames.pooling,
         ) as encoder:
             picture = np.full((1, _SIDE_PX, _SIDE_PX, 3), 127, np.uint8)
             encoder.encode(picture, np.zeros(1))

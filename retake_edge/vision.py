@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,14 @@ import numpy.typing as npt
 
 from retake_edge import native, stopping
 from retake_edge.errors import ModelError
+from retake_edge.gguf_file import read_gguf
 from retake_edge.llama import Floats, Model
+from retake_edge.models import ModelManifest
+from retake_edge.pooling import Pooling
 
 Doubles = npt.NDArray[np.float64]
+
+_NEWLINE = "v.image_newline"
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,8 @@ class VisionEncoder:
     `frames_per_step` is how many video frames share one grid frame (2 for Qwen-VL); `both_ways`:
     whether the language model wants an image's tokens to see each other, also those after them.
     `overview`: mtmd cuts a frame into tiles, whatever its size, and puts the whole frame after
-    them; only that is used, as the models' processors do with video. `progress` is called with the
-    share of the tower that is loaded.
+    them; only that is used, as the models' processors do with video. `pooling` of what the
+    projector gives for a frame. `progress` is called with the share of the tower that is loaded.
 
     Raises:
         ModelError: the file is missing, does not belong to the model, or cannot see.
@@ -82,10 +88,11 @@ class VisionEncoder:
         offload: bool = True,
         n_threads: int | None = None,
         overview: bool = False,
+        pooling: Pooling | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> None:
         self.path = Path(path)
-        self._overview = overview
+        self._overview, self._pooling = overview, pooling
         self._mtmd = native.load_mtmd()
         self._handle: Any = None
         if not self.path.is_file():
@@ -181,7 +188,26 @@ class VisionEncoder:
         if rows * cols != n:  # a resampler has no grid: its tokens stand in one row
             rows, cols = 1, n
         out = mtmd.mtmd_get_output_embd(self._handle)
-        return np.ctypeslib.as_array(out, (n, self._n_embd)), rows, cols
+        features = np.ctypeslib.as_array(out, (n, self._n_embd))
+        if self._pooling is None:
+            return features, rows, cols
+        side = isqrt(n)  # these towers are square; mtmd tells their tokens as one row
+        pooled = self._pooling.pooled(features, side, side)
+        return pooled, self._pooling.side(side), self._pooling.side(side)
+
+
+def newline_of(manifest: ModelManifest) -> Floats | None:
+    """Return the learned row of a model whose layout asks for one, f32 [n_embd]; else None.
+
+    Raises:
+        ModelError: the projector has none.
+    """
+    if not manifest.layout.has_newlines:
+        return None
+    file = read_gguf(manifest.mmproj)
+    if _NEWLINE not in file.tensor_shapes:
+        raise ModelError(f"{file.path} has no tensor {_NEWLINE}; convert the checkpoint again.")
+    return file.vector(_NEWLINE)
 
 
 def _repeat_last(items: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:

@@ -129,7 +129,7 @@ def test_a_video_squeezed_into_squares_is_answered_about_and_shown_in_its_own_sh
     ],
 )
 def test_models_that_pool_their_frames_are_refused_in_one_sentence(pair):
-    with pytest.raises(ModelError, match="lacks the pooling of their frames") as refused:
+    with pytest.raises(ModelError, match="does not say how frames are pooled") as refused:
         family_of(*pair)
     assert str(refused.value).count(". ") == 0
 

@@ -16,8 +16,8 @@ from retake_edge.frames import choose_frames, in_whole_video
 from retake_edge.llama import Context, Ints, Model
 from retake_edge.models import ModelManifest
 from retake_edge.planner import kept_vision
-from retake_edge.prefill import ChunkBuilder, FrameBlock, clock_tokens, frame_blocks
-from retake_edge.vision import VisionFeatures
+from retake_edge.prefill import ChunkBuilder, FrameBlock, frame_blocks, n_text_per_step
+from retake_edge.vision import VisionFeatures, newline_of
 
 ANSWER_TOKENS = 12
 N_AFTER = 96
@@ -67,7 +67,9 @@ def replay(
     frames = kept_frames(features, contender, keep, n_text, context.model.n_embd)
     engine = Engine(context, _config(contender, settings), n_after=N_AFTER)
     engine.prefill_text(manifest.prompt.before)
-    builder = ChunkBuilder(context.model, manifest.layout, engine.next_position)
+    builder = ChunkBuilder(
+        context.model, manifest.layout, engine.next_position, newline=newline_of(manifest)
+    )
     ratio = 1.0 if contender.frames else keep
     results = [
         engine.prefill_chunk(builder.build(block, engine.next_position), ratio)
@@ -127,6 +129,6 @@ def kept_frames(
 
 
 def n_clock_tokens(model: Model, manifest: ModelManifest, features: VisionFeatures) -> int:
-    """Return how many tokens of clock text a grid frame has."""
+    """Return how many tokens of clock text and learned rows a grid frame has."""
     last, middle = float(features.times_s[-1]), float(features.middle_s[-1])
-    return len(clock_tokens(model, manifest.layout, len(features.times_s) - 1, last, middle))
+    return n_text_per_step(model, manifest.layout, len(features.times_s) - 1, last, middle)

@@ -56,6 +56,7 @@ def encode_video(
             offload=runtime.mmproj_offload,
             n_threads=runtime.n_threads,
             overview=manifest.frames.overview,
+            pooling=manifest.frames.pooling,
         ) as encoder,
     ):
         shape, decode_s, encode_s = _write_features(video, manifest, encoder, path, long_side_px)

@@ -29,8 +29,8 @@ from retake_edge.kvc import cells_used
 from retake_edge.llama import Context, Model
 from retake_edge.models import ModelManifest, resolve_model
 from retake_edge.planner import MemoryPlan, VideoShape, kv_bytes_per_cell, plan_memory
-from retake_edge.prefill import ChunkBuilder, clock_tokens, frame_blocks
-from retake_edge.vision import VisionFeatures
+from retake_edge.prefill import ChunkBuilder, frame_blocks, n_text_per_step
+from retake_edge.vision import VisionFeatures, newline_of
 
 QUESTION = "What happens in this video, and when?"
 
@@ -102,7 +102,9 @@ def run_task(task: SpeedTask) -> SpeedFigures:
                 context, RetakeConfig(pivotkv=pivotkv, runtime=runtime), n_after=plan.shape.n_after
             )
             engine.prefill_text(manifest.prompt.before)
-            builder = ChunkBuilder(llm, manifest.layout, engine.next_position)
+            builder = ChunkBuilder(
+                llm, manifest.layout, engine.next_position, newline=newline_of(manifest)
+            )
             blocks = frame_blocks(
                 _features(task),
                 plan.shape.steps_per_chunk,
@@ -154,11 +156,10 @@ def _plan(
     runtime: RuntimeConfig,
 ) -> MemoryPlan:
     last = (task.n_steps - 1) * task.step_s
-    text = clock_tokens(llm, manifest.layout, task.n_steps - 1, last, last)
     shape = VideoShape(
         n_steps=task.n_steps,
         vision_per_step=task.rows * task.cols,
-        text_per_step=len(text),
+        text_per_step=n_text_per_step(llm, manifest.layout, task.n_steps - 1, last, last),
         n_before=len(llm.tokenize(manifest.prompt.before)),
         n_after=len(llm.tokenize(manifest.prompt.question(QUESTION))) + task.n_decode + 8,
         steps_per_chunk=max(1, pivotkv.prefill_chunk_frames // task.frames_per_step),

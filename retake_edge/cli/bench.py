@@ -85,10 +85,16 @@ def quality(
     runtime = config.RuntimeConfig(n_gpu_layers=n_gpu_layers, n_threads=threads)
     source = resolve_model(model, mmproj)
     manifest = manifest_of(source)
-    overview = manifest.frames.overview
+    rule = manifest.frames
     with (
         Model(source.model, n_gpu_layers=n_gpu_layers) as llm,
-        VisionEncoder(llm, source.mmproj, n_threads=threads, overview=overview) as encoder,
+        VisionEncoder(
+            llm,
+            source.mmproj,
+            n_threads=threads,
+            overview=rule.overview,
+            pooling=rule.pooling,
+        ) as encoder,
         shown_progress() as progress,
     ):
         result = run_quality(llm, encoder, manifest, contenders, settings, runtime, progress)

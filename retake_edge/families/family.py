@@ -19,7 +19,8 @@ class Family:
     place of the file's, where the family's processor has one of its own for video.
     `video`: how the family writes a video into a user's message, for chat templates that take
     plain text only. `slot`: the part of it, also of what the family's own template writes, in
-    whose place the frames stand (with the text around them that `layout` says).
+    whose place the frames stand (with the text around them that `layout` says). `tells_video`: the
+    text between video and question tells of the video, as `Prompt.closing` does.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Family:
     fps: float = DEFAULT_FPS
     max_frames: int = DEFAULT_MAX_FRAMES
     template: str | None = None
+    tells_video: bool = False
 
 
 FamilyOf = Callable[[GgufFile, GgufFile], "Family | None"]

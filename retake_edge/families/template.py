@@ -42,8 +42,11 @@ def video_prompt(template: str | None, family: Family, system: str = "") -> Prom
             failure = str(error)
             continue
         if prompt is not None:
-            last = family.layout.after_frame
-            return Prompt(prompt.before, last + prompt.after, prompt.follow_up)
+            after, closing = family.layout.after_frame + prompt.after, ""
+            if family.tells_video:
+                closing, question, rest = after.partition("{question}")
+                after = question + rest
+            return Prompt(prompt.before, after, prompt.follow_up, closing)
         failure = "it drops the video or the question"
     raise ModelError(
         f"The chat template of the model cannot be used for video ({failure}); use a GGUF made "

@@ -16,9 +16,10 @@ CLIP = "clip.mp4"
 
 def toys() -> dict[str, Toy]:
     """Return all families that have goldens."""
-    from parity import internvl, qwen, smolvlm
+    from parity import internvl, llava_pooled, qwen, smolvlm
 
-    return {toy.name: toy for toy in (*qwen.TOYS, *internvl.TOYS, *smolvlm.TOYS)}
+    families = (qwen, internvl, smolvlm, llava_pooled)
+    return {toy.name: toy for family in families for toy in family.TOYS}
 
 
 def main() -> int:

@@ -53,7 +53,11 @@ def make(toy: Toy, video: Path, out: Path) -> None:
     frames = clip.read(video)
     with tempfile.TemporaryDirectory() as saved:
         made = toy.make(Path(saved), SEED)
-        convert(Path(saved), toy.pre_tokenizer, out / "model.gguf", out / "mmproj.gguf")
+        pair = out / "model.gguf", out / "mmproj.gguf"
+        if toy.convert is not None:
+            toy.convert(Path(saved), *pair)
+        else:
+            convert(Path(saved), toy.pre_tokenizer, *pair)
     cases = {}
     for case in toy.cases:
         indices = case.frames()

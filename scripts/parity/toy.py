@@ -74,7 +74,8 @@ class Toy:
     clip, and their numbers in it. `pre_tokenizer`: llama.cpp's name of how text is cut into words,
     which the converter tells from a hash of the published tokenizers. `mean`, `std`: what pixels
     are normalised with. `frame_size(width, height, n_frames)`: the size of the frames of such a
-    video, where the processor has a rule for it.
+    video, where the processor has a rule for it. `convert(folder, model, mmproj)`: writes the f32
+    pair of what `make` saved, where llama.cpp's converter does not know it.
     """
 
     name: str
@@ -85,3 +86,4 @@ class Toy:
     std: tuple[float, float, float]
     pre_tokenizer: str = "qwen2"
     frame_size: Callable[[int, int, int], tuple[int, int]] | None = None
+    convert: Callable[[Path, Path, Path], None] | None = None
