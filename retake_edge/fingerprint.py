@@ -94,6 +94,7 @@ def session_facts(
             "frames": asdict(manifest.frames),
             "layout": asdict(manifest.layout),
             "opening": manifest.prompt.opening(n_frames, plan.video.duration_s),
+            "closing": manifest.prompt.closing,
         },
         "kept": _kept(plan),
         "cells": [plan.settings.runtime.type_k, plan.settings.runtime.type_v],
