@@ -124,8 +124,16 @@ def _answered(session: Session, questions: list[str], *, show: bool) -> Iterator
 
 def _save_frames(video: Path, answers: list[Answer], folder: Path, session: Session) -> None:
     from retake_edge.pictures import save_frames
+    from retake_edge.video import time_grid
 
-    fps = session.settings.sampling.fps or session.manifest.fps
+    sampling, manifest = session.settings.sampling, session.manifest
+    step_s = time_grid(  # fewer frames than the rate says may have been looked at
+        session.video.duration_s,
+        fps=sampling.fps or manifest.fps,
+        max_frames=sampling.max_frames or manifest.max_frames,
+        start_s=sampling.start_s,
+        end_s=sampling.end_s,
+    )[1]
     for answer in answers:
-        paths = save_frames(video, answer.evidence, folder, fps=fps)
+        paths = save_frames(video, answer.evidence, folder, fps=1 / step_s)
         typer.echo(f"{len(paths)} frames saved in {folder}", err=True)
