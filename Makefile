@@ -57,6 +57,8 @@ test: lint unit
 
 lint: build
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/python -m mypy
 
 device-check: build

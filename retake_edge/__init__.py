@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from retake_edge.version import __version__
+
 if TYPE_CHECKING:
-    from retake_edge.chat import Conversation
     from retake_edge.config import (
         DPSelectConfig,
         GenerationConfig,
@@ -23,36 +24,40 @@ if TYPE_CHECKING:
         RetakeError,
         VideoError,
     )
-    from retake_edge.evidence import Span
-    from retake_edge.models import ModelFiles, ModelManifest, resolve_model
-    from retake_edge.session import Answer, Session, SessionWarning, open_session, open_video
+    from retake_edge.models.manifest import ModelFiles, ModelManifest
+    from retake_edge.models.resolve import resolve_model
+    from retake_edge.session.answer import Answer
+    from retake_edge.session.conversation import Conversation
+    from retake_edge.session.evidence import Span
+    from retake_edge.session.open import open_session, open_video
+    from retake_edge.session.prefilled import SessionWarning
+    from retake_edge.session.session import Session
 
-__version__ = "0.1.0"
 
 # Importing the package loads none of these, so that `--version` and a typing mistake are quick.
 _HOMES = {
-    "Answer": "session",
+    "Answer": "session.answer",
     "ConfigError": "errors",
-    "Conversation": "chat",
+    "Conversation": "session.conversation",
     "DPSelectConfig": "config",
     "GenerationConfig": "config",
     "MemoryBudgetError": "errors",
     "ModelError": "errors",
-    "ModelFiles": "models",
-    "ModelManifest": "models",
+    "ModelFiles": "models.manifest",
+    "ModelManifest": "models.manifest",
     "NativeError": "errors",
     "PivotKVConfig": "config",
     "RetakeConfig": "config",
     "RetakeError": "errors",
     "RuntimeConfig": "config",
     "SamplingConfig": "config",
-    "Session": "session",
-    "SessionWarning": "session",
-    "Span": "evidence",
+    "Session": "session.session",
+    "SessionWarning": "session.prefilled",
+    "Span": "session.evidence",
     "VideoError": "errors",
-    "open_session": "session",
-    "open_video": "session",
-    "resolve_model": "models",
+    "open_session": "session.open",
+    "open_video": "session.open",
+    "resolve_model": "models.resolve",
 }
 
 __all__ = [

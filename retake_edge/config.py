@@ -85,7 +85,7 @@ class PivotKVConfig:
     `keep_ratio`: share of video cells kept in (0, 1]; None: what `kv_budget` asks for, or 1/4.
     `kv_budget`: most video cells kept over the whole video. `prefill_chunk_frames`: frames
     prefilled between two compressions, fewer where the model's trained context is short.
-    `positions`: 'keep', 'reforge' or 'auto' (`retake_edge.trained_context`). `n_queries`: rows of Q
+    `positions`: 'keep', 'reforge' or 'auto' (`engine.trained_context`). `n_queries`: rows of Q
     that score a chunk (0: all). `seed`: of policies that choose at random.
     """
 

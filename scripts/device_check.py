@@ -16,10 +16,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from retake_edge.device_memory import buffers_of
-from retake_edge.devices import devices
-from retake_edge.llama import Context, Model
-from retake_edge.self_test import QUESTIONS
+from retake_edge.doctor.self_test import QUESTIONS
+from retake_edge.llama.buffers import buffers_of
+from retake_edge.llama.context import Context
+from retake_edge.llama.devices import devices
+from retake_edge.llama.model import Model
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "models" / "tiny" / "tiny-lm-q8_0.gguf"

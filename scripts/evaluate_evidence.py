@@ -24,14 +24,15 @@ from typing import Any
 import numpy as np
 
 from retake_edge.bench.run_file import command_line, run_file, write_run_file
+from retake_edge.bench.scenes.questions import Question, grade, make_questions
+from retake_edge.bench.scenes.scene import Card, Scene, make_scene, write_video
 from retake_edge.bench.stats import share
-from retake_edge.checksum import file_sha256
 from retake_edge.config import GenerationConfig, PivotKVConfig, RetakeConfig, RuntimeConfig
-from retake_edge.evidence import Span
-from retake_edge.models import ModelFiles, ModelManifest, resolve_model
-from retake_edge.scene import Card, Scene, make_scene, write_video
-from retake_edge.scene_questions import Question, grade, make_questions
-from retake_edge.session import open_video
+from retake_edge.files import file_sha256
+from retake_edge.models.manifest import ModelFiles, ModelManifest
+from retake_edge.models.resolve import resolve_model
+from retake_edge.session.evidence import Span
+from retake_edge.session.open import open_video
 
 NEEDLES = ("number", "number_at", "first_card", "last_card", "when_card")
 """Kinds of questions about one card."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from retake_edge.bench.quality_report import (
+from retake_edge.bench.quality.report import (
     kind_table,
     length_table,
     loss_table,
@@ -25,9 +25,9 @@ from retake_edge.bench.quality_report import (
     runs_of,
     select,
 )
-from retake_edge.bench.speed_report import about, goals_table, growth_table, speed_tables
+from retake_edge.bench.speed.report import about, goals_table, growth_table, speed_tables
 from retake_edge.bench.tables import origin
-from retake_edge.bench.text_report import text_table
+from retake_edge.bench.text.report import text_table
 from retake_edge.config import PivotKVConfig
 
 ROOT = Path(__file__).resolve().parents[1]

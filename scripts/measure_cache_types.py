@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retake_edge import __version__
-from retake_edge.bench.random_gguf import random_pair
-from retake_edge.bench.shapes import SHAPES
-from retake_edge.llama import Context, Model
+from retake_edge.llama.context import Context
+from retake_edge.llama.model import Model
+from retake_edge.models.random_gguf import random_pair
+from retake_edge.models.shapes import SHAPES
+from retake_edge.version import __version__
 
 TYPES = ("f16", "q8_0", "q4_0")
 SIDE = 16

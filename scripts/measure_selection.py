@@ -17,18 +17,19 @@ import time
 
 import numpy as np
 
-from retake_edge import __version__, coverage, pivotkv
+from retake_edge.compress import coverage, policies
+from retake_edge.version import __version__
 
 N, N_KEEP, N_MEMORY, DIM, N_CLUSTERS = 4096, 1024, 256, 16, 40
 
 
-def chunk(n_layer: int, seed: int) -> pivotkv.ChunkEvidence:
+def chunk(n_layer: int, seed: int) -> policies.ChunkEvidence:
     """A chunk of 64 frames of 64 tokens, with what earlier chunks kept."""
     rng = np.random.default_rng(seed)
     clusters = rng.standard_normal((N_CLUSTERS, DIM)).astype(np.float32)
     noise = rng.standard_normal((n_layer, N + N_MEMORY, DIM)).astype(np.float32)
     values = clusters[rng.integers(0, N_CLUSTERS, N + N_MEMORY)] + np.float32(0.3) * noise
-    return pivotkv.ChunkEvidence(
+    return policies.ChunkEvidence(
         n_layer=n_layer,
         pivots=rng.random(N) < 0.3,
         changes=rng.random(N, dtype=np.float32),
@@ -45,10 +46,10 @@ def measured(policy: str, n_layer: int, seed: int) -> dict[str, float | int | st
     evidence = chunk(n_layer, seed)
     assert evidence.values is not None
     start, cpu = time.perf_counter(), time.process_time()
-    kept = pivotkv.select_cells(policy, evidence, N_KEEP, np.random.default_rng(0))
+    kept = policies.select_cells(policy, evidence, N_KEEP, np.random.default_rng(0))
     selected = time.process_time()
     coverage.remember(evidence.memory, evidence.values, kept, N_MEMORY)
-    pivotkv.cell_weights(policy, evidence, kept)
+    policies.cell_weights(policy, evidence, kept)
     end, cpu_end = time.perf_counter(), time.process_time()
     return {
         "policy": policy,
@@ -68,7 +69,9 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
     chunk_evidence = chunk(1, 0)
-    pivotkv.select_cells("spread", chunk_evidence, N_KEEP, np.random.default_rng(0))  # loads it all
+    policies.select_cells(
+        "spread", chunk_evidence, N_KEEP, np.random.default_rng(0)
+    )  # loads it all
     runs = [
         measured(policy, n_layer, seed)
         for policy in options.policies

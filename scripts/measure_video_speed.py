@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from retake_edge.bench.run_file import run_file, write_run_file
-from retake_edge.video import sample_frames
+from retake_edge.video.read import sample_frames
 
 ENCODERS = {
     "h264": ["-c:v", "libx264", "-preset", "veryfast"],

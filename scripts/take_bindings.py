@@ -34,7 +34,7 @@ FILES = {
 _PACKAGE = "retake_edge._bindings"
 _LIBRARY_DIR = (
     "import pathlib\n",
-    "import pathlib\n\nfrom retake_edge.native import library_dir\n",
+    "import pathlib\n\nfrom retake_edge.llama.library import library_dir\n",
 )
 _IMPORT = ("from llama_cpp._ctypes_extensions import", f"from {_PACKAGE}._ctypes_extensions import")
 # What is rewritten, by file; each text must be there.

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import retake_edge
-from retake_edge.scene import make_scene, write_video
+from retake_edge.bench.scenes.scene import make_scene, write_video
 
 PAGE = Path(__file__).parents[1] / "docs" / "python-api.md"
 
@@ -36,4 +36,4 @@ def test_importing_the_package_loads_nothing_heavy():
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(out.stdout.split())
     assert loaded.isdisjoint({"numpy", "cv2", "gguf", "jinja2"})
-    assert loaded.isdisjoint({"retake_edge.session", "retake_edge._bindings"})
+    assert loaded.isdisjoint({"retake_edge.session.session", "retake_edge._bindings"})

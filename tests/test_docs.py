@@ -7,8 +7,8 @@ from pathlib import Path
 
 from update_readme import PROGRESS
 
+from retake_edge.compress.policies import POLICIES as RULES
 from retake_edge.config import POLICIES
-from retake_edge.pivotkv import POLICIES as RULES
 
 ROOT = Path(__file__).resolve().parents[1]
 

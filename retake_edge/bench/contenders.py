@@ -1,6 +1,6 @@
 """The policies that are measured against each other, by name.
 
-Most are selection policies of `retake_edge.pivotkv`; the paper's has three readings of what a
+Most are selection policies of `compress.policies`; the paper's has three readings of what a
 pivot means; three spend the same number of cells on fewer frames instead, with nothing evicted.
 """
 
@@ -16,7 +16,7 @@ from retake_edge.errors import ConfigError
 @dataclass(frozen=True)
 class Contender:
     """A policy under test: `policy` and `pivot` as in PivotKVConfig, or a rule `frames` that
-    drops whole frames before prefill: 'uniform', 'dpselect', 'different' (retake_edge.frames)."""
+    drops whole frames before prefill: 'uniform', 'dpselect', 'different' (plan.choose)."""
 
     name: str
     policy: str

@@ -8,16 +8,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from retake_edge.bench.contenders import Contender
+from retake_edge.compress.coverage import evenly_spaced
+from retake_edge.compress.dpselect import select_keyframes
+from retake_edge.compress.policies import kept_vision
 from retake_edge.config import GenerationConfig, PivotKVConfig, RetakeConfig, RuntimeConfig
-from retake_edge.coverage import evenly_spaced
-from retake_edge.dpselect import select_keyframes
-from retake_edge.engine import ChunkResult, Engine
-from retake_edge.frames import choose_frames, in_whole_video
-from retake_edge.llama import Context, Ints, Model
-from retake_edge.models import ModelManifest
-from retake_edge.planner import kept_vision
-from retake_edge.prefill import ChunkBuilder, FrameBlock, frame_blocks, n_text_per_step
-from retake_edge.vision import VisionFeatures, newline_of
+from retake_edge.engine.chunks import ChunkBuilder, FrameBlock, frame_blocks, n_text_per_step
+from retake_edge.engine.engine import ChunkResult, Engine
+from retake_edge.llama.context import Context
+from retake_edge.llama.model import Ints, Model
+from retake_edge.models.manifest import ModelManifest
+from retake_edge.plan.choose import choose_frames, in_whole_video
+from retake_edge.vision.encoder import VisionFeatures, newline_of
 
 ANSWER_TOKENS = 12
 N_AFTER = 96

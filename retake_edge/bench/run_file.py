@@ -13,8 +13,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from retake_edge import __version__, native
 from retake_edge.errors import ConfigError
+from retake_edge.llama import library
+from retake_edge.version import __version__
 
 FORMAT = 1
 
@@ -55,7 +56,7 @@ def machine() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Return the versions of everything that computes, and the commit of a checkout."""
     found = {"retake_edge": __version__, "python": platform.python_version()}
-    found["llama.cpp"] = native.origin()
+    found["llama.cpp"] = library.origin()
     for package in ("numpy", "av", "opencv-python-headless"):
         found[package] = importlib.metadata.version(package)
     commit = _commit()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from retake_edge.bench.quality_report import length_table, quality_table
-from retake_edge.bench.speed_report import speed_tables
-from retake_edge.bench.text_report import text_table
+from retake_edge.bench.quality.report import length_table, quality_table
+from retake_edge.bench.speed.report import speed_tables
+from retake_edge.bench.text.report import text_table
 from retake_edge.errors import ConfigError
 
 

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from retake_edge.cli.progress import shortened, shown_progress
-from retake_edge.clock import clock, spoken_seconds
+from retake_edge.formats import clock, spoken_seconds
 
 if TYPE_CHECKING:
-    from retake_edge.answer import Answer
-    from retake_edge.session import Session
+    from retake_edge.session.answer import Answer
+    from retake_edge.session.session import Session
 
 _LONG_S = 1.95  # between two frames: a gesture, a slide or a sign may fall between them
 _NAME_COLUMNS = 40
@@ -55,7 +55,7 @@ def write_answer(
 
 def tell_evidence(answer: Answer) -> None:
     """Write where an answer looked, if anywhere in particular."""
-    from retake_edge.evidence import evidence_line
+    from retake_edge.session.evidence import evidence_line
 
     if line := evidence_line(answer.evidence):
         typer.echo(line, err=True)

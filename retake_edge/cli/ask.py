@@ -20,7 +20,8 @@ from retake_edge.errors import ConfigError
 from retake_edge.questions import checked_question, decoded, questions_of
 
 if TYPE_CHECKING:
-    from retake_edge.session import Answer, Session
+    from retake_edge.session.answer import Answer
+    from retake_edge.session.session import Session
 
 
 EXAMPLES = examples(
@@ -123,8 +124,8 @@ def _answered(session: Session, questions: list[str], *, show: bool) -> Iterator
 
 
 def _save_frames(video: Path, answers: list[Answer], folder: Path, session: Session) -> None:
-    from retake_edge.pictures import save_frames
-    from retake_edge.video import time_grid
+    from retake_edge.report.pictures import save_frames
+    from retake_edge.video.read import time_grid
 
     sampling, manifest = session.settings.sampling, session.manifest
     step_s = time_grid(  # fewer frames than the rate says may have been looked at

@@ -9,20 +9,20 @@ import typer
 
 if TYPE_CHECKING:
     from retake_edge.cli.options import VideoRequest
-    from retake_edge.models import NotDownloadedError
+    from retake_edge.models.resolve import NotDownloadedError
 
 
 def pulled_at_terminal(missing: NotDownloadedError, request: VideoRequest) -> bool:
     """Ask whether to download a model, and do it; False where nobody can be asked, or says no."""
-    from retake_edge import hub
+    from retake_edge.models import hub
 
     is_terminal = sys.stdin.isatty() and sys.stderr.isatty()
     if not is_terminal or request.offline or hub.is_offline():
         return False
-    from retake_edge.catalog import free_disk_bytes
+    from retake_edge.catalog.catalog import free_disk_bytes
     from retake_edge.cli.progress import shown_progress
-    from retake_edge.fingerprint import HashCache
-    from retake_edge.store import SessionStore
+    from retake_edge.session.store.folder import SessionStore
+    from retake_edge.session.store.key import HashCache
 
     size, free = _download_bytes(missing), free_disk_bytes()
     told = (
@@ -54,9 +54,9 @@ def agreed(question: str, *, default: bool = True) -> bool:
 
 def _download_bytes(missing: NotDownloadedError) -> int:
     """The size of its files: its manifest's word, or the hub's."""
-    from retake_edge import hub
-    from retake_edge.models import model_names
-    from retake_edge.published import published
+    from retake_edge.models import hub
+    from retake_edge.models.manifest import model_names
+    from retake_edge.models.published import published
 
     named = published(missing.name) if missing.name in model_names() else None
     return (named.n_bytes if named else None) or hub.download_bytes(missing.ref)

@@ -64,14 +64,14 @@ def quality(
     pivotkv-nopivot, uniform-frames, dpselect-frames.
     """
     from retake_edge.bench.contenders import parse_contenders, parse_numbers
-    from retake_edge.bench.quality import QualitySettings, run_quality
-    from retake_edge.bench.quality_report import quality_results
+    from retake_edge.bench.quality.report import quality_results
+    from retake_edge.bench.quality.run import QualitySettings, run_quality
     from retake_edge.bench.run_file import run_file
     from retake_edge.cli.progress import shown_progress
-    from retake_edge.families import manifest_of
-    from retake_edge.llama import Model
-    from retake_edge.models import resolve_model
-    from retake_edge.vision import VisionEncoder
+    from retake_edge.llama.model import Model
+    from retake_edge.models.families import manifest_of
+    from retake_edge.models.resolve import resolve_model
+    from retake_edge.vision.encoder import VisionEncoder
 
     settings = QualitySettings(
         seed=seed,
@@ -129,10 +129,10 @@ def text_needle(
     """
     from retake_edge.bench.contenders import parse_contenders, parse_numbers
     from retake_edge.bench.run_file import run_file
-    from retake_edge.bench.text_needle import TextNeedleSettings, run_text_needle
-    from retake_edge.bench.text_report import text_results
+    from retake_edge.bench.text.needle import TextNeedleSettings, run_text_needle
+    from retake_edge.bench.text.report import text_results
     from retake_edge.cli.progress import shown_progress
-    from retake_edge.llama import Model
+    from retake_edge.llama.model import Model
 
     settings = TextNeedleSettings(
         seed=seed,
@@ -224,8 +224,8 @@ def speed(
     """
     from retake_edge.bench.contenders import parse_numbers
     from retake_edge.bench.run_file import begun_run, run_file, write_run_file
-    from retake_edge.bench.speed import SpeedSettings, run_speed
-    from retake_edge.bench.speed_models import speed_models
+    from retake_edge.bench.speed.compare import SpeedSettings, run_speed
+    from retake_edge.bench.speed.models import speed_models
     from retake_edge.cli.progress import shown_progress
 
     settings = SpeedSettings(
@@ -273,7 +273,7 @@ def _plain(settings: Any, runtime: config.RuntimeConfig) -> dict[str, Any]:
 
 
 def _hashes(files: dict[str, Path]) -> dict[str, Any]:
-    from retake_edge.checksum import file_sha256
+    from retake_edge.files import file_sha256
 
     return {
         role: {"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
@@ -297,7 +297,7 @@ def write_plots(document: dict[str, Any], path: Path) -> None:
     Raises:
         ConfigError: the name does not end in .svg, or the folder cannot be written.
     """
-    from retake_edge.bench.quality_plot import accuracy_plot, depth_plot
+    from retake_edge.bench.quality.plot import accuracy_plot, depth_plot
     from retake_edge.bench.run_file import write_whole
 
     if path.suffix.lower() != ".svg":

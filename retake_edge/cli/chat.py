@@ -27,8 +27,8 @@ from retake_edge.errors import ConfigError, MemoryBudgetError
 from retake_edge.questions import check_text, decoded
 
 if TYPE_CHECKING:
-    from retake_edge.chat import Conversation
-    from retake_edge.session import Session
+    from retake_edge.session.conversation import Conversation
+    from retake_edge.session.session import Session
 
 _RESERVE = 4096
 _HISTORY_LINES = 1000
@@ -68,7 +68,7 @@ def chat(
 
     Commands: /frames, /when, /save, /reset, /help, /bye. Ctrl-C ends an answer, Ctrl-D the chat.
     """
-    from retake_edge.chat import Conversation
+    from retake_edge.session.conversation import Conversation
 
     standard_input()
     with open_session(video_file(video), request, _RESERVE) as session:
@@ -94,8 +94,8 @@ class _Room:
 
 
 def _saved_file(session: Session, request: VideoRequest) -> Path | None:
-    from retake_edge.saved_chats import chat_file
-    from retake_edge.store import SessionStore
+    from retake_edge.session.saved_chats import chat_file
+    from retake_edge.session.store.folder import SessionStore
 
     if not session.saved.key:
         return None
@@ -104,7 +104,7 @@ def _saved_file(session: Session, request: VideoRequest) -> Path | None:
 
 def _recall(room: _Room) -> None:
     """Take up the saved conversation, and show it."""
-    from retake_edge.saved_chats import load_turns
+    from retake_edge.session.saved_chats import load_turns
 
     if room.saved is None:
         raise ConfigError("No conversation is saved with --no-cache, so none can be gone on with.")
@@ -179,7 +179,7 @@ def _answer(room: _Room, question: str, *, is_terminal: bool) -> None:
 
 
 def _frames(room: _Room) -> None:
-    from retake_edge.clock import clock, spoken_seconds
+    from retake_edge.formats import clock, spoken_seconds
 
     session = room.session
     times_s = session.map.frame_times_s
@@ -195,7 +195,7 @@ def _frames(room: _Room) -> None:
 
 
 def _when(room: _Room) -> None:
-    from retake_edge.evidence import evidence_line
+    from retake_edge.session.evidence import evidence_line
 
     turns = room.conversation.turns
     if not turns:
@@ -205,7 +205,7 @@ def _when(room: _Room) -> None:
 
 
 def _save(room: _Room) -> None:
-    from retake_edge.saved_chats import save_turns
+    from retake_edge.session.saved_chats import save_turns
 
     turns = [(turn.question, turn.text) for turn in room.conversation.turns]
     if room.saved is None:
@@ -255,7 +255,7 @@ def _load_history(cache_dir: Path | None) -> None:
     """Give the prompt the arrow keys, and the questions of earlier chats."""
     import atexit
 
-    from retake_edge.store import default_cache_dir
+    from retake_edge.files import default_cache_dir
 
     try:
         import readline

@@ -11,7 +11,7 @@ import typer
 from retake_edge.cli.options import CacheDir
 
 if TYPE_CHECKING:
-    from retake_edge.checks import Check
+    from retake_edge.doctor.checks import Check
 
 _INDENT = 20
 
@@ -24,7 +24,7 @@ def doctor(
 
     The exit code is 0 if questions can be answered, else that of the first error.
     """
-    from retake_edge.doctor import diagnose, exit_code
+    from retake_edge.doctor.diagnose import diagnose, exit_code
 
     checks = []
     for check in diagnose(cache_dir):

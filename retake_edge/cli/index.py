@@ -15,8 +15,8 @@ from retake_edge.cli.help import examples
 from retake_edge.cli.opening import open_session
 from retake_edge.cli.options import VideoRequest, opens_video
 from retake_edge.cli.videos import videos_of
-from retake_edge.clock import clock
 from retake_edge.errors import ConfigError, RetakeError
+from retake_edge.formats import clock
 
 EXAMPLES = examples("index talk.mp4", "index talks/ more.mp4", "index talk.mp4 --start 10:00")
 

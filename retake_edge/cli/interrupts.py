@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from retake_edge import native, stopping
+from retake_edge import stopping
+from retake_edge.llama import library
 
 EXIT_INTERRUPTED = 130
 _AGAIN_AFTER_S = 0.02
@@ -138,7 +139,7 @@ def _leave() -> None:
 
 def _on_signal(_signal: int, frame: FrameType | None) -> None:
     while frame is not None:
-        if frame.f_code in native.CALLBACKS:
+        if frame.f_code in library.CALLBACKS:
             _again()
             return
         frame = frame.f_back

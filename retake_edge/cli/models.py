@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from retake_edge.catalog import ModelEntry
+    from retake_edge.catalog.catalog import ModelEntry
 
 
 def models(
@@ -24,9 +24,9 @@ def models(
     within an hour, or else the quickest. The first time, this machine's speed is measured. The
     network is not used.
     """
-    from retake_edge.catalog import catalog
+    from retake_edge.catalog.catalog import catalog
+    from retake_edge.catalog.table import machine_line, next_step, table_lines
     from retake_edge.cli.progress import shown_progress
-    from retake_edge.model_table import machine_line, next_step, table_lines
 
     with shown_progress() as progress:
         entries = catalog(progress)

@@ -11,7 +11,7 @@ from retake_edge.config import WHOLE_POLICIES
 
 if TYPE_CHECKING:
     from retake_edge.cli.options import VideoRequest
-    from retake_edge.session import Session
+    from retake_edge.session.session import Session
 
 _NAMES = {
     "top_k": "--top-k",
@@ -113,6 +113,6 @@ def _is_off(request: VideoRequest, option: str) -> bool:
 
 
 def _has_gpu() -> bool:
-    from retake_edge.devices import devices
+    from retake_edge.llama.devices import devices
 
     return any(device.is_gpu for device in devices())

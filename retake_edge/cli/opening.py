@@ -12,12 +12,12 @@ from retake_edge.cli.options import VideoRequest
 from retake_edge.errors import ConfigError
 
 if TYPE_CHECKING:
-    from retake_edge.choice import ChosenModel
+    from retake_edge.catalog.choice import ChosenModel
     from retake_edge.config import RetakeConfig
-    from retake_edge.fingerprint import HashCache
-    from retake_edge.models import ModelFiles, ModelManifest
+    from retake_edge.models.manifest import ModelFiles, ModelManifest
     from retake_edge.progress import ProgressCallback
-    from retake_edge.session import Session
+    from retake_edge.session.session import Session
+    from retake_edge.session.store.key import HashCache
 
 
 def open_session(
@@ -33,8 +33,8 @@ def open_session(
     from retake_edge.cli.no_effect import warn_of_no_effect
     from retake_edge.cli.progress import shown_progress
     from retake_edge.cli.saved import opened_by_key, saved_key
-    from retake_edge.planner import QUESTION_RESERVE
-    from retake_edge.session import open_video
+    from retake_edge.plan.frames import QUESTION_RESERVE
+    from retake_edge.session.open import open_video
 
     if key := saved_key(video, request):
         session = opened_by_key(key, request, n_reserve or QUESTION_RESERVE)
@@ -63,7 +63,7 @@ def open_session(
 def source_of(video: Path, request: VideoRequest, n_reserve: int | None = None) -> ChosenModel:
     """Return the model that the options name, or the one for this video; checked, downloaded."""
     from retake_edge.cli.progress import shown_progress
-    from retake_edge.models import NotDownloadedError
+    from retake_edge.models.resolve import NotDownloadedError
 
     name = request.hub or Path(request.model or "").name
     try:
@@ -93,11 +93,11 @@ def resolved(video: Path | None, request: VideoRequest) -> ModelManifest | Model
 def _source(
     video: Path | None, request: VideoRequest, n_reserve: int | None, progress: ProgressCallback
 ) -> ChosenModel:
-    from retake_edge.choice import ASKED, ChosenModel, choose_model
-    from retake_edge.models import resolve_model
-    from retake_edge.planner import QUESTION_RESERVE
-    from retake_edge.user_config import default_model
-    from retake_edge.video_path import check_path
+    from retake_edge.catalog.choice import ASKED, ChosenModel, choose_model
+    from retake_edge.catalog.user_config import default_model
+    from retake_edge.models.resolve import resolve_model
+    from retake_edge.plan.frames import QUESTION_RESERVE
+    from retake_edge.video.path import check_path
 
     if video is not None:
         check_path(video)  # before anything is asked, measured or downloaded
@@ -121,7 +121,7 @@ def _source(
 
 def model_name(source: ModelManifest | ModelFiles) -> str:
     """Return what a model is called on the screen."""
-    from retake_edge.models import ModelManifest
+    from retake_edge.models.manifest import ModelManifest
 
     return source.name if isinstance(source, ModelManifest) else source.model.name
 
@@ -130,10 +130,10 @@ def _fitted(
     video: Path, source: ModelManifest | ModelFiles, request: VideoRequest, n_reserve: int
 ) -> RetakeConfig:
     """Settings under which the run fits; what they change is told."""
-    from retake_edge.fitting import fitted
-    from retake_edge.prefilled import cells_after
-    from retake_edge.run_plan import RunPlanner
-    from retake_edge.video import probe_video
+    from retake_edge.plan.cells import cells_after
+    from retake_edge.plan.fit import fitted
+    from retake_edge.plan.run import RunPlanner
+    from retake_edge.video.read import probe_video
 
     with RunPlanner(source, cells_after(request.settings, n_reserve)) as planner:
         found = fitted(planner, probe_video(video), request.settings)
@@ -143,16 +143,16 @@ def _fitted(
 
 
 def _hashes(request: VideoRequest) -> HashCache:
-    from retake_edge.fingerprint import HashCache
-    from retake_edge.store import SessionStore
+    from retake_edge.session.store.folder import SessionStore
+    from retake_edge.session.store.key import HashCache
 
     return HashCache(SessionStore(request.cache_dir).cache_dir / "hashes.json")
 
 
 def _from_hub(request: VideoRequest, progress: ProgressCallback) -> ModelFiles:
     """The files of the model of -hf, with the projector of --mmproj if there is one."""
-    from retake_edge import hub
-    from retake_edge.models import ModelFiles
+    from retake_edge.models import hub
+    from retake_edge.models.manifest import ModelFiles
 
     pair = hub.obtain(
         hub.parse_ref(request.hub or ""),

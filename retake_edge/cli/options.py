@@ -17,8 +17,8 @@ import typer
 
 from retake_edge import config
 from retake_edge.cli import help as groups
-from retake_edge.clock import parse_time
 from retake_edge.errors import ConfigError
+from retake_edge.formats import parse_time
 from retake_edge.questions import decoded
 
 _pivotkv, _runtime = config.PivotKVConfig(), config.RuntimeConfig()
@@ -349,7 +349,7 @@ def _grammar(grammar: str, grammar_file: Path | None, schema: str, schema_file: 
     if len(asked) > 1:
         raise ConfigError("Give one of --grammar, --grammar-file, -j and -jf; each is a grammar.")
     if schema or schema_file:
-        from retake_edge.sampler import grammar_of_schema
+        from retake_edge.llama.sampler import grammar_of_schema
 
         return grammar_of_schema(schema or _text_of(schema_file))
     return grammar or _text_of(grammar_file)

@@ -16,11 +16,11 @@ from retake_edge.cli.videos import video_file
 from retake_edge.errors import ConfigError, MemoryBudgetError
 
 if TYPE_CHECKING:
-    from retake_edge.calibration import Calibration
-    from retake_edge.fitting import Proposal
-    from retake_edge.models import ModelFiles, ModelManifest
-    from retake_edge.run_plan import RunPlan, RunPlanner
-    from retake_edge.video import VideoInfo
+    from retake_edge.models.manifest import ModelFiles, ModelManifest
+    from retake_edge.plan.fit import Proposal
+    from retake_edge.plan.run import RunPlan, RunPlanner
+    from retake_edge.plan.seconds import Calibration
+    from retake_edge.video.read import VideoInfo
 
 _MEASURED_FRAMES = 8
 
@@ -49,13 +49,13 @@ def plan(
     which is measured once. What does not fit is listed with the changes that make it fit; --fit
     plans with them. A model with a name need not be downloaded: its shape is known.
     """
-    from retake_edge.calibration import Calibration
-    from retake_edge.fitting import fitted, proposals
-    from retake_edge.needs import AN_HOUR
-    from retake_edge.prefilled import cells_after
-    from retake_edge.run_plan import RunPlanner
-    from retake_edge.store import SessionStore
-    from retake_edge.video import probe_video
+    from retake_edge.catalog.needs import AN_HOUR
+    from retake_edge.plan.cells import cells_after
+    from retake_edge.plan.fit import fitted, proposals
+    from retake_edge.plan.run import RunPlanner
+    from retake_edge.plan.seconds import Calibration
+    from retake_edge.session.store.folder import SessionStore
+    from retake_edge.video.read import probe_video
 
     calibration = Calibration(SessionStore(request.cache_dir).cache_dir)
     info = AN_HOUR if video is None else probe_video(video_file(video))
@@ -90,8 +90,9 @@ def _source(
     video: Path | None, request: VideoRequest, held: ExitStack
 ) -> tuple[ModelManifest | ModelFiles, bool]:
     """The model to plan with, and whether it is here; else hollow files stand in for it."""
-    from retake_edge.models import NotDownloadedError, model_names
-    from retake_edge.published import hollow_files, published
+    from retake_edge.models.manifest import model_names
+    from retake_edge.models.published import hollow_files, published
+    from retake_edge.models.resolve import NotDownloadedError
 
     try:
         return _model_here(video, request), True
@@ -105,8 +106,8 @@ def _source(
 
 
 def _model_here(video: Path | None, request: VideoRequest) -> ModelManifest | ModelFiles:
+    from retake_edge.catalog.user_config import default_model
     from retake_edge.cli.opening import resolved
-    from retake_edge.user_config import default_model
 
     if video is None and not (request.model or request.hub or default_model()):
         raise ConfigError(
@@ -123,7 +124,7 @@ def _measure(
     from dataclasses import replace
 
     from retake_edge.cli.progress import shown_progress
-    from retake_edge.session import open_video
+    from retake_edge.session.open import open_video
 
     sampling = planned.settings.sampling
     step_s = (planned.frames.times_s[1] - planned.frames.times_s[0]) / max(1, planned.frames.n - 1)
@@ -145,10 +146,10 @@ def _expected(
     planner: RunPlanner, planned: RunPlan, calibration: Calibration
 ) -> dict[str, float] | None:
     """Seconds by stage: of this model's own runs, else of this machine with any model."""
-    from retake_edge.calibration import Calibration
     from retake_edge.cli.progress import shown_progress
-    from retake_edge.machine_speed import machine_seconds, measure_machine
-    from retake_edge.store import default_cache_dir
+    from retake_edge.files import default_cache_dir
+    from retake_edge.plan.machine import machine_seconds, measure_machine
+    from retake_edge.plan.seconds import Calibration
 
     own = planner.seconds(planned, calibration) or {}
     if {"encode", "prefill"} <= set(own):
@@ -177,7 +178,7 @@ def _document(
 
 
 def _print_plan(planned: RunPlan, document: dict[str, Any]) -> None:
-    from retake_edge.run_plan import gib, place, shares
+    from retake_edge.plan.run import gib, place, shares
 
     cells = planned.cells
     kept, n_ctx = cells.memory.n_kept_cells, cells.memory.n_ctx
@@ -203,7 +204,7 @@ def _print_plan(planned: RunPlan, document: dict[str, Any]) -> None:
 
 
 def _video_line(video: VideoInfo) -> str:
-    from retake_edge.clock import clock
+    from retake_edge.formats import clock
 
     size = f"{video.width_px}x{video.height_px}"
     return f"{video.path.name}, {clock(video.duration_s)}, {size}, {video.codec}"
@@ -222,7 +223,7 @@ def _frames_line(planned: RunPlan) -> str:
 
 
 def _time_line(seconds: dict[str, float] | None, planned: RunPlan) -> str:
-    from retake_edge.clock import duration
+    from retake_edge.formats import duration
 
     if seconds is None:
         return "not known"
@@ -241,7 +242,7 @@ def _seconds(value: float) -> str:
 
 
 def _print_proposals(advice: list[Proposal], *, to_stderr: bool = False) -> None:
-    from retake_edge.run_plan import gib
+    from retake_edge.plan.run import gib
 
     if advice:
         typer.echo("any of these makes it fit:", err=to_stderr)

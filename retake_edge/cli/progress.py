@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from retake_edge.cli.interrupts import answering
-from retake_edge.clock import clock, duration
+from retake_edge.formats import clock, duration
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -24,11 +24,11 @@ def pull(
     downloaded again. Each file is checked against the SHA-256 that the hub has of it; a download
     that was interrupted goes on where it stopped.
     """
-    from retake_edge import hub
     from retake_edge.cli.progress import shown_progress
-    from retake_edge.fingerprint import HashCache
-    from retake_edge.models import bundled_names, hub_ref, load_manifest
-    from retake_edge.store import SessionStore
+    from retake_edge.models import hub
+    from retake_edge.models.manifest import bundled_names, hub_ref, load_manifest
+    from retake_edge.session.store.folder import SessionStore
+    from retake_edge.session.store.key import HashCache
 
     if model in bundled_names():
         manifest = load_manifest(model)

@@ -16,7 +16,7 @@ from retake_edge.errors import ConfigError
 from retake_edge.questions import checked_question
 
 if TYPE_CHECKING:
-    from retake_edge.report import Report
+    from retake_edge.report.page import Report
 
 
 EXAMPLES = examples(
@@ -45,9 +45,9 @@ def report(
     request: VideoRequest,
 ) -> None:
     """Write one self-contained page about a video: timeline, what is kept, answers, figures."""
-    from retake_edge.contact_sheet import contact_sheet
-    from retake_edge.pictures import write_file
-    from retake_edge.report import keyframe_thumbnails, render_report
+    from retake_edge.report.contact_sheet import contact_sheet
+    from retake_edge.report.page import keyframe_thumbnails, render_report
+    from retake_edge.report.pictures import write_file
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"The output is {output}, but its name must end in .html.")
@@ -64,8 +64,8 @@ def report(
 
 
 def _report(source: str, questions: list[str], request: VideoRequest) -> Report:
-    from retake_edge.report_source import answered, report_of, saved_report
-    from retake_edge.store import SessionStore
+    from retake_edge.report.source import answered, report_of, saved_report
+    from retake_edge.session.store.folder import SessionStore
 
     if not questions and (key := saved_key(source, request)):
         return saved_report(SessionStore(request.cache_dir), key)

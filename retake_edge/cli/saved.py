@@ -11,7 +11,7 @@ from retake_edge.errors import ConfigError
 
 if TYPE_CHECKING:
     from retake_edge.cli.options import VideoRequest
-    from retake_edge.session import Session
+    from retake_edge.session.session import Session
 
 _KEY = re.compile(r"[0-9a-f]{4,32}")
 _DECIDED = {
@@ -46,7 +46,7 @@ def saved_key(video: str | Path, request: VideoRequest) -> str:
     Raises:
         SessionError: more than one key begins so.
     """
-    from retake_edge.store import SessionStore
+    from retake_edge.session.store.folder import SessionStore
 
     text = str(video)
     if not _KEY.fullmatch(text) or os.path.lexists(text):
@@ -63,9 +63,9 @@ def opened_by_key(key: str, request: VideoRequest, n_reserve: int) -> Session:
         ConfigError: an option asks for what was decided when the video was read.
     """
     from retake_edge.cli.progress import shown_progress
-    from retake_edge.other_sessions import KEY_LETTERS
-    from retake_edge.session import open_session
-    from retake_edge.store import SessionStore
+    from retake_edge.session.open import open_session
+    from retake_edge.session.others import KEY_LETTERS
+    from retake_edge.session.store.folder import SessionStore
 
     for name, option in _DECIDED.items():
         if name in request.given:

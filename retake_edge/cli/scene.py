@@ -23,8 +23,8 @@ def scene(
     ] = 8,
 ) -> None:
     """Render a synthetic video, and print questions about it with their answers as JSON."""
-    from retake_edge.scene import make_scene, write_video
-    from retake_edge.scene_questions import make_questions
+    from retake_edge.bench.scenes.questions import make_questions
+    from retake_edge.bench.scenes.scene import make_scene, write_video
 
     if output.suffix.lower() != ".mp4":
         raise ConfigError(f"The output is {output}, but its name must end in .mp4.")

@@ -8,11 +8,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from retake_edge.byte_sizes import shown_bytes
 from retake_edge.cli.progress import shortened
-from retake_edge.clock import duration, spoken_seconds
-from retake_edge.other_sessions import KEY_LETTERS, part, step_seconds
-from retake_edge.store import SavedSession, SessionStore
+from retake_edge.formats import duration, shown_bytes, spoken_seconds
+from retake_edge.session.others import KEY_LETTERS, part, step_seconds
+from retake_edge.session.store.folder import SavedSession, SessionStore
 
 _HEADER = ("KEY", "VIDEO", "PART", "EVERY", "MODEL", "READ", "SIZE", "USED")
 _NUMBERS = (5, 6, 7)
@@ -67,7 +66,7 @@ def _row(store: SessionStore, session: SavedSession) -> tuple[str, ...]:
 
 def _state(store: SessionStore, session: SavedSession) -> str:
     """How much of it is read, or what is wrong with it."""
-    from retake_edge.fingerprint import engine_facts
+    from retake_edge.session.store.key import engine_facts
 
     if session.problem:
         return "damaged"
@@ -80,7 +79,7 @@ def _state(store: SessionStore, session: SavedSession) -> str:
 
 def _share_read(store: SessionStore, session: SavedSession) -> float:
     """How much of an unfinished session's frames is safe."""
-    from retake_edge.checkpoint import read_resume
+    from retake_edge.session.store.checkpoint import read_resume
 
     found: Any = read_resume(store.resume(session.key))
     if found is None:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retake_edge.byte_sizes import parse_bytes, shown_bytes
 from retake_edge.cli.help import HelpfulCommand
 from retake_edge.cli.options import CacheDir
 from retake_edge.errors import ConfigError
+from retake_edge.formats import parse_bytes, shown_bytes
 
 if TYPE_CHECKING:
-    from retake_edge.store import SavedSession, SessionStore
+    from retake_edge.session.store.folder import SavedSession, SessionStore
 
 app = typer.Typer(
     help="List, show and remove saved videos, which are answered at once.", no_args_is_help=True
@@ -34,7 +34,7 @@ def list_sessions(as_json: Json = False, cache_dir: CacheDir = None) -> None:
     A key, or its beginning, goes to ask, chat and report in place of the video.
     """
     from retake_edge.cli.session_table import session_table
-    from retake_edge.store import SessionStore
+    from retake_edge.session.store.folder import SessionStore
 
     store = SessionStore(cache_dir)
     found = store.sessions()
@@ -49,7 +49,7 @@ def list_sessions(as_json: Json = False, cache_dir: CacheDir = None) -> None:
 @app.command(cls=HelpfulCommand)
 def show(key: Key, cache_dir: CacheDir = None) -> None:
     """Print all that is known of a saved video, as JSON."""
-    from retake_edge.store import SessionStore
+    from retake_edge.session.store.folder import SessionStore
 
     store = SessionStore(cache_dir)
     session = store.info(store.find(key))
@@ -68,7 +68,7 @@ def rm(
     cache_dir: CacheDir = None,
 ) -> None:
     """Remove saved videos; the videos themselves stay. Asks first at a terminal."""
-    from retake_edge.store import SessionStore
+    from retake_edge.session.store.folder import SessionStore
 
     if bool(keys) == everything:
         raise ConfigError("Say which saved videos to remove: their keys, or --all.")
@@ -92,8 +92,8 @@ def prune(
     cache_dir: CacheDir = None,
 ) -> None:
     """Remove the saved videos not used for longest until the rest fits."""
-    from retake_edge.store import SessionStore
-    from retake_edge.user_config import most_saved_bytes
+    from retake_edge.catalog.user_config import most_saved_bytes
+    from retake_edge.session.store.folder import SessionStore
 
     most = parse_bytes(max_size) if max_size else most_saved_bytes()
     if most is None:

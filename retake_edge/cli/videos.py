@@ -26,7 +26,7 @@ def video_file(text: str) -> Path:
     Raises:
         VideoError: it is a URL.
     """
-    from retake_edge.video_path import check_no_url
+    from retake_edge.video.path import check_no_url
 
     check_no_url(text)
     return Path(text)
@@ -52,7 +52,7 @@ def video_and_question(video: str, question: str | None) -> tuple[Path, str | No
 
 def _is_a_video(text: str) -> bool:
     """Whether a text is, or would be, a video's file or URL."""
-    from retake_edge.video_path import is_url
+    from retake_edge.video.path import is_url
 
     return Path(text).suffix.lower() in SUFFIXES or os.path.isfile(text) or is_url(text)
 

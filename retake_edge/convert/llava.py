@@ -12,8 +12,8 @@ from retake_edge.convert.language import write_language
 from retake_edge.convert.layout import AUTHORS, Parts, kind_of, parts_of
 from retake_edge.convert.vision import Tower, write_vision
 from retake_edge.errors import ModelError
-from retake_edge.families.video_facts import VideoFacts
-from retake_edge.models import ModelFiles
+from retake_edge.models.families.video_facts import VideoFacts
+from retake_edge.models.manifest import ModelFiles
 
 _FULL_TOWER = 27
 """Layers of the SigLIP that the authors start from; they take the last one off."""

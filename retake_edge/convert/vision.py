@@ -13,7 +13,7 @@ from retake_edge.convert.checkpoint import Checkpoint
 from retake_edge.convert.gguf_out import OutTensor, add_values, matrix_kind, write_gguf
 from retake_edge.convert.layout import Parts
 from retake_edge.errors import ModelError
-from retake_edge.families.video_facts import NEWLINE_TENSOR, VideoFacts
+from retake_edge.models.families.video_facts import NEWLINE_TENSOR, VideoFacts
 
 _LAYERS = "vision.encoder.layers."
 

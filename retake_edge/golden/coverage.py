@@ -1,4 +1,4 @@
-"""The specification of what retake_edge.coverage chooses: plain loops in numpy.
+"""The specification of what retake_edge.compress.coverage chooses: plain loops in numpy.
 
 The library computes in the same order, bit for bit (cpp_patches/src/retake-select.h says which),
 so both choose the same tokens, near-ties included. Nothing but tests runs this.

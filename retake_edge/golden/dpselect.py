@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retake_edge.dpselect import (
+from retake_edge.compress.dpselect import (
     Floats,
     Keyframes,
     frame_distances,

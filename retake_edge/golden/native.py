@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from retake_edge.device_memory import buffers_of
 from retake_edge.golden import limits
 from retake_edge.golden.run import Floats, Ints, Move, Select
-from retake_edge.kvc import Capture
-from retake_edge.llama import Context, Model
+from retake_edge.llama.buffers import buffers_of
+from retake_edge.llama.capture import Capture
+from retake_edge.llama.context import Context
+from retake_edge.llama.model import Model
 
 _N_CELLS = 1024
 

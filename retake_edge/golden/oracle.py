@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retake_edge import native
 from retake_edge.errors import ModelError
 from retake_edge.golden.native import NativeRunner, shared_positions
 from retake_edge.golden.reference import Rope, chunk_scores, make_rope, move_keys
 from retake_edge.golden.run import Floats, Ints, Move, Select
 from retake_edge.golden.sequence_state import Bytes, SequenceState, parse_sequence_state
+from retake_edge.llama import library
 
 _SCRATCH_SEQUENCE = 1
 _FLOAT_TYPES = {0: np.float32, 1: np.float16}
@@ -136,8 +136,8 @@ def _read_rope(path: Path, kind: str) -> Rope:
 @lru_cache(maxsize=1)
 def _ggml() -> ctypes.CDLL:
     """The ggml that libllama uses: the same file, so the same instance."""
-    native.load_libraries()
-    path = min(native.library_dir().glob("*ggml-base.*"), key=lambda p: len(p.name))
+    library.load_libraries()
+    path = min(library.library_dir().glob("*ggml-base.*"), key=lambda p: len(p.name))
     lib = ctypes.CDLL(str(path))
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     lib.ggml_get_name.argtypes, lib.ggml_get_name.restype = [pointer], ctypes.c_char_p
@@ -160,4 +160,4 @@ def _query_callback(queries: dict[int, Floats]) -> Any:
         queries[int(name[1])] = values
         return True
 
-    return native.load_libraries().ggml_backend_sched_eval_callback(evaluate)
+    return library.load_libraries().ggml_backend_sched_eval_callback(evaluate)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from retake_edge import positions
+from retake_edge.engine import positions
 from retake_edge.errors import ConfigError, RetakeError
 from retake_edge.golden.limits import CPU, CPU_KEY, CPU_SCORE, Limits
 from retake_edge.golden.native import NativeRunner, is_layer_independent, write_yarn_model

@@ -17,10 +17,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from retake_edge import positions
+from retake_edge.compress.policies import ChunkEvidence, select_cells
+from retake_edge.engine import positions
 from retake_edge.golden.reference import chunk_scores, move_keys
 from retake_edge.golden.reference_lm import ReferenceModel
-from retake_edge.pivotkv import ChunkEvidence, select_cells
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]

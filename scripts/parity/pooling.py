@@ -1,4 +1,4 @@
-"""What torch makes of pooling a frame's features, which retake_edge.pooling must equal.
+"""What torch makes of pooling a frame's features, which retake_edge.models.pooling must equal.
 
 PYTHONPATH=scripts python -m parity.pooling tests/golden/pooling.npz
 """

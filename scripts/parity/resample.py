@@ -1,4 +1,4 @@
-"""Pictures resized by torchvision, which retake_edge.resample must equal byte for byte.
+"""Pictures resized by torchvision, which retake_edge.video.resample must equal byte for byte.
 
 PYTHONPATH=scripts python -m parity.resample tests/golden/resample.npz
 """

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from retake_edge import scene as sc
+from retake_edge.bench.scenes import scene as sc
 
 SIDE, GRID = 112, 4
 SLOTS: dict[str, tuple[str, ...]] = {

@@ -16,8 +16,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import itertools
 
-from retake_edge.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES
-from retake_edge.scene_questions import TEMPLATES
+from retake_edge.bench.scenes.questions import TEMPLATES
+from retake_edge.bench.scenes.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES
 
 SPECIALS = (
     "<|endoftext|>",

@@ -1,7 +1,7 @@
 """Videos for the LM, put together from the feature bank, with positions, questions and targets.
 
 Each video is described as a `Scene` on its own clock, so the questions and answers are those
-of `retake_edge.scene_questions`. The layout is the engine's: per frame pair one clock token
+of `retake_edge.bench.scenes.questions`. The layout is the engine's: per frame pair one clock token
 and 16 vision tokens, time at four positions a second, rows and columns fixed.
 """
 
@@ -18,8 +18,8 @@ from bank import N_CARDS, N_PLAIN, Bank
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from retake_edge import scene as sc
-from retake_edge import scene_questions as sq
+from retake_edge.bench.scenes import questions as sq
+from retake_edge.bench.scenes import scene as sc
 
 STEPS_PER_S = 4
 GRID, PER_PAIR = 4, 17

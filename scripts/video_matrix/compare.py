@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from retake_edge.errors import VideoError
-from retake_edge.video import VideoInfo, sample_frames
+from retake_edge.video.read import VideoInfo, sample_frames
 from video_matrix import picture as pictures
 from video_matrix.case import Case, Truth
 from video_matrix.picture import Picture

@@ -1,0 +1,1 @@
+"""Which policy keeps the answers: videos, contenders, figures, plots."""

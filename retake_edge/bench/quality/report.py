@@ -1,0 +1,191 @@
+"""The quality benchmark's figures: a JSON document, and tables made from it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from retake_edge.bench.quality.run import Asked, PolicyRun, QualityResult
+from retake_edge.bench.quality.videos import group
+from retake_edge.bench.stats import Share, paired_difference, share
+
+GROUP_NAMES = ("needle", "when", "order", "other")
+N_DEPTHS = 8
+_EVENT_TOKENS = 2  # fewer tokens of an event than this, and POLICY's models could not read it
+
+
+def quality_results(result: QualityResult) -> dict[str, Any]:
+    """Return the figures as plain values.
+
+    `questions`: kind, video and depth of each one, by length; `right` of a cell: one digit for
+    each of them. Intervals are 95 % (Wilson); `loss` is full cache minus policy over the same
+    questions, with the interval of paired differences.
+    """
+    lengths = sorted({run.n_frames for run in result.runs})
+    return {
+        "questions": {str(n): _questions(result.questions(n)) for n in lengths},
+        "cells": [_cell(run, result) for run in result.runs],
+        "seconds": {stage: round(passed, 2) for stage, passed in result.seconds.items()},
+    }
+
+
+def _questions(asked: list[Asked]) -> dict[str, list[Any]]:
+    return {
+        "kind": [a.kind for a in asked],
+        "video": [a.video for a in asked],
+        "depth": [None if a.depth is None else round(a.depth, 3) for a in asked],
+    }
+
+
+def _cell(run: PolicyRun, result: QualityResult) -> dict[str, Any]:
+    asked = result.questions(run.n_frames)
+    full = next(r for r in result.runs if r.policy == "none" and r.n_frames == run.n_frames)
+    cards = np.stack(run.card_cells)  # [cards, layers]
+
+    def shares(key: Callable[[Asked], str]) -> dict[str, Any]:
+        names = sorted({key(a) for a in asked})
+        of = {
+            n: share(r for r, a in zip(run.right, asked, strict=True) if key(a) == n) for n in names
+        }
+        return {name: counted.to_dict() for name, counted in of.items()}
+
+    def loss(name: str | None) -> list[float]:
+        chosen = [i for i, a in enumerate(asked) if name in (None, a.group)]
+        pair = ([r.right[i] for i in chosen] for r in (full, run))
+        return [round(value, 4) for value in paired_difference(*pair)]
+
+    return {
+        "policy": run.policy,
+        "keep": run.keep,
+        "frames": run.n_frames,
+        "kv_cells": run.cells,
+        "kv_cells_before": run.before,
+        "right": "".join(str(int(r)) for r in run.right),
+        "groups": shares(lambda a: a.group),
+        "kinds": shares(lambda a: a.kind),
+        "loss": {"all": loss(None)} | {name: loss(name) for name in GROUP_NAMES},
+        "needle_depth": _by_depth(run, asked),
+        "card_tokens_by_layer": [round(float(v), 2) for v in cards.mean(axis=0)],
+        "cards_seen_by_layer": [round(float(v), 3) for v in (cards >= _EVENT_TOKENS).mean(axis=0)],
+        "seconds": {stage: round(passed, 3) for stage, passed in run.seconds.items()},
+    }
+
+
+def _by_depth(run: PolicyRun, asked: list[Asked]) -> list[list[int]]:
+    """[right, n] of needle questions in each of N_DEPTHS parts of the video."""
+    counts = [[0, 0] for _ in range(N_DEPTHS)]
+    for right, question in zip(run.right, asked, strict=True):
+        if question.group == "needle" and question.depth is not None:
+            part = counts[min(N_DEPTHS - 1, int(question.depth * N_DEPTHS))]
+            part[0] += right
+            part[1] += 1
+    return counts
+
+
+def pooled(cells: Iterable[dict[str, Any]], name: str) -> Share:
+    """Add up the cells' shares of one group ('all': every question)."""
+    n_right = n = 0
+    for cell in cells:
+        groups = cell["groups"]
+        for part in groups.values() if name == "all" else [groups[name]] if name in groups else []:
+            n_right, n = n_right + part["right"], n + part["n"]
+    return Share(n_right, n)
+
+
+def select(
+    results: dict[str, Any], policy: str, keep: float, frames: int | None = None
+) -> list[dict[str, Any]]:
+    """Return the cells of a policy at a keep ratio, of one length or all."""
+    return [
+        cell
+        for cell in results["cells"]
+        if cell["policy"] == policy and cell["keep"] == keep and frames in (None, cell["frames"])
+    ]
+
+
+def runs_of(results: dict[str, Any]) -> list[tuple[str, float]]:
+    """Return every policy and keep ratio once, in the order they were run."""
+    return list(dict.fromkeys((cell["policy"], cell["keep"]) for cell in results["cells"]))
+
+
+def quality_table(results: dict[str, Any]) -> str:
+    """Return a Markdown table: accuracy in % with its interval, pooled over lengths."""
+    lines = [
+        f"| policy | keep | KV cells | {' | '.join(GROUP_NAMES)} | all |",
+        "|---|---|---|" + "---|" * (len(GROUP_NAMES) + 1),
+    ]
+    for policy, keep in runs_of(results):
+        cells = select(results, policy, keep)
+        kept = sum(c["kv_cells"] for c in cells) / sum(
+            c["kv_cells_before"] for c in select(results, "none", 1.0)
+        )
+        shares = " | ".join(percent(pooled(cells, name)) for name in (*GROUP_NAMES, "all"))
+        lines.append(f"| {policy} | {keep:g} | {kept:.0%} | {shares} |")
+    return "\n".join(lines)
+
+
+def length_table(results: dict[str, Any], name: str, keep: float) -> str:
+    """Return a Markdown table of one group at one keep ratio: a row a policy, a column a length."""
+    lengths = list(dict.fromkeys(cell["frames"] for cell in results["cells"]))
+    lines = [
+        f"| {name}, keep {keep:g} | {' | '.join(f'{n} frames' for n in lengths)} |",
+        "|---|" + "---|" * len(lengths),
+    ]
+    for policy, ratio in runs_of(results):
+        if ratio in (keep, 1.0):
+            shares = [percent(pooled(select(results, policy, ratio, n), name)) for n in lengths]
+            lines.append(f"| {policy} | {' | '.join(shares)} |")
+    return "\n".join(lines)
+
+
+def loss_table(results: dict[str, Any], policies: Sequence[str]) -> str:
+    """Return a Markdown table: points lost against the full cache, same questions, all lengths."""
+    names = (*GROUP_NAMES, "all")
+    lines = [f"| policy | keep | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]
+    for policy, keep in runs_of(results):
+        if policy in policies:
+            shown = []
+            for name in names:
+                pair = (answers(results, *run, name) for run in (("none", 1.0), (policy, keep)))
+                loss, low, high = (100 * value for value in paired_difference(*pair))
+                shown.append(f"{loss:.1f} ({low:.1f} to {high:.1f})")
+            lines.append(f"| {policy} | {keep:g} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def kind_table(results: dict[str, Any], policy: str) -> str:
+    """Return a Markdown table: a row a question kind, a column a length, all keep ratios in it."""
+    lengths = list(dict.fromkeys(cell["frames"] for cell in results["cells"]))
+    ratios = [run for run in runs_of(results) if run[0] in ("none", policy)]
+    kinds = sorted({kind for cell in results["cells"] for kind in cell["kinds"]})
+    lines = [f"| | {' | '.join(f'{n} frames' for n in lengths)} |", "|---|" + "---|" * len(lengths)]
+    for kind in kinds:
+        shown = []
+        for n in lengths:
+            cells = [select(results, *run, n)[0]["kinds"].get(kind) for run in ratios]
+            counts = " ".join(str(cell["right"]) for cell in cells if cell)
+            shown.append(f"{counts} of {cells[0]['n']}" if cells[0] else "-")
+        lines.append(f"| {kind} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def answers(results: dict[str, Any], policy: str, keep: float, name: str) -> list[bool]:
+    """Return whether each question of a group ('all': every one) was answered right."""
+    return [
+        digit == "1"
+        for cell in select(results, policy, keep)
+        for digit, kind in zip(
+            cell["right"], results["questions"][str(cell["frames"])]["kind"], strict=True
+        )
+        if name in ("all", group(kind))
+    ]
+
+
+def percent(counted: Share) -> str:
+    """Return '93.1 (88-96)': the share and its interval in per cent; '-' of nothing."""
+    if not counted.n:
+        return "-"
+    low, high = counted.interval()
+    return f"{100 * counted.value:.1f} ({100 * low:.0f}-{100 * high:.0f})"

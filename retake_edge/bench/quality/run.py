@@ -1,0 +1,221 @@
+"""Which policy still answers after compression: long synthetic videos, every policy, same frames.
+
+Each video is rendered and encoded once. Then every policy at every keep ratio prefills the same
+features through the real engine and is asked the same questions, so that policies can be compared
+question by question.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from retake_edge.bench.contenders import Contender, cells
+from retake_edge.bench.quality.videos import (
+    QUESTIONS_PER_VIDEO,
+    BenchVideo,
+    encode_video,
+    group,
+    make_video,
+)
+from retake_edge.bench.replay import N_AFTER, Replayed, ReplaySettings, n_clock_tokens, replay
+from retake_edge.bench.scenes.questions import Question, grade
+from retake_edge.config import RuntimeConfig
+from retake_edge.errors import ConfigError
+from retake_edge.llama.context import Context
+from retake_edge.llama.model import Model
+from retake_edge.models.manifest import ModelManifest
+from retake_edge.vision.encoder import VisionEncoder, VisionFeatures
+
+_SEED_STRIDE = 1_000_003
+_CELL_PADDING = 256
+
+
+@dataclass(frozen=True)
+class QualitySettings:
+    """What is run: for every length in `n_frames`, at least `n_questions` questions."""
+
+    seed: int = 0
+    n_frames: tuple[int, ...] = (64, 128, 256, 512)
+    keeps: tuple[float, ...] = (0.5, 0.25, 0.125)
+    n_questions: int = 168
+    chunk_frames: int = 32
+    n_queries: int = 128
+
+    def __post_init__(self) -> None:
+        if min(self.n_frames) < 16:
+            raise ConfigError(f"--frames has {min(self.n_frames)}, but must be at least 16.")
+        if self.n_questions < 1 or self.seed < 0 or self.chunk_frames < 2:
+            raise ConfigError(
+                f"--questions {self.n_questions}, --seed {self.seed}, --prefill-chunk-frames "
+                f"{self.chunk_frames}: they must be at least 1, 0 and 2."
+            )
+        if min(self.keeps) <= 0 or max(self.keeps) > 1:
+            raise ConfigError(f"--keep is {self.keeps}, but all must be in (0, 1].")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question of one video; `depth` in [0, 1]: where its evidence lies, None if spread out."""
+
+    n_frames: int
+    video: int
+    kind: str
+    depth: float | None
+    text: str
+    answer: str
+
+    @property
+    def group(self) -> str:
+        """needle, when, order or other."""
+        return group(self.kind)
+
+
+@dataclass
+class PolicyRun:
+    """One policy at one keep ratio over all videos of one length.
+
+    `right` has one entry for every question of that length, in their order. `cells`, `before`:
+    cells kept and prefilled, summed over videos. `card_cells`: for each card, the least number of
+    its vision tokens over layers, and the mean.
+    """
+
+    policy: str
+    keep: float
+    n_frames: int
+    right: list[bool] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    cells: int = 0
+    before: int = 0
+    card_cells: list[npt.NDArray[np.int64]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class QualityResult:
+    """Everything asked, and every run over it."""
+
+    asked: list[Asked] = field(default_factory=list)
+    runs: list[PolicyRun] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def questions(self, n_frames: int) -> list[Asked]:
+        """Return the questions of one length, in the order of `PolicyRun.right`."""
+        return [asked for asked in self.asked if asked.n_frames == n_frames]
+
+
+def run_quality(
+    model: Model,
+    encoder: VisionEncoder,
+    manifest: ModelManifest,
+    contenders: Sequence[Contender],
+    settings: QualitySettings,
+    runtime: RuntimeConfig,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> QualityResult:
+    """Run every contender at every keep ratio and length.
+
+    Raises:
+        ModelError: the model cannot take the videos. MemoryBudgetError: the longest one does not
+        fit into memory uncompressed.
+    """
+    result = QualityResult()
+    shared = ReplaySettings(
+        runtime,
+        max(1, settings.chunk_frames // encoder.frames_per_step),
+        settings.n_queries,
+        settings.seed,
+    )
+    for n_frames in settings.n_frames:
+        runs = [PolicyRun(c.name, keep, n_frames) for c, keep in cells(contenders, settings.keeps)]
+        n_videos = -(-settings.n_questions // QUESTIONS_PER_VIDEO)
+        context: Context | None = None
+        try:
+            for i in range(n_videos):
+                seed = settings.seed * _SEED_STRIDE + n_frames * 1000 + i
+                video = make_video(seed, n_frames, manifest.fps, QUESTIONS_PER_VIDEO)
+                start = time.perf_counter()
+                features = encode_video(video, encoder, manifest)
+                _add(result.seconds, "render and encode", time.perf_counter() - start)
+                context = context or _context(model, manifest, features, runtime)
+                result.asked += _asked(video, n_frames, i)
+                for j, (contender, keep) in enumerate(cells(contenders, settings.keeps)):
+                    start = time.perf_counter()
+                    replayed = replay(context, manifest, features, contender, keep, shared)
+                    _answer_all(replayed, manifest, video, features, runs[j])
+                    _add(result.seconds, "prefill and ask", time.perf_counter() - start)
+                    progress(f"{n_frames} frames", i * len(runs) + j + 1, n_videos * len(runs))
+        finally:
+            if context is not None:
+                context.close()
+        result.runs += runs
+    return result
+
+
+def _context(
+    model: Model, manifest: ModelManifest, features: VisionFeatures, runtime: RuntimeConfig
+) -> Context:
+    """A context for the whole video, uncompressed."""
+    n_frames, n_tokens = features.embeddings.shape[:2]
+    # The first frame's clock text may be shorter than the others', never longer.
+    n_text = n_clock_tokens(model, manifest, features)
+    n_before = len(model.tokenize(manifest.prompt.before)) + 1
+    needed = n_before + n_frames * (n_tokens + n_text) + N_AFTER
+    return Context(
+        model,
+        n_ctx=-(-needed // _CELL_PADDING) * _CELL_PADDING,
+        n_batch=runtime.n_batch,
+        n_ubatch=runtime.n_ubatch,
+        type_k=runtime.type_k,
+        type_v=runtime.type_v,
+        n_threads=runtime.n_threads,
+    )
+
+
+def _asked(video: BenchVideo, n_frames: int, index: int) -> list[Asked]:
+    return [
+        Asked(
+            n_frames,
+            index,
+            q.kind,
+            None if q.time_s is None else q.time_s / video.scene.seconds,
+            q.text,
+            q.answer,
+        )
+        for q in video.questions
+    ]
+
+
+def _answer_all(
+    replayed: Replayed,
+    manifest: ModelManifest,
+    video: BenchVideo,
+    features: VisionFeatures,
+    run: PolicyRun,
+) -> None:
+    for question in video.questions:
+        text = answer(replayed, manifest, question)
+        run.right.append(grade(question, text))
+        run.texts.append(text)
+    run.cells += replayed.cell_frames.shape[1]
+    run.before += sum(result.n_cells for result in replayed.results)
+    for stage in ("prefill", "score", "select", "compact"):
+        _add(run.seconds, stage, replayed.seconds(stage))
+    for card in video.scene.cards:
+        shown = (features.times_s >= card.start_s) & (features.times_s < card.end_s)
+        run.card_cells.append(np.isin(replayed.cell_frames, np.flatnonzero(shown)).sum(axis=1))
+
+
+def answer(replayed: Replayed, manifest: ModelManifest, question: Question) -> str:
+    """Ask a question; the cache is left as it was."""
+    model = replayed.engine.model
+    tokens = replayed.engine.generate(manifest.prompt.question(question.text))
+    return b"".join(model.piece(token) for token in tokens).decode("utf-8", "replace").strip()
+
+
+def _add(seconds: dict[str, float], stage: str, passed: float) -> None:
+    seconds[stage] = seconds.get(stage, 0.0) + passed

@@ -1,0 +1,1 @@
+"""Rendered videos with known answers: drawing them, and questions about them."""

@@ -1,0 +1,1 @@
+"""What compression costs and saves, against stock llama.cpp on the same work."""

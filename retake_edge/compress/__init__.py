@@ -1,0 +1,1 @@
+"""The method: keyframes by DPSelect, and which KV cells of a chunk stay."""

@@ -1,0 +1,1 @@
+"""Features to KV cells to tokens: chunks, positions, the prefill loop, attention."""

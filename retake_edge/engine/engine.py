@@ -1,0 +1,379 @@
+"""Prefill, compress, generate: one model context and the rule by which its cache shrinks.
+
+After each chunk the policy gets what it needs of it (attention scores, values), says which tokens
+each layer keeps, and the native library moves those to the front and frees the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+
+from retake_edge.compress import coverage, policies
+from retake_edge.compress.policies import kept_vision
+from retake_edge.config import WHOLE_POLICIES, RetakeConfig
+from retake_edge.engine import positions
+from retake_edge.engine.attention import AnswerAttention
+from retake_edge.engine.chunks import PrefillChunk
+from retake_edge.engine.positions import time_axis
+from retake_edge.engine.state import ChunkResult, EngineState, ImageRule, Mark
+from retake_edge.engine.trained_context import position_mode, require_trained
+from retake_edge.errors import MemoryBudgetError, RetakeError
+from retake_edge.llama.capture import Capture, n_cache_layers, require_compressible
+from retake_edge.llama.context import Context
+from retake_edge.llama.model import Floats, Ints
+from retake_edge.llama.sampler import Sampler, SamplerSettings, settings_of_run
+
+__all__ = ["ChunkResult", "Engine", "EngineState", "ImageRule", "Mark"]
+
+VALUE_DIM = 16
+"""Width of the random projection in which coverage compares values."""
+
+_FEWER = "lower --keep-ratio, take fewer frames with --max-frames, or a shorter part"
+
+MEMORY_CELLS = 256
+"""Most earlier cells a layer remembers for coverage."""
+
+
+class Engine:
+    """A context being filled with one video, and then asked.
+
+    `n_after`: cells reserved for a question with its answer. `next_position`: the lowest position
+    above all others; `next_time`: the same on the time axis alone; `n_cells`: cells in use.
+    `n_positions`: the lowest position that no token of the video ever had; `answer_end`: that
+    after the latest answer. `reforges`: whether what is kept moves together.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        settings: RetakeConfig,
+        *,
+        n_after: int,
+        images: ImageRule | None = None,
+    ) -> None:
+        self.model = context.model
+        self._images = images or ImageRule()
+        self.next_position = self.next_time = self.n_cells = self.n_positions = 0
+        self.answer_end = 0
+        self.reforges = position_mode(settings.pivotkv.positions, context.model) == "reforge"
+        self._context, self._settings, self._n_after = context, settings, n_after
+        self._compresses = settings.pivotkv.policy not in WHOLE_POLICIES
+        self._rng = np.random.default_rng(settings.pivotkv.seed)
+        self._projection: Floats | None = None
+        self._memory: Floats | None = None
+        self._seconds: dict[str, float] = {}
+
+    @cached_property
+    def _n_layer(self) -> int:
+        return n_cache_layers(self._context)
+
+    @property
+    def context(self) -> Context:
+        """The context that holds the cells."""
+        return self._context
+
+    @cached_property
+    def sampler_settings(self) -> SamplerSettings:
+        """How answers are drawn, every value known."""
+        return settings_of_run(self.model, self._settings.generation)
+
+    def state(self) -> EngineState:
+        """Return what `restore` needs, besides the cells, to go on from here."""
+        rng = self._rng.bit_generator.state
+        return EngineState(
+            self.next_position,
+            self.next_time,
+            dict(rng),
+            self._memory,
+            self.n_cells,
+            self.n_positions,
+        )
+
+    def restore(self, state: EngineState) -> None:
+        """Go on where another engine was; its cells must be in the context already."""
+        self.next_position, self.next_time = state.next_position, state.next_time
+        self._memory, self.n_cells = state.memory, state.n_cells
+        self.n_positions = max(state.n_positions, state.next_position)
+        if state.rng is not None:
+            self._rng.bit_generator.state = state.rng
+
+    def mark(self, position: int | None = None) -> Mark:
+        """Return the end of the sequence, `position` (None: that of the video), to go back to."""
+        position = self.next_position if position is None else position
+        return Mark(position, self._context.save_states(), self.n_cells)
+
+    def go_back(self, mark: Mark) -> None:
+        """Remove what was decoded since `mark`."""
+        self._context.go_back(mark.position, mark.states)
+        self.n_cells = mark.n_cells
+
+    def prefill_text(self, text: str) -> None:
+        """Decode text; it is never evicted."""
+        tokens = self.model.tokenize(text, add_special=self.next_position == 0)
+        if tokens:
+            self._context.decode_tokens(tokens, self.next_position)
+            self.next_position += len(tokens)
+            self.n_cells += len(tokens)
+        self.next_time = self.next_position
+        self.n_positions = max(self.n_positions, self.next_position)
+
+    def prefill_rows(self, rows: Floats) -> None:
+        """Decode rows f32 [n, n_embd_inp] of no token, at positions that run on; they stay."""
+        start, n = self.next_position, len(rows)
+        ids = np.arange(start, start + n, dtype=np.int32)
+        if self.model.n_pos_per_embd == 4:
+            ids = positions.text_positions(n, start)
+        self._context.decode_embeddings(rows, ids)
+        self.next_position = self.next_time = start + n
+        self.n_cells += n
+
+    def prefill_chunk(self, chunk: PrefillChunk, keep_ratio: float) -> ChunkResult:
+        """Decode a chunk and compress it to `keep_ratio` of its vision tokens (text stays).
+
+        Raises:
+            MemoryBudgetError: no cells are left, or the model was not trained for the positions.
+            ModelError: the cache cannot be compressed. NativeError: llama.cpp failed; the chunk is
+            removed.
+        """
+        highest = positions.next_position(chunk.positions) - 1
+        require_trained(highest, self.model, "The video", _FEWER)
+        self.n_positions = max(self.n_positions, highest + 1)
+        states = self._context.save_states()
+        try:
+            return self._prefill_chunk(chunk, keep_ratio)
+        except RetakeError:
+            self._context.go_back(int(time_axis(chunk.positions).min()), states)
+            raise
+
+    def _prefill_chunk(self, chunk: PrefillChunk, keep_ratio: float) -> ChunkResult:
+        self._seconds = {}
+        n, n_text = len(chunk.frame), int(chunk.is_text.sum())
+        n_keep = n_text + kept_vision(n - n_text, keep_ratio) if keep_ratio < 1 else n
+        if not self._compresses or n_keep >= n:
+            with self._measure("prefill"):
+                self._decode(chunk)
+            self._advance(chunk.positions, time_axis(chunk.positions))
+            return self._result(chunk, np.arange(n, dtype=np.int32)[None])
+        require_compressible(self._context)
+        with Capture(self._context, n_max=n, q_stride=self._query_stride(n)) as capture:
+            with self._measure("prefill"):
+                self._decode(chunk)
+            evidence = self._evidence(chunk, capture)
+            with self._measure("select"):
+                keep = self._select(evidence, n_keep)
+                weights = policies.cell_weights(self._settings.pivotkv.policy, evidence, keep)
+            with self._measure("compact"):
+                self._commit(capture, chunk, keep, weights)
+        return self._result(chunk, keep)
+
+    def _decode(self, chunk: PrefillChunk) -> None:
+        if self._images.alone:
+            self._decode_images(chunk)
+        else:
+            self._context.decode_embeddings(chunk.embeddings, chunk.positions)
+        self._context.synchronize()
+
+    def _decode_images(self, chunk: PrefillChunk) -> None:
+        """Decode each image of a chunk on its own, and the text between them as tokens."""
+        edges = np.flatnonzero(np.diff(chunk.frame) | np.diff(chunk.is_text)) + 1
+        for start, end in pairwise([0, *edges.tolist(), len(chunk.frame)]):
+            ids = chunk.positions[..., start:end]
+            if chunk.is_text[start]:
+                first = int(time_axis(ids)[0])
+                self._context.decode_tokens(chunk.tokens[start:end].tolist(), first)
+            else:
+                rows = chunk.embeddings[start:end]
+                self._context.decode_embeddings(rows, ids, both_ways=self._images.both_ways)
+
+    def _query_stride(self, n: int) -> int:
+        """Every how many tokens a query is kept; 0 if the policy needs none."""
+        settings = self._settings.pivotkv
+        if not policies.POLICIES[settings.policy].needs_scores:
+            return 0
+        return max(1, n // settings.n_queries) if settings.n_queries else 1
+
+    def _evidence(self, chunk: PrefillChunk, capture: Capture) -> policies.ChunkEvidence:
+        policy = policies.POLICIES[self._settings.pivotkv.policy]
+        scores = values = None
+        with self._measure("score"):
+            unrotate, n = self.reforges, policy.query_windows
+            if policy.needs_scores and policy.needs_values:
+                projection = self._value_projection(capture.n_embd_v)
+                scores, values = capture.scores_and_values(
+                    projection, unrotate=unrotate, n_windows=n
+                )
+            elif policy.needs_scores:
+                scores = capture.scores(unrotate=unrotate, n_windows=n)
+            elif policy.needs_values:
+                values = capture.values(self._value_projection(capture.n_embd_v))
+        return policies.ChunkEvidence(
+            n_layer=capture.n_layer,
+            pivots=chunk.pivots,
+            changes=chunk.distances,
+            frame_index=chunk.frame,
+            forced=chunk.is_text,
+            scores=scores,
+            values=values,
+            memory=self._memory,
+        )
+
+    def _value_projection(self, n_embd_v: int) -> Floats | None:
+        """A fixed random projection [VALUE_DIM, n_embd_v]; None where values are no wider."""
+        if n_embd_v <= VALUE_DIM:
+            return None
+        if self._projection is None:
+            rng = np.random.default_rng(0)  # the same for all: a seed is for random policies
+            self._projection = rng.standard_normal((VALUE_DIM, n_embd_v)).astype(np.float32)
+        return self._projection
+
+    def _select(self, evidence: policies.ChunkEvidence, n_keep: int) -> Ints:
+        settings = self._settings.pivotkv
+        keep = policies.select_cells(
+            settings.policy, evidence, n_keep, self._rng, pivot=settings.pivot
+        )
+        if evidence.values is not None:
+            self._memory = coverage.remember(self._memory, evidence.values, keep, MEMORY_CELLS)
+        return keep
+
+    def _commit(
+        self, capture: Capture, chunk: PrefillChunk, keep: Ints, weights: Floats | None
+    ) -> None:
+        times = time_axis(chunk.positions)
+        moved, deltas = times, None
+        if self.reforges:
+            moved, _ = positions.reforge(times, keep.shape[1])
+            deltas = (moved - times)[keep]
+        # The cells of a column differ between layers; what counts is that they stay in order and
+        # that the last one stands where the chunk ends, since 1-D positions must run on.
+        cells = moved[keep[0]].copy()
+        cells[-1] = moved.max()
+        capture.commit(keep, cells, deltas, None if weights is None else np.log(weights))
+        self._advance(chunk.positions, moved)
+
+    def _advance(self, ids: Ints, times: Ints) -> None:
+        self.next_time = int(times.max()) + 1
+        others = positions.next_position(ids[1:]) if ids.ndim == 2 else 0
+        self.next_position = max(self.next_time, others)
+
+    def _result(self, chunk: PrefillChunk, keep: Ints) -> ChunkResult:
+        seen = ~chunk.is_text
+        frame = chunk.frame - chunk.frame.min()
+        n_pivots = np.bincount(frame[seen], weights=chunk.pivots[seen])
+        pivot_share = (n_pivots / np.bincount(frame[seen])).astype(np.float32)
+        token_frames = np.where(seen, chunk.frame, -1 - chunk.frame)
+        cell_frames = np.broadcast_to(token_frames[keep], (self._n_layer, keep.shape[1]))
+        self.n_cells += keep.shape[1]
+        return ChunkResult(len(frame), cell_frames, pivot_share, self._seconds)
+
+    @contextmanager
+    def _measure(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._seconds[stage] = time.perf_counter() - start
+
+    def generate(self, prompt: str, attention: AnswerAttention | None = None) -> Iterator[int]:
+        """Yield the tokens of an answer to `prompt`, and leave the cache as it was before.
+
+        `attention` records which cells of the video the answer looks at.
+
+        Raises:
+            MemoryBudgetError: prompt and answer need more cells than were reserved, or positions
+            than the model was trained for.
+        """
+        max_tokens = self._settings.generation.max_tokens
+        tokens = self.model.tokenize(prompt)
+        if len(tokens) + max_tokens > self._n_after:
+            raise MemoryBudgetError(
+                f"The question has {len(tokens)} tokens, and with {max_tokens} for the "
+                f"answer needs more than the {self._n_after} tokens of room for it; shorten it or "
+                "lower -n."
+            )
+        require_trained(
+            self.next_position + len(tokens) + max_tokens - 1,
+            self.model,
+            f"The video with a question of {len(tokens)} tokens and {max_tokens} for the answer",
+            "lower -n or --keep-ratio, or shorten the question",
+        )
+        mark = self.mark()
+        try:
+            yield from self._answer(tokens, self.next_position, attention)
+        finally:
+            self.go_back(mark)
+
+    def reply(
+        self,
+        prompt: str,
+        position: int,
+        attention: AnswerAttention | None = None,
+        known: list[int] | None = None,
+    ) -> Iterator[int]:
+        """Yield the tokens of an answer whose turn starts at `position`, and keep both.
+
+        `known`: the answer as it was given before, in place of a new one.
+
+        All of the turn is removed again if the answer is not read to its end. Its cells take one
+        position each: the prompt's tokens, and the answer's.
+
+        Raises:
+            MemoryBudgetError: prompt and answer do not fit into the cells that are left, or into
+            the positions that the model was trained for.
+        """
+        max_tokens = self._settings.generation.max_tokens if known is None else len(known)
+        tokens = self.model.tokenize(prompt)
+        n_free = self._context.n_ctx - self.n_cells
+        if len(tokens) + max_tokens > n_free:
+            raise MemoryBudgetError(
+                f"The next turn needs room for up to {len(tokens) + max_tokens} tokens, but this "
+                f"conversation has left room for {n_free}; start a new one, or lower -n."
+            )
+        require_trained(
+            position + len(tokens) + max_tokens - 1,
+            self.model,
+            f"The conversation with a turn of up to {len(tokens) + max_tokens} tokens more",
+            "start a new one, or lower -n",
+        )
+        is_complete, mark = False, self.mark(position)
+        try:
+            yield from self._answer(tokens, position, attention, known)
+            is_complete = True
+        finally:
+            if not is_complete:
+                self.go_back(mark)
+
+    def _answer(
+        self,
+        tokens: list[int],
+        position: int,
+        attention: AnswerAttention | None,
+        known: list[int] | None = None,
+    ) -> Iterator[int]:
+        """Decode a prompt and its answer, drawn or `known`, from `position` on."""
+        settings = self._settings.generation
+        n_most = settings.max_tokens if known is None else len(known)
+        recorded = (
+            attention.recorded(self._context, len(tokens), n_most) if attention else nullcontext()
+        )
+        drawn = Sampler(self.model, self.sampler_settings, settings.seed, settings.grammar)
+        with drawn as sampler, recorded:
+            sampler.remember(tokens)
+            self._context.decode_tokens(tokens, position)
+            position += len(tokens)
+            self.n_cells += len(tokens)
+            self.answer_end = position
+            for i in range(n_most):
+                token = sampler.draw(self._context) if known is None else known[i]
+                if self.model.is_end(token):
+                    return
+                yield token
+                if attention:
+                    attention.before_token()
+                self._context.decode_tokens([token], position)
+                position += 1
+                self.answer_end = position
+                self.n_cells += 1

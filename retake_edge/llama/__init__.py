@@ -1,0 +1,1 @@
+"""The patched llama.cpp: its libraries, models, contexts, and what a cache gives away."""

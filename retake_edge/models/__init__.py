@@ -1,0 +1,1 @@
+"""Which files make a model, and how that model wants its video and prompt."""

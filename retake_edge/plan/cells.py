@@ -1,0 +1,122 @@
+"""The cells of one run: what the video becomes in the KV cache, known before it is read.
+
+One function for the plan that is shown and the plan that is carried out. It ends inside what the
+model was trained for, or is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from retake_edge.config import WHOLE_POLICIES, PivotKVConfig, RetakeConfig, RuntimeConfig
+from retake_edge.engine.trained_context import PositionUse, position_mode, trained_positions
+from retake_edge.llama.capture import why_not_compressible
+from retake_edge.llama.model import Model
+from retake_edge.models.manifest import ModelManifest
+from retake_edge.plan.choose import frames_that_fit
+from retake_edge.plan.frames import (
+    QUESTION_RESERVE,
+    MemoryPlan,
+    VideoShape,
+    chunk_within,
+    kv_bytes_per_cell,
+    plan_frames,
+    plan_memory,
+    video_shape,
+)
+from retake_edge.plan.positions import highest_position, require_inside
+from retake_edge.video.read import VideoInfo
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """The cells of one run.
+
+    `n_before`: cells of the uncompressed video; `n_chosen`: grid frames used of a video that does
+    not fit whole and whose cells are not evicted (None: all); `why_whole`: why they cannot be.
+    `positions`: those that the video takes with a question and its answer.
+    """
+
+    memory: MemoryPlan
+    n_before: int
+    positions: PositionUse
+    n_chosen: int | None = None
+    why_whole: str = ""
+
+
+def plan_cells(
+    model: Model,
+    manifest: ModelManifest,
+    settings: RetakeConfig,
+    video: VideoInfo,
+    n_after: int,
+) -> CellPlan:
+    """Choose how many cells, or frames, of a video stay; the model needs no weights.
+
+    `n_after`: cells for text after the video.
+
+    Raises:
+        MemoryBudgetError: the cells do not fit into `-c`, or the model was not trained for that
+            many positions.
+    """
+    shape = video_shape(model, manifest, settings, video, n_after)
+    why_whole, pivotkv, runtime = "", settings.pivotkv, settings.runtime
+    if pivotkv.policy not in WHOLE_POLICIES:
+        why_whole = why_not_compressible(model, type_k=runtime.type_k, type_v=runtime.type_v)
+    n_before, n_chosen = shape.n_video_cells, None
+    if why_whole or pivotkv.policy == "frames":
+        n_fit = _whole_frames(model, shape, pivotkv, runtime.n_ctx)
+        n_chosen = n_fit if n_fit < shape.n_steps else None
+        if n_chosen is not None:
+            shape = video_shape(model, manifest, settings, video, n_after, n_fit)
+        pivotkv = replace(pivotkv, policy="none", kv_budget=None)
+    memory = _plan_memory(model, shape, pivotkv, runtime)
+    use = _positions(model, manifest, settings, video, memory)
+    require_inside(use, manifest.name, memory, pivotkv, model.n_pos_per_embd)
+    return CellPlan(memory, n_before, use, n_chosen, why_whole)
+
+
+def _plan_memory(
+    model: Model, shape: VideoShape, pivotkv: PivotKVConfig, runtime: RuntimeConfig
+) -> MemoryPlan:
+    """Where each cell takes a position of its own, the model's training is a limit, too."""
+    limit, mode = None, position_mode(pivotkv.positions, model)
+    if mode == "reforge" and model.n_pos_per_embd == 1 and pivotkv.policy != "none":
+        limit = trained_positions(model)
+        shape = chunk_within(shape, limit)
+    n_cell_bytes = kv_bytes_per_cell(model, runtime)
+    return plan_memory(shape, pivotkv, runtime, n_cell_bytes, n_positions=limit)
+
+
+def _positions(
+    model: Model,
+    manifest: ModelManifest,
+    settings: RetakeConfig,
+    video: VideoInfo,
+    memory: MemoryPlan,
+) -> PositionUse:
+    """The positions of a plan; a conversation may take more, turn by turn."""
+    frames = plan_frames(manifest, settings, video)
+    n_after = min(memory.shape.n_after, QUESTION_RESERVE + settings.generation.max_tokens)
+    mode = position_mode(settings.pivotkv.positions, model)
+    highest = highest_position(
+        manifest.layout, memory, frames, manifest.frames, n_after, reforges=mode == "reforge"
+    )
+    return PositionUse(mode, highest, trained_positions(model))
+
+
+def _whole_frames(
+    model: Model, shape: VideoShape, pivotkv: PivotKVConfig, n_ctx: int | None
+) -> int:
+    """As `_plan_memory`, but of frames that stay whole."""
+    n_positions = trained_positions(model) if model.n_pos_per_embd == 1 else None
+    return frames_that_fit(shape, pivotkv, n_ctx, n_positions)
+
+
+def cells_after(settings: RetakeConfig, n_reserve: int = QUESTION_RESERVE) -> int:
+    """Return the cells that stay free for text after the video: a question and its answer.
+
+    With -c they are what is left, and the video's share must not depend on them.
+    """
+    n_question = QUESTION_RESERVE if settings.runtime.n_ctx is not None else n_reserve
+    return n_question + settings.generation.max_tokens

@@ -1,0 +1,265 @@
+"""How many KV cells a video needs, counted as cells (not positions) before anything is prefilled.
+
+Text is never evicted, also time text between frames; `keep_ratio` applies to vision tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from retake_edge.compress.policies import kept_vision
+from retake_edge.config import GenerationConfig, PivotKVConfig, RetakeConfig, RuntimeConfig
+from retake_edge.engine import positions
+from retake_edge.engine.chunks import n_text_per_step
+from retake_edge.errors import MemoryBudgetError
+from retake_edge.llama.model import Model
+from retake_edge.models.manifest import ModelManifest
+from retake_edge.video.read import VideoInfo, time_grid
+
+DEFAULT_KV_BUDGET = 32_000  # the reference's published max_input_length
+QUESTION_RESERVE = 512
+"""Tokens kept free for a question."""
+_POSITIONS_AFTER = QUESTION_RESERVE + GenerationConfig().max_tokens
+_BYTES_PER_VALUE = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
+_CELL_PADDING = 256
+
+
+@dataclass(frozen=True)
+class VideoShape:
+    """What is to be prefilled, in tokens.
+
+    `n_steps` grid frames, each of `vision_per_step` vision tokens and `text_per_step` tokens of
+    time text and learned rows; `n_before` and `n_after` text tokens around the video, the answer
+    included in the latter; `steps_per_chunk` grid frames between two compressions.
+    """
+
+    n_steps: int
+    vision_per_step: int
+    text_per_step: int
+    n_before: int
+    n_after: int
+    steps_per_chunk: int
+
+    @property
+    def n_video_cells(self) -> int:
+        """Cells of the uncompressed video, time text included."""
+        return self.n_steps * (self.vision_per_step + self.text_per_step)
+
+    def chunk_steps(self) -> list[int]:
+        """Return the grid frames of each chunk."""
+        full, rest = divmod(self.n_steps, self.steps_per_chunk)
+        return [self.steps_per_chunk] * full + ([rest] if rest else [])
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """The cells and bytes of one run: what is needed, and the keep ratio that makes it fit.
+
+    `n_needed`: the most cells in use at any time; `n_ctx`: those in the cache.
+    """
+
+    shape: VideoShape
+    keep_ratio: float
+    n_kept_cells: int
+    n_ctx: int
+    kv_bytes: int
+    n_needed: int = 0
+
+
+@dataclass(frozen=True)
+class FramePlan:
+    """The frames of a video that will be looked at: `n` at most, `width_px` x `height_px` each.
+
+    `n_steps`: grid frames made of them; `times_s`: of the first and of the last.
+    """
+
+    n: int
+    n_steps: int
+    width_px: int
+    height_px: int
+    times_s: tuple[float, float]
+
+
+def plan_frames(manifest: ModelManifest, settings: RetakeConfig, video: VideoInfo) -> FramePlan:
+    """Return the frames that will be taken of a video.
+
+    Raises:
+        ConfigError: two grid frames would share a time position.
+    """
+    sampling = settings.sampling
+    start_s, step_s, n = time_grid(
+        video.duration_s,
+        fps=sampling.fps or manifest.fps,
+        max_frames=sampling.max_frames or manifest.max_frames,
+        start_s=sampling.start_s,
+        end_s=sampling.end_s,
+        first_s=video.first_s,
+    )
+    size = manifest.frames.frame_size(video.width_px, video.height_px, n, sampling.long_side_px)
+    n_steps = -(-n // manifest.frames.frames_per_step)
+    if n_steps > 1:
+        positions.require_separate_times(
+            manifest.layout.kind,
+            manifest.layout.positions_per_second,
+            step_s,
+            manifest.frames.frames_per_step,
+        )
+    last_s = min(start_s + (n - 1) * step_s, video.duration_s)
+    return FramePlan(n, n_steps, *size, (start_s, last_s))
+
+
+def video_shape(
+    model: Model,
+    manifest: ModelManifest,
+    settings: RetakeConfig,
+    video: VideoInfo,
+    n_after: int,
+    n_steps: int | None = None,
+) -> VideoShape:
+    """Return what is to be prefilled of a video; of the model only its vocabulary is used.
+
+    `n_steps`: grid frames used, if not all.
+    """
+    frames, rule = plan_frames(manifest, settings, video), manifest.frames
+    n_frames = n_steps * rule.frames_per_step if n_steps else frames.n
+    n_steps = n_steps or frames.n_steps
+    last_s = frames.times_s[1]  # its time text is the longest
+    opening = manifest.prompt.opening(n_frames, video.duration_s)
+    ending = manifest.prompt.ending([last_s] * n_frames, video.duration_s)
+    n_around = len(model.tokenize(opening, add_special=True)) + len(model.tokenize(ending))
+    return VideoShape(
+        n_steps=n_steps,
+        vision_per_step=rule.n_vision_tokens(frames.width_px, frames.height_px),
+        text_per_step=n_text_per_step(model, manifest.layout, n_steps - 1, last_s, last_s),
+        n_before=n_around + manifest.layout.ends_with_newline,
+        n_after=n_after,
+        steps_per_chunk=max(1, settings.pivotkv.prefill_chunk_frames // rule.frames_per_step),
+    )
+
+
+def plan_memory(
+    shape: VideoShape,
+    pivotkv: PivotKVConfig,
+    runtime: RuntimeConfig,
+    bytes_per_cell: float,
+    available_bytes: int | None = None,
+    n_positions: int | None = None,
+) -> MemoryPlan:
+    """Choose keep ratio and context size, or refuse.
+
+    Without a keep ratio the video is compressed just as much as `kv_budget` (default 32,000) and
+    `-c` ask for, and `n_positions` where each cell takes one. What is kept must not depend on
+    settings of an answer, so the positions after the video are those of a usual one.
+
+    Source: the reference's dynamic_compression_ratio.
+
+    Raises:
+        MemoryBudgetError: the cells do not fit into `-c` or `kv_budget`, or the bytes into this
+        machine.
+    """
+    fixed = None if pivotkv.policy != "none" else 1.0
+    ratio = fixed or pivotkv.keep_ratio
+    if not ratio:
+        limits = [(runtime.n_ctx, shape.n_after), (n_positions, _POSITIONS_AFTER)]
+        ratio = _dynamic_ratio(shape, pivotkv.kv_budget, limits)
+    kept, needed = _cells(shape, ratio)
+    if pivotkv.kv_budget is not None and kept > pivotkv.kv_budget:
+        raise MemoryBudgetError(_budget_message(shape, kept, pivotkv))
+    if runtime.n_ctx is not None and needed > runtime.n_ctx:
+        raise MemoryBudgetError(_cells_message(shape, ratio, needed, runtime.n_ctx))
+    n_ctx = runtime.n_ctx or -(-needed // _CELL_PADDING) * _CELL_PADDING
+    kv_bytes = int(n_ctx * bytes_per_cell)
+    if available_bytes is not None and kv_bytes > available_bytes:
+        raise MemoryBudgetError(
+            f"What is kept of the video needs {kv_bytes / 2**30:.1f} GiB for {n_ctx} tokens, but "
+            f"{available_bytes / 2**30:.1f} GiB are available; lower --keep-ratio, --kv-budget or "
+            "--max-frames, or use -ctk q8_0 -ctv q8_0."
+        )
+    return MemoryPlan(shape, ratio, kept, n_ctx, kv_bytes, needed)
+
+
+def chunk_within(shape: VideoShape, n_positions: int) -> VideoShape:
+    """Return the shape with chunks that leave room for what is kept, where each cell takes one of
+    `n_positions`: a quarter of them at most, or as many as the text after the video takes.
+    """
+    room, per_step = n_positions - shape.n_before, shape.vision_per_step + shape.text_per_step
+    if shape.n_video_cells + _POSITIONS_AFTER <= room:
+        return shape
+    most = max(_POSITIONS_AFTER, room // 4) // per_step
+    return replace(shape, steps_per_chunk=max(1, min(shape.steps_per_chunk, most)))
+
+
+def _dynamic_ratio(
+    shape: VideoShape, kv_budget: int | None, limits: Sequence[tuple[int | None, int]]
+) -> float:
+    """The ratio that a budget and limits allow: each of all cells, and what comes after the video.
+
+    A chunk is there whole before it is compressed, unless all of the video stays.
+    """
+    budget = kv_budget or DEFAULT_KV_BUDGET
+    chunk = min(shape.steps_per_chunk, shape.n_steps)
+    chunk_cells = chunk * (shape.vision_per_step + shape.text_per_step)
+    for limit, n_after in limits:
+        if limit is not None and shape.n_before + shape.n_video_cells + n_after > limit:
+            budget = min(budget, limit - shape.n_before - max(chunk_cells, n_after))
+    n_text = shape.n_steps * shape.text_per_step
+    n_vision = shape.n_steps * shape.vision_per_step
+    return min(1.0, max((budget - n_text) / n_vision, 1.0 / n_vision))
+
+
+def _cells(shape: VideoShape, ratio: float) -> tuple[int, int]:
+    """Return the cells that the video keeps, and the most cells in use at any time."""
+    kept, peak = 0, 0
+    for steps in shape.chunk_steps():
+        n_vision, n_text = steps * shape.vision_per_step, steps * shape.text_per_step
+        peak = max(peak, kept + n_vision + n_text)
+        kept += kept_vision(n_vision, ratio) + n_text
+    return kept, shape.n_before + max(peak, kept + shape.n_after)
+
+
+def _budget_message(shape: VideoShape, kept: int, pivotkv: PivotKVConfig) -> str:
+    if pivotkv.policy == "none":
+        why = "--policy none drops nothing"
+    else:
+        n_text, n_chunks = shape.n_steps * shape.text_per_step, len(shape.chunk_steps())
+        why = f"{n_text} tell times and at least one of each of {n_chunks} chunks stays"
+    return (
+        f"The video needs {kept} tokens of context ({why}), but --kv-budget gives "
+        f"{pivotkv.kv_budget}; raise it, or lower --max-frames."
+    )
+
+
+def _cells_message(shape: VideoShape, ratio: float, needed: int, n_ctx: int) -> str:
+    return (
+        f"The video needs {needed} tokens of context ({shape.n_video_cells} before compression, "
+        f"keep ratio {ratio:.3g}, {shape.steps_per_chunk * shape.vision_per_step} at a time, "
+        f"{shape.n_before + shape.n_after} for text), but -c gives {n_ctx}; raise -c, or lower "
+        "--keep-ratio, --max-frames or --long-side."
+    )
+
+
+def kv_bytes_per_cell(model: Model, runtime: RuntimeConfig) -> float:
+    """Return the bytes of one KV cell over all layers, from the GGUF's metadata.
+
+    Of a hybrid model only the layers with attention count, of latent attention (MLA) no values.
+    """
+    arch = model.metadata("general.architecture") or ""
+    heads = max(_numbers(model.metadata(f"{arch}.attention.head_count"), 1))
+    kv_heads = _numbers(model.metadata(f"{arch}.attention.head_count_kv"), heads)
+    every = max(_numbers(model.metadata(f"{arch}.full_attention_interval"), 1))
+    n_kv_heads = sum(kv_heads) if len(kv_heads) > 1 else model.n_layer // every * kv_heads[0]
+    head_dim = model.n_embd // heads
+    k_dim = max(_numbers(model.metadata(f"{arch}.attention.key_length"), head_dim))
+    v_dim = max(_numbers(model.metadata(f"{arch}.attention.value_length"), head_dim))
+    if model.metadata(f"{arch}.attention.key_length_mla") is not None:
+        v_dim = 0
+    per_head = k_dim * _BYTES_PER_VALUE[runtime.type_k] + v_dim * _BYTES_PER_VALUE[runtime.type_v]
+    return n_kv_heads * per_head
+
+
+def _numbers(text: str | None, default: int) -> list[int]:
+    """The numbers of a metadata value: one, or one a layer as [1, 2, ...]."""
+    found = [int(number) for number in re.findall(r"-?\d+", text or "")]
+    return found or [default]

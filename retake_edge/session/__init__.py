@@ -1,0 +1,1 @@
+"""One video read once, and any number of questions about it."""

@@ -1,0 +1,75 @@
+"""A conversation about a video: earlier turns stay in the KV cache, and are never decoded again."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from retake_edge.questions import checked_question
+from retake_edge.session.answer import Answer
+from retake_edge.session.session import Session
+
+
+class Conversation:
+    """Turns that build on each other, over one session.
+
+    While there are turns, the session's own `ask` is refused; leaving the block resets.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.turns: list[Answer] = []
+        self._position = session.engine.next_position
+        self._start = session.engine.mark()
+
+    def __enter__(self) -> Conversation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reset()
+
+    def ask(self, question: str) -> Answer:
+        """Answer the next question.
+
+        Raises:
+            MemoryBudgetError: the conversation fills the cells; `reset` makes room.
+        """
+        for _ in self.stream(question):
+            pass
+        return self.turns[-1]
+
+    def recall(self, question: str, text: str) -> Answer:
+        """Take up a turn of an earlier conversation: a question, and the answer it got then.
+
+        Raises:
+            MemoryBudgetError: the conversation fills the cells.
+        """
+        known = self._session.engine.model.tokenize(text)
+        for _ in self.stream(question, known):
+            pass
+        return self.turns[-1]
+
+    def stream(self, question: str, known: list[int] | None = None) -> Generator[str, None, None]:
+        """Yield the answer as it is generated; a turn that is not read to its end is forgotten.
+
+        `known`: the answer's tokens, if it was given before.
+
+        Raises:
+            MemoryBudgetError: the conversation fills the cells; `reset` makes room.
+        """
+        session, engine = self._session, self._session.engine
+        question = checked_question(question)
+        prompt = session.manifest.prompt
+        text = prompt.next_question(question) if self.turns else prompt.question(question)
+        attention = session.video_attention()
+        tokens = engine.reply(text, self._position, attention, known)
+        yield from session.told(question, tokens, attention)
+        answer = session.last_answer()
+        self.turns.append(answer)
+        self._position += len(engine.model.tokenize(text)) + answer.n_tokens
+
+    def reset(self) -> None:
+        """Forget all turns."""
+        engine = self._session.engine
+        engine.go_back(self._start)
+        self._position = engine.next_position
+        self.turns.clear()

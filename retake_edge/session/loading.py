@@ -1,0 +1,74 @@
+"""Load a finished session: the cells go from the mapped file straight into the cache."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from retake_edge.engine.engine import Engine, EngineState
+from retake_edge.plan.frames import kv_bytes_per_cell
+from retake_edge.session.prefilled import (
+    PrefilledVideo,
+    Request,
+    load_model,
+    make_context,
+    video_map_of,
+)
+from retake_edge.session.store.checkpoint import load_chunks, open_journal
+from retake_edge.session.store.journal import Journal
+from retake_edge.session.video_map import VideoStats
+from retake_edge.stages import StageTimes
+
+_CELL_PADDING = 256
+
+
+def read_session(request: Request, file: Path, key: str) -> PrefilledVideo:
+    """Load a finished session; neither the video nor the vision tower is touched.
+
+    Raises:
+        SessionError: the session is damaged, foreign or of another version.
+        FileNotFoundError: there is none. ModelError, MemoryBudgetError: as for a video.
+    """
+    times = StageTimes()
+    with times.measure("load"), ExitStack() as resources:
+        journal = open_journal(file, key)
+        head, end = journal.head(), journal.last()
+        llm, manifest = load_model(resources, request)
+        stats = _video_stats(journal, end, request.path)
+        context = make_context(
+            resources, llm, request, _n_ctx(request, end["n_cells"] + request.n_after)
+        )
+        chunks = load_chunks(journal, context)
+        engine = Engine(context, request.settings, n_after=request.n_after)
+        engine.restore(EngineState(end["next_position"], end["next_time"], n_cells=end["n_cells"]))
+        stats = replace(
+            stats,
+            n_ctx=context.n_ctx,
+            kv_bytes=int(context.n_ctx * kv_bytes_per_cell(llm, request.settings.runtime)),
+        )
+        grid_times_s = chunks.frame_times_s[:: head["frames_per_step"]]
+        return PrefilledVideo(
+            engine,
+            manifest,
+            stats,
+            video_map_of(grid_times_s, chunks),
+            chunks.thumbnails,
+            times,
+            end["seconds"],
+            resources.pop_all(),
+            is_saved=True,
+        )
+    raise AssertionError("unreachable")
+
+
+def _video_stats(journal: Journal, end: dict[str, Any], path: str | Path) -> VideoStats:
+    try:
+        return VideoStats(**{**end["video"], "path": str(path)})
+    except (KeyError, TypeError):
+        raise journal.error("its last record is not that of a finished session") from None
+
+
+def _n_ctx(request: Request, n_needed: int) -> int:
+    return request.settings.runtime.n_ctx or -(-n_needed // _CELL_PADDING) * _CELL_PADDING

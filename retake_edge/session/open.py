@@ -1,0 +1,165 @@
+"""Open a video: from the cache where it was read before, else by reading it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from retake_edge.config import RetakeConfig, with_values
+from retake_edge.engine.trial import check_loadable
+from retake_edge.errors import ConfigError
+from retake_edge.formats import seconds_of
+from retake_edge.models.manifest import ModelFiles, ModelManifest
+from retake_edge.models.resolve import resolve_model
+from retake_edge.plan.cells import cells_after
+from retake_edge.plan.frames import QUESTION_RESERVE
+from retake_edge.plan.seconds import Calibration
+from retake_edge.progress import ProgressCallback, no_progress, with_more
+from retake_edge.session.answer import SavedState
+from retake_edge.session.ingest import read_video
+from retake_edge.session.prefilled import Request
+from retake_edge.session.saved_video import hash_cache, known_hashes, open_saved, recorded, reopen
+from retake_edge.session.session import Session
+from retake_edge.session.store.folder import SessionStore
+
+
+def open_video(
+    path: str | Path,
+    model: str | ModelManifest | ModelFiles | None = None,
+    settings: RetakeConfig | None = None,
+    *,
+    fps: float | None = None,
+    max_frames: int | None = None,
+    start: float | str | None = None,
+    end: float | str | None = None,
+    keep_ratio: float | None = None,
+    system: str | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    n_ctx: int | None = None,
+    n_gpu_layers: int | None = None,
+    mmproj: Path | None = None,
+    use_cache: bool = True,
+    cache_dir: str | Path | None = None,
+    n_reserve: int = QUESTION_RESERVE,
+    progress: ProgressCallback = no_progress,
+    on_note: Callable[[str], None] = lambda _: None,
+) -> Session:
+    """Read a video into a compressed KV cache, or find it there from an earlier time.
+
+    >>> with retake_edge.open_video("talk.mp4", fps=1, start="0:02", end=12) as session:
+    ...     print(session.ask("What happens?"))
+
+    `model` is a name, a GGUF path (with `mmproj`, or the one projector beside it), a repository of
+    the hub as user/repo[:quant], or what `resolve_model` returns; None: `RETAKE_MODEL`, the user's
+    configuration, or the best one that is downloaded and fits (`Answer.model` names it, and says
+    why).
+
+    From `fps` to `n_gpu_layers`: single settings, in place of those in `settings` (None: as there).
+    `start` and `end` are seconds, or times such as "1:30" and "1:02:00".
+
+    The session is kept below `cache_dir` (None: the user's cache folder) unless `use_cache` is off.
+    `n_reserve`: KV cells kept free for a question, or a conversation, besides an answer's.
+
+    `progress` is called with (stage, done, total), and with a `Reading` as a fourth if it takes
+    four; `retake_edge.progress` has the stages.
+
+    >>> def show(stage, done, total):
+    ...     print(f"{stage}: {done} of {total}")
+    >>> retake_edge.open_video("talk.mp4", progress=show).close()
+
+    `on_note` is called with a sentence about each other saved session of this video, before it is
+    read, and about what was removed to make room for this one.
+
+    Warns:
+        SessionWarning: a saved session is damaged and made again, or cannot be saved.
+
+    Raises:
+        VideoError, ModelError, MemoryBudgetError, NativeError: the video cannot be read, there is
+        no model for it or it cannot be loaded, the cells do not fit, or the native libraries are
+        missing. ConfigError: a setting is out of range.
+    """
+    settings = with_values(
+        settings or RetakeConfig(),
+        sampling={
+            "fps": fps,
+            "max_frames": max_frames,
+            "start_s": seconds_of("start", start),
+            "end_s": seconds_of("end", end),
+        },
+        pivotkv={"keep_ratio": keep_ratio},
+        prompt={"system": system},
+        generation={"max_tokens": max_tokens, "temperature": temperature},
+        runtime={"n_ctx": n_ctx, "n_gpu_layers": n_gpu_layers},
+    )
+    store = SessionStore(cache_dir) if use_cache else None
+    sha256 = hash_cache(store).sha256 if store else None
+    if model is None:
+        if mmproj is not None:
+            raise ConfigError(f"mmproj {mmproj} goes with a model; name it, too.")
+        from retake_edge.catalog.choice import choose_model
+
+        chosen = choose_model(path, settings, n_reserve=n_reserve, sha256=sha256, progress=progress)
+        source, why = chosen.source, chosen.why
+    else:
+        source = resolve_model(model, mmproj, sha256=sha256) if isinstance(model, str) else model
+        why = "asked for"
+    check_loadable(source, store.cache_dir if store else None)
+    request = Request(
+        path,
+        source,
+        settings,
+        cells_after(settings, n_reserve),
+        with_more(progress),
+        Calibration(store.cache_dir if store else None),
+    )
+    if store is None:
+        session = Session(read_video(request), settings, known_hashes(source), SavedState())
+    else:
+        opened = open_saved(request, store, on_note)
+        session = Session(opened.prefilled, settings, opened.hashes, opened.saved)
+        session.calibrate(request.calibration)
+    session.chosen_by = why
+    return session
+
+
+def open_session(
+    key: str,
+    settings: RetakeConfig | None = None,
+    *,
+    cache_dir: str | Path | None = None,
+    n_reserve: int = QUESTION_RESERVE,
+    progress: ProgressCallback = no_progress,
+) -> Session:
+    """Return the saved session whose key begins with `key`; one that is unfinished is gone on with.
+
+    >>> with retake_edge.open_session("3f2a91c0") as session:
+    ...     print(session.ask("What happens?"))
+
+    How the video is looked at was decided when it was read; of `settings` only how answers are
+    drawn and how the machine is used counts. `n_reserve`, `progress`: as in `open_video`.
+
+    Raises:
+        SessionError: no one session begins with `key`, or it cannot be used. VideoError: it is
+        unfinished, and the video is gone. ModelError: its model is gone, or has changed.
+        MemoryBudgetError: this machine has no room for it.
+    """
+    store = SessionStore(cache_dir)
+    found = recorded(store, key, settings or RetakeConfig())
+    request = Request(
+        found.path,
+        found.source,
+        found.settings,
+        cells_after(found.settings, n_reserve),
+        with_more(progress),
+        Calibration(store.cache_dir),
+        found.facts,
+    )
+    check_loadable(found.source, store.cache_dir)
+    if found.is_complete:
+        opened = reopen(request, store, found.key)
+    else:
+        opened = open_saved(request, store, lambda _: None)
+    session = Session(opened.prefilled, found.settings, opened.hashes, opened.saved)
+    session.calibrate(request.calibration)
+    return session

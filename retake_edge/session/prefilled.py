@@ -1,0 +1,148 @@
+"""A cache full of video, however it came about, and what is asked of those who fill it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retake_edge.config import RetakeConfig
+from retake_edge.engine.engine import Engine
+from retake_edge.errors import MemoryBudgetError
+from retake_edge.llama.buffers import available_memory_bytes
+from retake_edge.llama.context import Context
+from retake_edge.llama.model import Model
+from retake_edge.models.families import manifest_of
+from retake_edge.models.manifest import ModelFiles, ModelManifest
+from retake_edge.plan.frames import kv_bytes_per_cell
+from retake_edge.plan.run import Reckoning
+from retake_edge.plan.seconds import Calibration
+from retake_edge.progress import ProgressCallback, in_percent
+from retake_edge.session.store.checkpoint import Chunks
+from retake_edge.session.video_map import VideoMap, VideoStats
+from retake_edge.stages import StageTimes
+from retake_edge.vision.reader import Thumbnail
+
+
+class SessionWarning(UserWarning):
+    """A session was not used or not saved, and the work done without it; one sentence why."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be opened; `n_after` cells stay free for text after the video.
+
+    `calibration`: how long earlier runs took. `facts`: what decides about the cells, to be saved
+    with them (`retake_edge.session.store.key.session_facts`).
+    """
+
+    path: str | Path
+    source: ModelManifest | ModelFiles
+    settings: RetakeConfig
+    n_after: int
+    progress: ProgressCallback
+    calibration: Calibration = field(default_factory=lambda: Calibration(None))
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def head_of(request: Request, model: str) -> dict[str, Any]:
+    """Return what a session's first record says of its making, so that it can be asked by its key.
+
+    `model`: the model's name on the screen.
+    """
+    source = request.source
+    return {
+        "video": Path(request.path).name,
+        "path": os.path.abspath(request.path),
+        "model": model,
+        "source": {
+            "name": source.name if isinstance(source, ModelManifest) else "",
+            "model": os.path.abspath(source.model),
+            "mmproj": os.path.abspath(source.mmproj),
+        },
+        "config": request.settings.to_dict(),
+        "facts": dict(request.facts),
+    }
+
+
+@dataclass(frozen=True)
+class PrefilledVideo:
+    """A cache full of video, ready for questions.
+
+    `times`: what this process spent; `index_seconds`: what reading the video took, whenever that
+    was. `resources` closes model and context; `is_saved`: whether a finished session holds it all;
+    `reckoning`: how much work it was (None where it was not done now).
+    """
+
+    engine: Engine
+    manifest: ModelManifest
+    video: VideoStats
+    map: VideoMap
+    thumbnails: list[Thumbnail]
+    times: StageTimes
+    index_seconds: dict[str, float]
+    resources: ExitStack
+    is_saved: bool
+    reckoning: Reckoning | None = None
+
+
+def video_map_of(grid_times_s: list[float], chunks: Chunks) -> VideoMap:
+    """Return where the cells of chunks come from; `grid_times_s`: all grid frames' times."""
+    joined = chunks.joined()
+    return VideoMap(np.array(grid_times_s), joined.pivot_share, joined.cell_frames)
+
+
+def load_model(
+    resources: ExitStack, request: Request, share: float = 1.0
+) -> tuple[Model, ModelManifest]:
+    """Load the language model, which is `share` of what is loaded, and return how it is used.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    source = request.source
+    tell = in_percent(request.progress, "load")
+    llm = resources.enter_context(
+        Model(
+            source.model,
+            n_gpu_layers=request.settings.runtime.n_gpu_layers,
+            progress=lambda loaded: tell(share * loaded),
+        )
+    )
+    return llm, manifest_of(source, request.settings.prompt.system)
+
+
+def make_context(
+    resources: ExitStack, llm: Model, request: Request, n_ctx: int, n_at_once: int = 1
+) -> Context:
+    """Make a context of `n_ctx` cells that can decode `n_at_once` tokens in one batch.
+
+    Raises:
+        MemoryBudgetError: this machine has no room for it.
+    """
+    runtime = request.settings.runtime
+    needed = int(n_ctx * kv_bytes_per_cell(llm, runtime))
+    available = available_memory_bytes()
+    if available is not None and needed > available:
+        raise MemoryBudgetError(
+            f"What is kept of the video needs {needed / 2**30:.1f} GiB for {n_ctx} tokens, but "
+            f"{available / 2**30:.1f} GiB are available; close other programs, or lower "
+            "--keep-ratio or --kv-budget."
+        )
+    return resources.enter_context(
+        Context(
+            llm,
+            n_ctx=n_ctx,
+            n_batch=max(runtime.n_batch, n_at_once),
+            n_ubatch=max(runtime.n_ubatch, n_at_once),
+            n_seq_max=2,  # the second sequence is for saving and loading cells
+            type_k=runtime.type_k,
+            type_v=runtime.type_v,
+            n_threads=runtime.n_threads,
+        )
+    )

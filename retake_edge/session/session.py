@@ -1,0 +1,207 @@
+"""One video, read once: frames to a compressed KV cache, and then any number of questions.
+
+    video file -> FrameBatch -> VisionFeatures -> PrefillChunk -> compressed KV -> Answer
+
+A question is decoded after the video and removed again, so every question starts from the same
+state and its answer does not depend on the ones before. The cache is saved, so that the next
+question, whenever it is asked, needs neither the video nor the vision tower.
+"""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import time
+from collections.abc import Generator, Iterator
+
+from retake_edge.config import RetakeConfig
+from retake_edge.engine.attention import AnswerAttention, idle_attention
+from retake_edge.engine.trained_context import PositionUse
+from retake_edge.errors import ConfigError, RetakeError
+from retake_edge.files import file_sha256
+from retake_edge.llama.buffers import peak_memory_bytes
+from retake_edge.llama.capture import is_compressible
+from retake_edge.plan.seconds import Calibration, measured
+from retake_edge.questions import checked_question
+from retake_edge.session.answer import Answer, SavedState, versions
+from retake_edge.session.evidence import Floats, Span, attended_spans, frame_weights, without_sinks
+from retake_edge.session.prefilled import PrefilledVideo
+from retake_edge.stages import StageTimes
+from retake_edge.vision.reader import Thumbnail
+
+_log = logging.getLogger(__name__)
+
+
+class Session:
+    """A prefilled video; made by `open_video`, to be closed after use.
+
+    `video`: its figures; `map`: where each cell comes from; `thumbnails`: (time in seconds, JPEG)
+    of evenly spaced frames; `index_seconds`: what reading it took, by stage; `saved`: the session
+    on disk; `chosen_by`: why this model is used (`catalog.choice`). `frame_weights` f32 [T]:
+    the share of each grid frame in the last answer's attention.
+
+    >>> with retake_edge.open_video("talk.mp4") as session:
+    ...     answer = session.ask("What happens?")
+    ...     for piece in session.stream("And what else?"):
+    ...         print(piece, end="", flush=True)
+    >>> print(answer)
+    >>> answer.evidence[0].start_s, answer.model["name"]
+    """
+
+    def __init__(
+        self,
+        prefilled: PrefilledVideo,
+        settings: RetakeConfig,
+        hashes: dict[str, str],
+        saved: SavedState,
+    ) -> None:
+        self.video, self.map, self.saved = prefilled.video, prefilled.map, saved
+        self.thumbnails: list[Thumbnail] = prefilled.thumbnails
+        self.settings, self.manifest = settings, prefilled.manifest
+        self.engine, self.times = prefilled.engine, prefilled.times
+        self.index_seconds = prefilled.index_seconds
+        self.frame_weights: Floats | None = None
+        self.chosen_by = "asked for"
+        self.n_cells = prefilled.engine.n_cells
+        self._resources, self._hashes = prefilled.resources, hashes
+        self._reckoning, self._calibration = prefilled.reckoning, Calibration(None)
+        self._answer: Answer | None = None
+        self._idle: Floats | None = None  # as `frame_weights`, of no question
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the model and the cache."""
+        self._resources.close()
+
+    def ask(self, question: str) -> Answer:
+        """Answer a question.
+
+        Raises:
+            MemoryBudgetError: question and answer do not fit into the cells left.
+        """
+        for _ in self.stream(question):
+            pass
+        return self.last_answer()
+
+    def stream(self, question: str) -> Generator[str, None, None]:
+        """Yield the answer as it is generated; `last_answer` has all of it afterwards.
+
+        Raises:
+            MemoryBudgetError: question and answer do not fit into the cells left. ConfigError: a
+            conversation about the video is not over, or the question is no text.
+        """
+        if self.engine.context.position_max() >= self.engine.next_position:
+            raise ConfigError(
+                "A conversation about this video is not over; ask within it, or reset it first."
+            )
+        attention = self.video_attention()
+        prompt = self.manifest.prompt.question(checked_question(question))
+        return self.told(question, self.engine.generate(prompt, attention), attention)
+
+    def calibrate(self, calibration: Calibration) -> None:
+        """Keep how long the reading of the video took, and what its answers will."""
+        if self._reckoning is not None:
+            self._calibration = calibration
+            calibration.add(*self._reckoning, measured(self.index_seconds))
+
+    def positions(self, answer_end: int = 0) -> PositionUse:
+        """Return the positions of the video, and of an answer that ends before `answer_end`."""
+        n = max(self.video.n_positions, answer_end)
+        return PositionUse(self.video.positions, n - 1, self.video.n_positions_trained)
+
+    def last_answer(self) -> Answer:
+        """Return the latest finished answer; there must be one."""
+        assert self._answer is not None
+        return self._answer
+
+    def video_attention(self) -> AnswerAttention:
+        """Return a recorder of the attention that an answer pays to the video's cells."""
+        n_video = self.video.n_cells_kept
+        window = self.n_cells - n_video, n_video
+        if self._idle is None:
+            self._idle = self._idle_weights(window)
+        return AnswerAttention(*window)
+
+    def _idle_weights(self, window: tuple[int, int]) -> Floats | None:
+        """The share of each frame in the attention of a token that knows no question."""
+        engine = self.engine
+        if not is_compressible(engine.context) or engine.n_cells != self.n_cells:
+            return None
+        token, mark = engine.model.tokenize(self.manifest.prompt.question(""))[0], engine.mark()
+        try:
+            found = idle_attention(engine.context, engine.next_position, token, window)
+        except RetakeError as error:
+            _log.warning("What draws attention whatever is asked is not known: %s", error)
+            return None
+        finally:
+            engine.go_back(mark)
+        return frame_weights(found, self.map.cell_frames, len(self.map.frame_times_s))
+
+    def told(
+        self, question: str, tokens: Iterator[int], attention: AnswerAttention
+    ) -> Generator[str, None, None]:
+        """Yield an answer's tokens as text, and make it the last answer at its end."""
+        times = StageTimes(dict(self.times.seconds))
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        pieces: list[str] = []
+        n_tokens, started = 0, time.perf_counter()
+        for token in times.each("generate", tokens):
+            if n_tokens == 0:
+                times.seconds["first_token"] = time.perf_counter() - started
+            n_tokens += 1
+            piece = decoder.decode(self.engine.model.piece(token))
+            pieces.append(piece)
+            yield piece
+        rest = decoder.decode(b"", final=True)
+        if rest:
+            pieces.append(rest)
+            yield rest
+        if self._reckoning is not None and n_tokens > 1:
+            per_token = {"answer": times.seconds["generate"] - times.seconds["first_token"]}
+            self._calibration.add(*self._reckoning, per_token, n_tokens - 1)
+        self._answer = Answer(
+            question=question,
+            text="".join(pieces).strip(),
+            n_tokens=n_tokens,
+            evidence=self._evidence(attention),
+            video=self.video,
+            session=self.saved,
+            seconds=times.seconds,
+            peak_memory_bytes=peak_memory_bytes(),
+            model=self.model_facts(),
+            config=self.settings.to_dict(),
+            versions=versions(),
+            sampler=self.engine.sampler_settings,
+            positions=self.positions(self.engine.answer_end),
+        )
+
+    def _evidence(self, attention: AnswerAttention) -> list[Span]:
+        self.frame_weights = None
+        if attention.weights is None:
+            return []
+        times_s = self.map.frame_times_s
+        weights = frame_weights(attention.weights, self.map.cell_frames, len(times_s))
+        self.frame_weights = weights
+        end_s = self.settings.sampling.end_s
+        end_s = self.video.duration_s if end_s is None else min(end_s, self.video.duration_s)
+        if self._idle is not None:
+            weights = without_sinks(weights, self._idle)
+        return attended_spans(weights, times_s, end_s)
+
+    def model_facts(self) -> dict[str, str]:
+        """Return the model's name, kind, why it is used, and the SHA-256 of its files."""
+        for role, path in (("model", self.manifest.model), ("mmproj", self.manifest.mmproj)):
+            if role not in self._hashes:
+                self._hashes[role] = file_sha256(path)
+        return {
+            "name": self.manifest.name,
+            "chosen_by": self.chosen_by,
+            "description": self.engine.model.description,
+            "model_sha256": self._hashes["model"],
+            "mmproj_sha256": self._hashes["mmproj"],
+        }

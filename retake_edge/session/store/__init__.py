@@ -1,0 +1,1 @@
+"""Sessions on disk: the folder, its files, and the key of each."""

@@ -1,0 +1,242 @@
+"""The folder of saved sessions: names, locks, and what a person may want to do with them.
+
+A session that is complete is never changed, so that readers need no lock. Only one process at a
+time may make one: it holds a lock that the system lets go of when the process ends, however.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retake_edge.files import default_cache_dir
+from retake_edge.session.store.journal import Journal, SessionError
+
+_LOCK_POLL_S = 0.05
+_SUFFIXES = (".session", ".part", ".resume", ".lock")
+
+
+@dataclass(frozen=True)
+class SavedSession:
+    """A session in the store.
+
+    `head` and `end` are what its first and last record say ({} where it is damaged or, for
+    `end`, unfinished); `problem`: why it cannot be used, '' if it can.
+    """
+
+    key: str
+    n_bytes: int
+    used_at_s: float
+    is_complete: bool
+    head: dict[str, Any]
+    end: dict[str, Any]
+    problem: str = ""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What decided about its cells; {} for one of an old version, or a damaged one."""
+        return dict(self.head.get("facts", {}))
+
+
+class SessionStore:
+    """The sessions below a cache folder (None: the default one)."""
+
+    def __init__(self, cache_dir: str | Path | None = None) -> None:
+        self.cache_dir = default_cache_dir() if cache_dir is None else Path(cache_dir)
+        self.folder = self.cache_dir / "sessions"
+
+    def complete(self, key: str) -> Path:
+        """Where a finished session lies."""
+        return self.folder / f"{key}.session"
+
+    def part(self, key: str) -> Path:
+        """Where a session lies while it is made."""
+        return self.folder / f"{key}.part"
+
+    def resume(self, key: str) -> Path:
+        """Where it is said how to go on with an unfinished session."""
+        return self.folder / f"{key}.resume"
+
+    def finish(self, key: str) -> None:
+        """Give a finished session its final name."""
+        self.part(key).replace(self.complete(key))
+        self.resume(key).unlink(missing_ok=True)
+        self._sync_folder()
+
+    def discard(self, key: str) -> None:
+        """Remove an unfinished session, whose lock must be held."""
+        self.part(key).unlink(missing_ok=True)
+        self.resume(key).unlink(missing_ok=True)
+
+    def n_bytes(self, key: str) -> int:
+        """Return the size of a finished session (0 if it is gone)."""
+        try:
+            return self.complete(key).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _sync_folder(self) -> None:
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def touch(self, key: str) -> None:
+        """Note that a session was used, for `prune`."""
+        with suppress(OSError):
+            os.utime(self.complete(key))
+
+    @contextmanager
+    def lock(self, key: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+        """Hold the right to make a session; waits while another process has it.
+
+        Raises:
+            SessionError: the folder cannot be written.
+        """
+        descriptor = self._locked(key, wait=True, on_wait=on_wait)
+        try:
+            yield
+        finally:
+            if descriptor is not None:
+                self._unlock(key, descriptor)
+
+    def _locked(
+        self, key: str, *, wait: bool, on_wait: Callable[[], None] | None = None
+    ) -> int | None:
+        """Return the descriptor of the lock; None if another process has it and `wait` is off."""
+        import fcntl
+
+        path = self.folder / f"{key}.lock"
+        while True:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except OSError as error:
+                raise SessionError(
+                    f"Sessions cannot be saved in {self.folder} ({error.strerror}); choose another "
+                    "--cache-dir, or use --no-cache."
+                ) from None
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                if not wait:
+                    return None
+                if on_wait is not None:
+                    on_wait()
+                    on_wait = None
+                time.sleep(_LOCK_POLL_S)
+                continue
+            # Whoever held it may have removed the file: then this lock is on a file without name.
+            if _is_same_file(descriptor, path):
+                return descriptor
+            os.close(descriptor)
+
+    def _unlock(self, key: str, descriptor: int) -> None:
+        (self.folder / f"{key}.lock").unlink(missing_ok=True)
+        os.close(descriptor)
+
+    def keys(self) -> list[str]:
+        """Return the keys of all sessions, finished or not."""
+        if not self.folder.is_dir():
+            return []
+        files = [file for file in self.folder.iterdir() if file.suffix in (".session", ".part")]
+        return sorted({file.stem for file in files})
+
+    def find(self, prefix: str) -> str:
+        """Return the one key that begins with `prefix`.
+
+        Raises:
+            SessionError: there is none, or more than one.
+        """
+        found = [key for key in self.keys() if key.startswith(prefix)] if prefix else []
+        if len(found) != 1:
+            raise SessionError(
+                f"{len(found) or 'No'} saved sessions begin with {prefix!r}; "
+                "'retake-edge sessions list' shows their keys."
+            )
+        return found[0]
+
+    def info(self, key: str) -> SavedSession:
+        """Return what is known of a session, without loading it."""
+        file = self.complete(key)
+        is_complete = file.is_file()
+        file = file if is_complete else self.part(key)
+        head: dict[str, Any] = {}
+        end: dict[str, Any] = {}
+        problem = ""
+        try:
+            stat = file.stat()
+            journal = Journal(file)
+            head = journal.head()
+            end = journal.last() if is_complete else {}
+        except SessionError as error:
+            problem = str(error) if is_complete else ""
+        except FileNotFoundError:
+            raise SessionError(f"The session {key} is gone.") from None
+        return SavedSession(key, stat.st_size, stat.st_mtime, is_complete, head, end, problem)
+
+    def sessions(self) -> list[SavedSession]:
+        """Return all sessions, the last used one first."""
+        found = []
+        for key in self.keys():
+            try:
+                found.append(self.info(key))
+            except SessionError:
+                continue  # removed meanwhile
+        return sorted(found, key=lambda session: -session.used_at_s)
+
+    def remove(self, key: str) -> int:
+        """Remove a session and return the bytes freed; a process that reads it can go on.
+
+        Raises:
+            SessionError: a process is just making it.
+        """
+        descriptor = self._locked(key, wait=False)
+        if descriptor is None:
+            raise SessionError(f"The session {key} is being made by another process; try later.")
+        try:
+            n_bytes = 0
+            for suffix in _SUFFIXES[:-1]:
+                file = self.folder / f"{key}{suffix}"
+                if file.is_file():
+                    n_bytes += file.stat().st_size
+                    file.unlink()
+            return n_bytes
+        finally:
+            self._unlock(key, descriptor)
+
+    def prune(self, max_bytes: int, spared: str = "") -> list[SavedSession]:
+        """Remove the sessions that were not used for longest until at most `max_bytes` are left.
+
+        Sessions that are being made stay, and so does the one with the key `spared`. Returns what
+        was removed.
+        """
+        sessions = self.sessions()
+        total = sum(session.n_bytes for session in sessions)
+        removed = []
+        for session in reversed(sessions):
+            if total <= max_bytes:
+                break
+            if session.key == spared:
+                continue
+            try:
+                self.remove(session.key)
+            except SessionError:
+                continue
+            total -= session.n_bytes
+            removed.append(session)
+        return removed
+
+
+def _is_same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,68 @@
+"""What is known of a video once it is prefilled: its figures, and where each KV cell comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from retake_edge.formats import clock
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class VideoMap:
+    """Where in the video each KV cell comes from.
+
+    `frame_times_s` f64 [T], of the grid frames; `pivot_share` f32 [T], the share of each one's
+    tokens that DPSelect marked; `cell_frames` int32 [n_layer, n_kept]: the grid frame of each
+    cell kept, in the cache's order, -1 - frame for clock text.
+    """
+
+    frame_times_s: Doubles
+    pivot_share: Floats
+    cell_frames: Ints
+
+
+@dataclass(frozen=True)
+class VideoStats:
+    """What became of the video: its length, frames and cells.
+
+    A grid frame is what the vision tower makes of one or two frames; it is a keyframe if it has a
+    pivot, and kept while any of its cells is left in any layer. `reduced_by`: 'cells' were evicted,
+    'frames' left out, or 'nothing'; `why_whole`: why no cells could be evicted ('': they could).
+    `positions`: 'keep' or 'reforge'; `n_positions`: how many the video took, of the
+    `n_positions_trained` that the model knows.
+    """
+
+    path: str
+    duration_s: float
+    n_frames: int
+    n_grid_frames: int
+    n_keyframes: int
+    n_frames_kept: int
+    n_cells_before: int
+    n_cells_kept: int
+    keep_ratio: float
+    n_ctx: int
+    kv_bytes: int
+    reduced_by: str = "cells"
+    why_whole: str = ""
+    positions: str = "keep"
+    n_positions: int = 0
+    n_positions_trained: int = 0
+
+    def summary(self) -> str:
+        """Return one line about the video, its frames and cells."""
+        ratio = f"keep ratio {self.keep_ratio:.4g}"
+        kept = f"{self.n_cells_kept} of {self.n_cells_before} KV cells kept ({ratio})"
+        if self.reduced_by == "frames":
+            step = -(-self.n_frames // self.n_grid_frames)
+            n_used = min(step * self.n_frames_kept, self.n_frames)
+            kept = f"{n_used} of them used whole, {self.n_cells_kept} KV cells"
+        why = f"; its cache is not compressed: {self.why_whole}" if self.why_whole else ""
+        return f"{clock(self.duration_s)} video, {self.n_frames} frames, {kept}{why}"

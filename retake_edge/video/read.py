@@ -1,0 +1,338 @@
+"""Read a video file: probe it and sample its frames by time, in a process apart.
+
+Decoders run on whatever a user downloads, so FFmpeg runs in `retake_edge.video.worker` under
+limits on memory, pixels and time without progress; whatever happens there, the caller gets frames
+or one VideoError. Frames are streamed in batches: memory does not grow with the video's length.
+
+The clock: second 0 is the container's start, as players count, whatever its own time stamps start
+with. A picture that begins after the sound has its time after that.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retake_edge.errors import ConfigError, VideoError
+from retake_edge.video.frame_size import SizeRule
+from retake_edge.video.path import check_path
+from retake_edge.video.process import DecoderProcess
+from retake_edge.video.resample import FILTERS
+
+FITS = ("stretch", "pad")
+RESAMPLES = ("area", *FILTERS)
+
+log = logging.getLogger(__name__)
+
+
+class VideoWarning(UserWarning):
+    """Part of the video could not be read; what was read is used. The message is one sentence."""
+
+
+@dataclass(frozen=True)
+class VideoLimits:
+    """What the decoder process may use.
+
+    `no_progress_s`: seconds without a packet or frame before it is ended. `max_memory_bytes`:
+    address space beyond its libraries (Linux). `max_pixels`: width x height of a frame.
+    """
+
+    no_progress_s: float = 30.0
+    max_memory_bytes: int = 4 << 30
+    max_pixels: int = 8192 * 4320
+
+    def __post_init__(self) -> None:
+        for name in ("no_progress_s", "max_memory_bytes", "max_pixels"):
+            value = getattr(self, name)
+            if not value > 0:
+                raise ConfigError(f"{name} is {value!r}, but it must be above 0.")
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file holds; read off its packets, not only its header.
+
+    `width_px`, `height_px`: as shown, upright and with square pixels.
+    `rotation_deg`: clockwise turn that the file asks for (already applied to frames).
+    `duration_s`: from second 0 to the end of the last frame. `n_frames`: frames shown.
+    `codec`: FFmpeg's name of it. `fps_nominal`: the header's rate; frames may
+    come at any distance. `frame_s`: median distance of two frames.
+    `missing_s`: seconds that the header announces beyond the last frame (a file cut short).
+    `first_s`: when the first frame is shown; sound may begin before it. `is_scene`: whether the
+    file says that `retake-edge scene` rendered it. `n_unread`: joined recordings that cannot be
+    read.
+    """
+
+    path: Path
+    width_px: int
+    height_px: int
+    rotation_deg: int
+    duration_s: float
+    n_frames: int
+    codec: str
+    fps_nominal: float
+    frame_s: float
+    missing_s: float
+    first_s: float = 0.0
+    is_scene: bool = False
+    n_unread: int = 0
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether more than a second (and 2 %) is missing: headers round, and sound runs longer."""
+        return self.missing_s > max(1.0, 0.02 * self.duration_s)
+
+
+@dataclass(frozen=True)
+class FrameBatch:
+    """Consecutive sampled frames.
+
+    `frames`: uint8 (B, H, W, 3), RGB. `times_s`: float64 (B,), the time from which each frame is
+    shown, strictly increasing over the whole video. `step_s`: seconds between two sampled times.
+    """
+
+    frames: npt.NDArray[np.uint8]
+    times_s: npt.NDArray[np.float64]
+    step_s: float
+
+
+def time_grid(
+    duration_s: float,
+    *,
+    fps: float,
+    max_frames: int | None,
+    start_s: float,
+    end_s: float | None,
+    first_s: float = 0.0,
+) -> tuple[float, float, int]:
+    """Return (start_s, step_s, n) of the sampled times start_s + k * step_s, k < n.
+
+    Times before the first frame, at `first_s`, are left out, but for the last of them.
+
+    The step is 1 / fps; where that gives more than `max_frames` times before the end, it is the
+    larger step that spreads `max_frames` times evenly over [start, end).
+    """
+    end_s = duration_s if end_s is None else min(end_s, duration_s)
+    start_s += max(0, math.floor((first_s - start_s) * fps + 1e-6)) / fps
+    span_s = max(0.0, end_s - start_s)
+    # The end itself is outside, also where the product misses a whole number by rounding.
+    n = max(1, math.ceil(span_s * fps - 1e-6))
+    if max_frames is None or n <= max_frames:
+        return start_s, 1.0 / fps, n
+    return start_s, span_s / max_frames, max_frames
+
+
+def probe_video(path: str | os.PathLike[str], limits: VideoLimits | None = None) -> VideoInfo:
+    """Read what `path` holds: every packet is read (one pass over the file), one frame decoded.
+
+    Raises:
+        VideoError: there is no such file, it is no video, or nothing in it can be decoded.
+    """
+    limits = limits or VideoLimits()
+    file = check_path(path)
+    with DecoderProcess(file, limits.no_progress_s, request(file, limits)) as decoder:
+        return read_info(decoder, file)
+
+
+def sample_frames(
+    path: str | os.PathLike[str],
+    *,
+    fps: float,
+    max_frames: int | None = None,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    target_size: SizeRule | tuple[int, int] | None = None,
+    fit: str = "stretch",
+    resample: str = "area",
+    via_px: int | None = None,
+    batch_frames: int = 16,
+    after_s: float | None = None,
+    limits: VideoLimits | None = None,
+    on_info: Callable[[VideoInfo], None] | None = None,
+) -> Iterator[FrameBatch]:
+    """Yield the frames that are shown at evenly spaced times, as batches of at most `batch_frames`.
+
+    A time is served by the frame that is on screen then, or that begins a moment later (half a
+    frame, 0.02 s at most). A frame that is held over several times comes at each of them; with
+    fps above the video's own, every frame comes once. Times spread evenly over [start_s, end_s)
+    when fps would give more than `max_frames`.
+
+    `target_size` is (width, height), a function from the video's (width, height) and the number of
+    sampled times to it, or None for the video's own; `fit` is "stretch" (to that size) or "pad"
+    (keep the shape, black bars); `resample` is "area" or a filter of `retake_edge.video.resample`.
+    `via_px`: with a filter, the longer side of a first step, in the frame's own shape.
+    `after_s`: go on after the frame of that time, which an earlier call with the same arguments
+    yielded; then there may be no frame left.
+    `on_info` is called once, before the first batch. Arguments are checked at the call, the file
+    when the first batch is asked for. The decoder process ends with the iterator, also when that
+    is closed early.
+
+    Warns:
+        VideoWarning: the file is cut short or damaged, and only a part was read.
+
+    Raises:
+        ConfigError: an argument is out of range.
+        VideoError: the file cannot be read, nothing decodes, or start_s is beyond the end.
+    """
+    check_sampling(fps, max_frames, start_s, end_s, fit, resample, batch_frames)
+    limits = limits or VideoLimits()
+    plan = {
+        "fit": fit,
+        "resample": resample,
+        "via_px": via_px,
+        "batch_frames": batch_frames,
+        "max_pixels": limits.max_pixels,
+    }
+
+    def batches() -> Iterator[FrameBatch]:
+        file = check_path(path)
+        with DecoderProcess(file, limits.no_progress_s, request(file, limits)) as decoder:
+            info = read_info(decoder, file)
+            if on_info is not None:
+                on_info(info)
+            if start_s >= info.duration_s:
+                raise VideoError(
+                    f"Cannot start {file} at {start_s:g} s: the video is {info.duration_s:.2f} s "
+                    "long; choose an earlier start."
+                )
+            if end_s is not None and end_s <= info.first_s:
+                raise VideoError(
+                    f"{file} shows no picture before {info.first_s:.2f} s; choose a later end than "
+                    f"{end_s:g} s."
+                )
+            first_s, step_s, n = time_grid(
+                info.duration_s,
+                fps=fps,
+                max_frames=max_frames,
+                start_s=start_s,
+                end_s=end_s,
+                first_s=info.first_s,
+            )
+            width, height = resolve_size(info, n, target_size, limits)
+            grid = {"start_s": first_s, "step_s": step_s, "n": n}
+            size = {"width_px": width, "height_px": height}
+            decoder.send({**plan, **grid, **size, "after_s": after_s})
+            yield from receive_batches(decoder, info, n, step_s, may_be_none=after_s is not None)
+
+    return batches()
+
+
+def check_sampling(
+    fps: float,
+    max_frames: int | None,
+    start_s: float,
+    end_s: float | None,
+    fit: str,
+    resample: str,
+    batch_frames: int,
+) -> None:
+    """Raise ConfigError for the first argument that is out of range."""
+    checks: list[tuple[bool, str, object, str]] = [
+        (0 < fps < math.inf, "fps", fps, "above 0"),
+        (max_frames is None or max_frames >= 1, "max_frames", max_frames, "at least 1"),
+        (0 <= start_s < math.inf, "start_s", start_s, "0 or more"),
+        (end_s is None or end_s > start_s, "end_s", end_s, f"after start_s ({start_s:g})"),
+        (fit in FITS, "fit", fit, f"one of {', '.join(FITS)}"),
+        (resample in RESAMPLES, "resample", resample, f"one of {', '.join(RESAMPLES)}"),
+        (batch_frames >= 1, "batch_frames", batch_frames, "at least 1"),
+    ]
+    for ok, name, value, must in checks:
+        if not ok:
+            raise ConfigError(f"{name} is {value!r}, but it must be {must}.")
+
+
+def request(file: Path, limits: VideoLimits) -> dict[str, object]:
+    """Return the first line for the worker."""
+    return {
+        "path": str(file),
+        "max_memory_bytes": limits.max_memory_bytes,
+        "max_pixels": limits.max_pixels,
+        "no_progress_s": limits.no_progress_s,
+    }
+
+
+def read_info(decoder: DecoderProcess, file: Path) -> VideoInfo:
+    """Wait for the worker's description of the file."""
+    message, _ = decoder.receive()
+    fields = {key: value for key, value in message.items() if key != "kind"}
+    return VideoInfo(path=file, **fields)
+
+
+def resolve_size(
+    info: VideoInfo,
+    n_frames: int,
+    target_size: SizeRule | tuple[int, int] | None,
+    limits: VideoLimits,
+) -> tuple[int, int]:
+    """Return the (width, height) of the `n_frames` frames to yield.
+
+    Raises:
+        ConfigError: a side is below 1, or the area is above the pixel limit.
+    """
+    if target_size is None:
+        return info.width_px, info.height_px
+    if callable(target_size):
+        width, height = target_size(info.width_px, info.height_px, n_frames)
+    else:
+        width, height = target_size
+    if width < 1 or height < 1 or width * height > limits.max_pixels:
+        raise ConfigError(
+            f"The frame size {width}x{height} is out of range: both sides must be at least 1, "
+            f"their product at most {limits.max_pixels}."
+        )
+    return int(width), int(height)
+
+
+def receive_batches(
+    decoder: DecoderProcess, info: VideoInfo, n: int, step_s: float, *, may_be_none: bool = False
+) -> Iterator[FrameBatch]:
+    """Yield the worker's batches, and warn at the end if something was missing.
+
+    `may_be_none`: that no frame comes is no error.
+    """
+    n_received = 0
+    while True:
+        message, raw = decoder.receive()
+        if message["kind"] == "end":
+            break
+        frames = np.frombuffer(raw, np.uint8).reshape(message["shape"])
+        times_s = np.asarray(message["times_s"], np.float64)
+        n_received += len(times_s)
+        yield FrameBatch(frames, times_s, step_s)
+    if n_received == 0 and not may_be_none:
+        raise VideoError(
+            f"No frame of {info.path} could be decoded between the start and end asked for; "
+            "re-encode it, or choose another part."
+        )
+    warn_if_incomplete(info, n, message)
+
+
+def warn_if_incomplete(info: VideoInfo, n: int, end: dict[str, Any]) -> None:
+    """Warn of sampled times without a decodable frame, or of a file that stops early."""
+    if end["n_missed"]:
+        text = (
+            f"{info.path}: {end['n_missed']} of {n} sampled times have no decodable frame; "
+            "the file is damaged or cut short."
+        )
+    elif info.is_truncated:
+        text = (
+            f"{info.path}: the pictures stop at {info.duration_s:.2f} s, "
+            f"{info.missing_s:.2f} s before the end that the file announces; it may be cut short."
+        )
+    elif info.n_unread:
+        text = (
+            f"{info.path} holds several recordings, and {info.n_unread} of them cannot be read; "
+            "they are left out."
+        )
+    else:
+        return
+    warnings.warn(text, VideoWarning, stacklevel=3)

@@ -1,0 +1,1 @@
+"""Frames to features: the vision tower and projector of a model."""
