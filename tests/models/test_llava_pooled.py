@@ -202,6 +202,7 @@ def test_reading_goes_on_after_a_stop_with_the_same_end(source, tmp_path, monkey
         patch.setattr(reader.VideoReader, "_encode", stopping)
         with pytest.raises(KeyboardInterrupt):
             open_video(CLIP, source, settings(), cache_dir=tmp_path / "part")
+    assert list((tmp_path / "part").rglob("*.resume")), "no chunk was saved before the stop"
     with open_video(CLIP, source, settings(), cache_dir=tmp_path / "part") as session:
         assert np.array_equal(question_logits(session), expected)
 
