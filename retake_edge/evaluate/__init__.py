@@ -1,0 +1,1 @@
+"""Benchmarks of long video, and jobs over many videos: read, ask, score, resume."""

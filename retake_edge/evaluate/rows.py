@@ -1,0 +1,125 @@
+"""A file of rows, one JSON document a line, that any kill leaves whole.
+
+A row is written and flushed to the disk before the next question is asked. The only line that a
+kill can leave torn is the last one, and it is cut off when the file is opened again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from retake_edge.errors import ConfigError
+
+Row = dict[str, Any]
+
+
+class RowFile:
+    """The rows of a run, held by one process at a time; to be closed after use.
+
+    `run`: what the answers depend on besides the question (`jobs.run_digest`); rows of another one
+    are refused.
+
+    Raises:
+        ConfigError: the file cannot be used, is held by another process, or is of another run.
+    """
+
+    def __init__(self, path: Path, run: str, *, drop_failed: bool = False) -> None:
+        self.path, self.run = path, run
+        try:
+            self._file: BinaryIO = open(path, "a+b")  # noqa: SIM115
+        except OSError as error:
+            raise ConfigError(f"Cannot write {path} ({error.strerror}).") from None
+        try:
+            _hold(self._file, path)
+            self.rows = self._read()
+            if drop_failed:
+                self._drop_failed()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> RowFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    @property
+    def done(self) -> frozenset[str]:
+        """The keys of the rows that are there."""
+        return frozenset(row["key"] for row in self.rows)
+
+    def append(self, row: Row) -> None:
+        """Add a row; it is on the disk when this returns.
+
+        Raises:
+            ConfigError: the disk is full.
+        """
+        line = json.dumps(row | {"run": self.run}, ensure_ascii=False) + "\n"
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            self._file.write(line.encode("utf-8"))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file.truncate(end)
+            raise ConfigError(f"Cannot write {self.path} ({error.strerror}).") from None
+        self.rows.append(json.loads(line))
+
+    def _read(self) -> list[Row]:
+        self._file.seek(0)
+        data = self._file.read()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            self._file.truncate(whole)
+        return [self._row(line, n) for n, line in enumerate(data[:whole].splitlines(), 1)]
+
+    def _row(self, line: bytes, n: int) -> Row:
+        try:
+            row = json.loads(line)
+            run, _ = row["run"], row["key"]
+        except (ValueError, KeyError, TypeError):
+            raise ConfigError(
+                f"Line {n} of {self.path} is no row of a run; choose another file."
+            ) from None
+        if run != self.run:
+            raise ConfigError(
+                f"{self.path} has rows made with another model or other settings; "
+                "choose another file."
+            )
+        return dict(row)
+
+    def _drop_failed(self) -> None:
+        self.rows = [row for row in self.rows if not row.get("error")]
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)
+        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(self.path)
+        self._file.close()
+        self._file = open(self.path, "a+b")  # noqa: SIM115
+        _hold(self._file, self.path)
+
+
+def _hold(file: BinaryIO, path: Path) -> None:
+    """Keep other processes from the file, where the system can."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(
+            f"{path} is being written by another process; wait for it, or choose another file."
+        ) from None
+    except OSError:
+        return  # a file system without locks

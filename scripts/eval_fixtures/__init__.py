@@ -1,0 +1,1 @@
+"""Fixtures of the benchmarks' presets, made by the sources' own functions."""
