@@ -2,6 +2,7 @@
 # do and no network is used.
 #
 #   make demo      asks a question about the bundled video
+#   make eval-demo writes small benchmarks with known answers, and evaluates the bundled model on them
 #   make test      ruff, mypy, pytest
 #   make device-check  runs the native tests, the golden data and questions on the GPU that the build
 #                  sees (or the CPU), and counts; GOLDEN="DIR ..." names more golden data
@@ -45,13 +46,20 @@ PIP_BUILD := $(PIP_INSTALL) --no-build-isolation
 NATIVE_INPUTS := CMakeLists.txt scripts/fetch_llama_cpp.py scripts/apply_patches.py \
     scripts/take_bindings.py $(wildcard cpp_patches/*) $(wildcard cpp_patches/src/*)
 
-.PHONY: build demo test lint unit device-check parity install clean FORCE
+.PHONY: build demo eval-demo test lint unit device-check parity install clean FORCE
 .DELETE_ON_ERROR:
 
 build: $(DONE)/package
 
 demo: build
 	$(BIN)/retake-edge ask $(DEMO_ARGS) "$(DEMO_VIDEO)" "$(DEMO_QUESTION)"
+
+eval-demo: build
+	for set in videomme mlvu lvbench longvideobench; do \
+	    $(BIN)/retake-edge scene --as $$set build/eval-demo/$$set --seconds 32 --videos 3 && \
+	    $(BIN)/retake-edge eval $$set --data build/eval-demo/$$set --model tiny --preset plain \
+	        --policy none --out build/eval-demo/$$set.json || exit; \
+	done
 
 test: lint unit
 

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import retake_edge
-from retake_edge.cli import ask, bench, chat, index, plan, report, sessions
+from retake_edge.cli import ask, bench, chat, evaluate, index, plan, report, run, sessions
 from retake_edge.cli.doctor import doctor
 from retake_edge.cli.help import HelpfulCommand, show_log
 from retake_edge.cli.interrupts import EXIT_INTERRUPTED, handle_interrupts
@@ -39,6 +39,12 @@ app.command(cls=chat.ChatCommand, epilog=chat.EXAMPLES, short_help="Talk about a
 app.command(cls=HelpfulCommand, short_help="Check the installation, and what this machine can run")(
     doctor
 )
+app.command(
+    "eval",
+    cls=HelpfulCommand,
+    epilog=evaluate.EXAMPLES,
+    short_help="Score answers to a benchmark, or to your own questions",
+)(evaluate.evaluate)
 app.command(cls=HelpfulCommand, epilog=index.EXAMPLES, short_help="Read videos now, to ask later")(
     index.index
 )
@@ -47,6 +53,9 @@ app.command(
     cls=HelpfulCommand, epilog=plan.EXAMPLES, short_help="Say what a run needs in memory and time"
 )(plan.plan)
 app.command(cls=HelpfulCommand, short_help="Download a model")(pull)
+app.command(
+    cls=HelpfulCommand, epilog=run.EXAMPLES, short_help="Answer questions about many videos"
+)(run.run)
 app.add_typer(sessions.app, name="sessions")
 app.command(
     cls=HelpfulCommand,

@@ -13,7 +13,9 @@ from retake_edge.errors import ConfigError
 
 
 def scene(
-    output: Annotated[Path, typer.Argument(help="The mp4 to write.", show_default=False)],
+    output: Annotated[
+        Path, typer.Argument(help="The mp4 to write, or the folder of --as.", show_default=False)
+    ],
     seed: Annotated[int, typer.Option("-s", "--seed", help="Same seed, same video.")] = 0,
     seconds: Annotated[float, typer.Option(help="Length of the video.")] = 64.0,
     fps: Annotated[float, typer.Option(help="Frames a second.")] = 8.0,
@@ -21,11 +23,23 @@ def scene(
     n_questions: Annotated[
         int, typer.Option("--questions", help="Questions to print with their answers.")
     ] = 8,
+    as_set: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            help="Write videos as a set: videomme, mlvu, lvbench, longvideobench.",
+            metavar="SET",
+        ),
+    ] = None,
+    n_videos: Annotated[int, typer.Option("--videos", help="Videos of the set.")] = 4,
 ) -> None:
     """Render a synthetic video, and print questions about it with their answers as JSON."""
     from retake_edge.bench.scenes.questions import make_questions
     from retake_edge.bench.scenes.scene import make_scene, write_video
 
+    if as_set is not None:
+        _write_set(as_set, output, seed, seconds, n_videos, fps, size)
+        return
     if output.suffix.lower() != ".mp4":
         raise ConfigError(f"The output is {output}, but its name must end in .mp4.")
     if not (seconds > 0 and fps > 0 and size >= 16 and n_questions >= 0 and seed >= 0):
@@ -38,3 +52,16 @@ def scene(
     write_video(made, output, fps=fps, size_px=size)
     questions = make_questions(made, n_questions, seed)
     typer.echo(json.dumps([asdict(question) for question in questions], indent=2))
+
+
+def _write_set(
+    name: str, folder: Path, seed: int, seconds: float, n_videos: int, fps: float, size: int
+) -> None:
+    from retake_edge.evaluate.samples import make_samples, write_samples
+
+    if not (8 <= seconds <= 3600 and 1 <= n_videos <= 999 and fps > 0 and size >= 16 and seed >= 0):
+        raise ConfigError(
+            f"--seconds {seconds:g}, --videos {n_videos}, --fps {fps:g}, --size {size}, --seed "
+            f"{seed}: they must be 8 to 3600, 1 to 999, above 0, at least 16, and 0 or more."
+        )
+    typer.echo(write_samples(name, folder, make_samples(seed, n_videos, seconds), fps, size))

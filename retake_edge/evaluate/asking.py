@@ -12,7 +12,8 @@ from retake_edge.evaluate.jobs import Group, Job
 from retake_edge.evaluate.rows import Row
 
 if TYPE_CHECKING:
-    from retake_edge.session import Answer, Session
+    from retake_edge.session.answer import Answer
+    from retake_edge.session.session import Session
 
 FAILURES = (VideoError, MemoryBudgetError)
 """What one video, or one question, may fail of; anything else ends the run."""

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from retake_edge.clock import seconds_of
 from retake_edge.config import RetakeConfig
 from retake_edge.errors import ConfigError
 from retake_edge.evaluate.records import Record, read_records
 from retake_edge.evaluate.sets import LETTERS
+from retake_edge.formats import seconds_of
 from retake_edge.questions import checked_question
 
 _KNOWN = ("id", "video", "question", "options", "answer", "start", "end")

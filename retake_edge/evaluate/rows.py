@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 from retake_edge.errors import ConfigError
 
 Row = dict[str, Any]
+_BEGIN = b'{"key": '
+"""How a row begins: what ends a file without a line's end is one of ours only if it does so."""
 
 
 class RowFile:
@@ -79,9 +81,12 @@ class RowFile:
         self._file.seek(0)
         data = self._file.read()
         whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            self._file.truncate(whole)
-        return [self._row(line, n) for n, line in enumerate(data[:whole].splitlines(), 1)]
+        rows = [self._row(line, n) for n, line in enumerate(data[:whole].splitlines(), 1)]
+        torn = data[whole:]
+        if torn and not torn.startswith(_BEGIN[: len(torn)]):
+            self._row(torn, len(rows) + 1)
+        self._file.truncate(whole)
+        return rows
 
     def _row(self, line: bytes, n: int) -> Row:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from retake_edge.scene_questions import Question, grade, parse_clock
+from retake_edge.bench.scenes.questions import Question, grade, parse_clock
 
 _CLOCK = re.compile(r"\d+:[0-5]\d(:[0-5]\d)?")
 

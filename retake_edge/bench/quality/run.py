@@ -108,6 +108,11 @@ class QualityResult:
         return [asked for asked in self.asked if asked.n_frames == n_frames]
 
 
+def video_seed(seed: int, n_frames: int, index: int) -> int:
+    """Return the seed of the `index`-th video of a length."""
+    return seed * _SEED_STRIDE + n_frames * 1000 + index
+
+
 def run_quality(
     model: Model,
     encoder: VisionEncoder,
@@ -136,7 +141,7 @@ def run_quality(
         context: Context | None = None
         try:
             for i in range(n_videos):
-                seed = settings.seed * _SEED_STRIDE + n_frames * 1000 + i
+                seed = video_seed(settings.seed, n_frames, i)
                 video = make_video(seed, n_frames, manifest.fps, QUESTIONS_PER_VIDEO)
                 start = time.perf_counter()
                 features = encode_video(video, encoder, manifest)

@@ -1,0 +1,74 @@
+"""retake-edge run: many questions about many videos, a row for each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from retake_edge.cli.help import examples
+from retake_edge.cli.jobs_run import first_file, leave, opener_of, tell_failures, work
+from retake_edge.cli.options import VideoRequest, opens_video
+
+if TYPE_CHECKING:
+    from retake_edge.evaluate.jobs import Job
+
+EXAMPLES = examples(
+    "run jobs.jsonl --out answers.jsonl",
+    "run jobs.jsonl --out answers-1.jsonl --shard 1/4",
+)
+
+
+@opens_video
+def run(
+    jobs: Annotated[
+        Path,
+        typer.Argument(
+            metavar="JOBS.jsonl", help="A job a line: video, question.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Where the answers go, a row each.", metavar="ANSWERS.jsonl")
+    ],
+    shard: Annotated[str, typer.Option(help="Do part i of n, by video.", metavar="I/N")] = "1/1",
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what failed before.")
+    ] = False,
+    *,
+    request: VideoRequest,
+) -> None:
+    """Answer a file of questions; each video is read once for all of its questions.
+
+    A line of JOBS.jsonl is {"video": ..., "question": ...}; id, options, answer, start and end may
+    stand beside them. Killed or stopped, the same command goes on: rows in ANSWERS.jsonl stay, and
+    only the others are asked. A video that cannot be read gives rows that say why.
+    """
+    from retake_edge.evaluate import jobs as work_list
+    from retake_edge.evaluate.rows import RowFile
+
+    wanted = work_list.shard([_worded(job) for job in work_list.read_jobs(jobs)], shard)
+    if not wanted:
+        typer.echo(f"shard {shard} has no video", err=True)
+        return
+    opener, hashes = opener_of(first_file(wanted), request, {"": request.settings})
+    digest = work_list.run_digest(request.settings, hashes)
+    with RowFile(out, digest, drop_failed=retry_failed) as rows:
+        groups = work_list.grouped(wanted, rows.done)
+        work(groups, rows, opener)
+        keys = {job.key for job in wanted}
+        mine = [row for row in rows.rows if row["key"] in keys]
+        typer.echo(f"{len(mine)} rows in {out}", err=True)
+        code = tell_failures(mine)
+    leave(code)
+
+
+def _worded(job: Job) -> Job:
+    """A job with options is asked as the benchmarks ask."""
+    if not job.options:
+        return job
+    from retake_edge.evaluate.own import item_of
+    from retake_edge.evaluate.presets import preset
+
+    return replace(job, prompt=preset("retake", "questions").prompt(item_of(job)))
