@@ -1,6 +1,17 @@
 """What can go wrong, by whose hands: every class carries the exit code that the CLI returns.
 
 A message names what failed, the offending value and the next step, in one sentence.
+
+RetakeError                       1  a bug, unless it is one of these:
+  ConfigError                     2  a setting or option
+    SessionError                  2  a saved session
+  VideoError                      3  the video
+  ModelError                      4  the model's files
+    NotDownloadedError            4  (models.resolve) run `retake-edge pull`
+    HubError                      4  (models.hub.errors) the hub, or the way to it
+    NoModelError                  4  (catalog.choice) no model for real videos is here
+  MemoryBudgetError               5  KV cells, or bytes
+  NativeError                     6  the patched libraries
 """
 
 
@@ -14,6 +25,10 @@ class ConfigError(RetakeError):
     """A setting or command-line value is wrong."""
 
     exit_code = 2
+
+
+class SessionError(ConfigError):
+    """A saved session cannot be used: damaged, foreign, or of a newer version."""
 
 
 class VideoError(RetakeError):

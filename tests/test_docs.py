@@ -10,6 +10,11 @@ from update_readme import PROGRESS
 from retake_edge.compress.policies import POLICIES as RULES
 from retake_edge.config import POLICIES
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -36,3 +41,16 @@ def test_the_transcript_in_the_readme_is_what_the_program_says():
 
 def test_every_policy_of_the_command_line_has_a_rule():
     assert set(POLICIES) == set(RULES)
+
+
+def test_the_map_of_the_house_has_the_lines_of_the_layer_contract():
+    """docs/architecture.md's table, from line 1 down, and the layers from cli down."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    contract = [set(re.findall(r"retake_edge\.(\w+)", layer)) for layer in layers]
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    lines: dict[int, set[str]] = {}
+    for number, names in re.findall(r"^\| (\d+) \| (.+?) \|", page, re.MULTILINE):
+        lines.setdefault(int(number), set()).update(re.findall(r"`(\w+)/?`", names))
+    assert [lines[number] for number in sorted(lines)] == contract[1:]
+    assert list(lines) == sorted(lines)

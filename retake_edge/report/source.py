@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from retake_edge.errors import SessionError
 from retake_edge.llama.buffers import peak_memory_bytes
 from retake_edge.report.page import Report, ReportAnswer
 from retake_edge.report.pictures import Thumbnail
@@ -14,7 +15,7 @@ from retake_edge.session.answer import versions
 from retake_edge.session.session import Session
 from retake_edge.session.store.checkpoint import Chunks, open_journal
 from retake_edge.session.store.folder import SessionStore
-from retake_edge.session.store.journal import ARRAYS, SessionError, read_arrays
+from retake_edge.session.store.journal import ARRAYS, read_arrays
 from retake_edge.session.video_map import VideoMap, VideoStats
 
 _PARTS_OF_OTHERS = ("first_token",)

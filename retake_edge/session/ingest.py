@@ -16,7 +16,7 @@ import numpy as np
 from retake_edge.engine.chunks import ChunkBuilder, FrameBlock, StreamState, frame_blocks
 from retake_edge.engine.engine import ChunkResult, Engine, ImageRule
 from retake_edge.engine.trained_context import position_mode, trained_positions
-from retake_edge.errors import NativeError
+from retake_edge.errors import NativeError, SessionError
 from retake_edge.llama.capture import is_compressible
 from retake_edge.plan.cells import CellPlan, plan_cells
 from retake_edge.plan.choose import ChosenFrames, choose_frames, in_whole_video
@@ -41,7 +41,6 @@ from retake_edge.session.store.checkpoint import (
     open_journal,
     read_resume,
 )
-from retake_edge.session.store.journal import SessionError
 from retake_edge.session.video_map import VideoMap, VideoStats
 from retake_edge.stages import StageTimes
 from retake_edge.video.read import probe_video

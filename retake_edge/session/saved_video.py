@@ -16,7 +16,7 @@ from typing import Any
 
 from retake_edge.catalog.user_config import most_saved_bytes
 from retake_edge.config import RetakeConfig
-from retake_edge.errors import ModelError
+from retake_edge.errors import ModelError, SessionError
 from retake_edge.files import JsonCache
 from retake_edge.formats import shown_bytes
 from retake_edge.models.hub.naming import split_files
@@ -29,7 +29,6 @@ from retake_edge.session.loading import read_session
 from retake_edge.session.others import notes_of_others
 from retake_edge.session.prefilled import PrefilledVideo, Request, SessionWarning
 from retake_edge.session.store.folder import SessionStore
-from retake_edge.session.store.journal import SessionError
 from retake_edge.session.store.key import (
     HashCache,
     engine_facts,

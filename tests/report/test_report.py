@@ -12,14 +12,13 @@ import pytest
 from report_support import END_S, N_FRAMES, N_LAYERS, sample_report, thumbnail
 from session_support import ARGUMENTS, QUESTION, VIDEO, opened, run
 
-from retake_edge.errors import ConfigError
+from retake_edge.errors import ConfigError, SessionError
 from retake_edge.report.contact_sheet import contact_sheet
 from retake_edge.report.figures import TimeAxis, heat_map, step_path
 from retake_edge.report.page import keyframe_thumbnails, render_report
 from retake_edge.report.source import answered, report_of, saved_report
 from retake_edge.session.evidence import Span
 from retake_edge.session.store.folder import SessionStore
-from retake_edge.session.store.journal import SessionError
 
 # -- figures -----------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from session_support import (
     settings,
 )
 
-from retake_edge.errors import ModelError
+from retake_edge.errors import ModelError, SessionError
 from retake_edge.models.manifest import ModelFiles
 from retake_edge.plan.run import RunPlanner
 from retake_edge.session.open import open_session
@@ -37,7 +37,6 @@ from retake_edge.session.store.journal import (
     JSON,
     Journal,
     JournalWriter,
-    SessionError,
 )
 from retake_edge.video.read import probe_video
 

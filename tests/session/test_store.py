@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from retake_edge.cli.sessions import parse_bytes
-from retake_edge.errors import ConfigError
+from retake_edge.errors import ConfigError, SessionError
 from retake_edge.files import default_cache_dir, file_sha256, write_atomically
 from retake_edge.session.store.folder import SessionStore
 from retake_edge.session.store.journal import (
@@ -18,7 +18,6 @@ from retake_edge.session.store.journal import (
     JSON,
     Journal,
     JournalWriter,
-    SessionError,
     read_arrays,
 )
 from retake_edge.session.store.key import HashCache

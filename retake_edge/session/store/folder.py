@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retake_edge.errors import SessionError
 from retake_edge.files import default_cache_dir
-from retake_edge.session.store.journal import Journal, SessionError
+from retake_edge.session.store.journal import Journal
 
 _LOCK_POLL_S = 0.05
 _SUFFIXES = (".session", ".part", ".resume", ".lock")

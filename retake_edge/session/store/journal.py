@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retake_edge.errors import ConfigError
+from retake_edge.errors import SessionError
 
 MAGIC = b"retake session\r\n"
 JSON, ARRAYS, CELLS, STATES = b"JSON", b"ARRS", b"CELL", b"STAT"
@@ -34,10 +34,6 @@ Bytes = npt.NDArray[np.uint8]
 Content = bytes | memoryview | Bytes
 
 _HEAD = struct.Struct("<4sIQ")
-
-
-class SessionError(ConfigError):
-    """A saved session cannot be used: damaged, foreign, or of a newer version."""
 
 
 class JournalWriter:
