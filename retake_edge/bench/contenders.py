@@ -16,7 +16,8 @@ from retake_edge.errors import ConfigError
 @dataclass(frozen=True)
 class Contender:
     """A policy under test: `policy` and `pivot` as in PivotKVConfig, or a rule `frames` that
-    drops whole frames before prefill: 'uniform', 'dpselect', 'different' (plan.choose)."""
+    drops whole frames before prefill: 'uniform', 'dpselect', 'different' (plan.choose).
+    """
 
     name: str
     policy: str

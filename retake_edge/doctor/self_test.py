@@ -2,7 +2,8 @@
 
 They are asked in a process of their own (`python -m retake_edge.doctor.self_test`): a crash in
 native code, from a GPU driver or an instruction that the processor lacks, ends that process, and is
-told."""
+told.
+"""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ def _device(ggml: Any, handle: int) -> Device:
 
 
 def _ggml() -> ctypes.CDLL:
-    """ggml's calls, found through the libllama that is loaded: the same instance."""
+    """Return ggml's calls, found through the libllama that is loaded: the same instance."""
     ggml = ctypes.CDLL(library.load_libraries()._lib._name)
     pointer, sizes = ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t)
     for name in ("dev", "reg"):

@@ -78,11 +78,11 @@ def require_inside(
         why += "; with positions kept, evicted ones count, too"
     raise MemoryBudgetError(
         f"The video and its answer need {use.highest + 1:,} positions ({why}), but {model} was "
-        f"trained for {use.limit:,}; {_advice(use.mode, memory, pivotkv, n_axes)} ({_MORE})."
+        f"trained for {use.limit:,}; {_advice(use.mode, pivotkv, n_axes)} ({_MORE})."
     )
 
 
-def _advice(mode: str, memory: MemoryPlan, pivotkv: PivotKVConfig, n_axes: int) -> str:
+def _advice(mode: str, pivotkv: PivotKVConfig, n_axes: int) -> str:
     compresses = pivotkv.policy not in WHOLE_POLICIES
     found = ["use --positions reforge"] if mode == "keep" and compresses else []
     if mode == "reforge" and n_axes == 1 and compresses:

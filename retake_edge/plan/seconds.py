@@ -86,7 +86,8 @@ def encode_work(mmproj: GgufFile, n_patches: int) -> float:
 def language_work(lm: GgufFile) -> tuple[int, float, int]:
     """Return what a token costs: weights it meets in prefill, attention's width, bytes read to
     generate it. The last layer's feed-forward network is no part of prefill: llama.cpp computes it
-    for output rows only."""
+    for output rows only.
+    """
     last = f"blk.{int(lm.get('.block_count', 1)) - 1}.ffn"
     weights = sum(size for name, size in lm.tensor_bytes.items() if "token_embd" not in name)
     n_dense = _parameters(lm, ("blk.",)) - _parameters(lm, (last,))

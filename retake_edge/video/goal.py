@@ -31,6 +31,7 @@ class Goal:
 
     @property
     def time_s(self) -> float:
+        """The next time to be served."""
         return self.start_s + self.next * self.step_s
 
     def first_from(self, time_s: float) -> int:

@@ -171,6 +171,7 @@ def square_size(
 
 
 def is_high_range(frame: Any) -> bool:
+    """Return whether a frame is in PQ or HLG."""
     return int(frame.color_trc) in (PQ, HLG)
 
 

@@ -34,10 +34,12 @@ class PieceFile:
         file.seek(self.start)
 
     def read(self, n: int) -> bytes:
+        """Return up to `n` bytes, none of them beyond the piece."""
         left = n if self.end is None else self.end - self.file.tell()
         return self.file.read(max(0, min(n, left)))
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a position within the piece and return it."""
         if whence == os.SEEK_SET:
             offset += self.start
         elif whence == os.SEEK_END and self.end is not None:
@@ -45,6 +47,7 @@ class PieceFile:
         return self.file.seek(offset, whence) - self.start
 
     def tell(self) -> int:
+        """Return the position within the piece."""
         return self.file.tell() - self.start
 
 

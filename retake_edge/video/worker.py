@@ -60,6 +60,7 @@ class Channel:
         self.furthest = -1
 
     def send(self, message: Mapping[str, object], raw: bytes | memoryview = b"") -> None:
+        """Write a message, and `raw` after it, to the parent; extend the limit of CPU seconds."""
         head = json.dumps(message).encode()
         self.out.write(MESSAGE_HEAD.pack(len(head), len(raw)))
         self.out.write(head)

@@ -110,7 +110,7 @@ def editing() -> list[Case]:
     """Intermediate, lossless, screen and animation formats."""
     dnx = "-i src:25:0:50:256x144 -c:v dnxhd -profile:v dnxhr_hq -pix_fmt yuv422p"
     wide = even(50, 25, aspect=16 / 9)
-    cases = [
+    return [
         case("prores.mov", "-c:v prores_ks -profile:v 2"),
         case("prores.mkv", "-c:v prores_ks -profile:v 2"),
         case("prores4444.mov", "-c:v prores_ks -profile:v 4 -pix_fmt yuva444p10le"),
@@ -151,7 +151,6 @@ def editing() -> list[Case]:
         case("apng.apng", "-i src:25:0:50 -c:v apng -f apng", truth=even(50)),
         case("mjpeg_pcm.avi", f"{TONE} -c:v mjpeg -q:v 2 -pix_fmt yuvj420p -c:a pcm_u8 -ar 8000"),
     ]
-    return cases
 
 
 def stills() -> list[Case]:

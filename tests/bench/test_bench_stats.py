@@ -40,5 +40,5 @@ def test_pairing_makes_a_difference_surer_than_the_shares_are():
 
 
 def test_answers_to_different_questions_cannot_be_paired():
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="longer"):
         paired_difference([True], [True, False])

@@ -268,7 +268,7 @@ def test_a_large_chunk_is_scored_in_many_blocks(models: Any) -> None:
 def test_scores_of_narrow_caches_stay_near(
     models: Any, kind: str, cache: str, tolerance: float, run: str
 ) -> None:
-    """imrope's heads of 64 are Hadamard-rotated in quantized caches, golden's of 32 are not."""
+    """Heads of 64 with imrope are Hadamard-rotated in quantized caches, golden's of 32 are not."""
     model, trace = models(kind), AttentionTrace()
     chunk = chunk_of(model)
     with open_context(model, cb_eval=trace.callback, **CACHES[cache]) as (context, kvc):

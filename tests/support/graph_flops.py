@@ -25,7 +25,8 @@ class _Tensor(ctypes.Structure):
 
 class GraphFlops:
     """Operations by weight (`blk.0.ffn_up.weight`), and of attention under `attention`, which
-    counts every query with every cell, seen or not. Pass `callback` to a context."""
+    counts every query with every cell, seen or not. Pass `callback` to a context.
+    """
 
     def __init__(self):
         self._base = _ggml_base()

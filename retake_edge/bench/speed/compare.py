@@ -37,7 +37,8 @@ class SpeedSettings:
     """What is run. `kv_budget`: most cells our runs keep of the video, whatever its length (None:
     the share `keep` of them). `with_full`: whether the full cache runs, too. `encode_frames`: how
     many frames are encoded (None: all); the features of further ones repeat them, since the
-    language model's work does not depend on their values."""
+    language model's work does not depend on their values.
+    """
 
     n_frames: tuple[int, ...] = (128,)
     keep: float = 0.25

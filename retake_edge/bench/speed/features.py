@@ -24,7 +24,8 @@ _SCENE_PX = 448
 @dataclass(frozen=True)
 class EncodedVideo:
     """Features in a file: f32 [n_steps, rows * cols, n_embd], a grid frame after the other, of
-    `frames_per_step` frames each; `figures`: what decoding and encoding took."""
+    `frames_per_step` frames each; `figures`: what decoding and encoding took.
+    """
 
     path: Path
     rows: int

@@ -41,7 +41,8 @@ QUESTION = "What happens in this video, and when?"
 class SpeedTask:
     """What one process does. `model`, `mmproj`: as on the command line; `features`: a file of
     f32 [T, rows * cols, n_embd], repeated until there are `n_steps` grid frames, each `step_s`
-    seconds after the one before; `n_decode` tokens are generated."""
+    seconds after the one before; `n_decode` tokens are generated.
+    """
 
     model: str
     mmproj: str | None

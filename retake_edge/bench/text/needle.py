@@ -34,7 +34,8 @@ _CELL_PADDING = 256
 @dataclass(frozen=True)
 class TextNeedleSettings:
     """What is run. `n_sentences` of filler make about 17 tokens each; `chunk_tokens` are prefilled
-    between two compressions."""
+    between two compressions.
+    """
 
     seed: int = 0
     n_documents: int = 16
