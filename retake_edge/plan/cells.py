@@ -16,7 +16,7 @@ from retake_edge.models.manifest import ModelManifest
 from retake_edge.plan.choose import frames_that_fit
 from retake_edge.plan.frames import (
     QUESTION_RESERVE,
-    MemoryPlan,
+    CellBudget,
     VideoShape,
     chunk_within,
     kv_bytes_per_cell,
@@ -37,7 +37,7 @@ class CellPlan:
     `positions`: those that the video takes with a question and its answer.
     """
 
-    memory: MemoryPlan
+    memory: CellBudget
     n_before: int
     positions: PositionUse
     n_chosen: int | None = None
@@ -78,7 +78,7 @@ def plan_cells(
 
 def _plan_memory(
     model: Model, shape: VideoShape, pivotkv: PivotKVConfig, runtime: RuntimeConfig
-) -> MemoryPlan:
+) -> CellBudget:
     """Where each cell takes a position of its own, the model's training is a limit, too."""
     limit, mode = None, position_mode(pivotkv.positions, model)
     if mode == "reforge" and model.n_pos_per_embd == 1 and pivotkv.policy != "none":
@@ -93,7 +93,7 @@ def _positions(
     manifest: ModelManifest,
     settings: RetakeConfig,
     video: VideoInfo,
-    memory: MemoryPlan,
+    memory: CellBudget,
 ) -> PositionUse:
     """The positions of a plan; a conversation may take more, turn by turn."""
     frames = plan_frames(manifest, settings, video)

@@ -54,7 +54,7 @@ class VideoShape:
 
 
 @dataclass(frozen=True)
-class MemoryPlan:
+class CellBudget:
     """The cells and bytes of one run: what is needed, and the keep ratio that makes it fit.
 
     `n_needed`: the most cells in use at any time; `n_ctx`: those in the cache.
@@ -146,7 +146,7 @@ def plan_memory(
     bytes_per_cell: float,
     available_bytes: int | None = None,
     n_positions: int | None = None,
-) -> MemoryPlan:
+) -> CellBudget:
     """Choose keep ratio and context size, or refuse.
 
     Without a keep ratio the video is compressed just as much as `kv_budget` (default 32,000) and
@@ -177,7 +177,7 @@ def plan_memory(
             f"{available_bytes / 2**30:.1f} GiB are available; lower --keep-ratio, --kv-budget or "
             "--max-frames, or use -ctk q8_0 -ctv q8_0."
         )
-    return MemoryPlan(shape, ratio, kept, n_ctx, kv_bytes, needed)
+    return CellBudget(shape, ratio, kept, n_ctx, kv_bytes, needed)
 
 
 def chunk_within(shape: VideoShape, n_positions: int) -> VideoShape:

@@ -24,7 +24,7 @@ from retake_edge.llama.buffers import (
 from retake_edge.llama.context import Context
 from retake_edge.llama.gguf import GgufFile
 from retake_edge.llama.model import Model
-from retake_edge.plan.frames import FramePlan, MemoryPlan
+from retake_edge.plan.frames import CellBudget, FramePlan
 from retake_edge.plan.scores import score_works
 
 _MIB = 1 << 20
@@ -135,7 +135,7 @@ def memory_use(
     model: Model,
     files: tuple[GgufFile, GgufFile],
     settings: RetakeConfig,
-    cells: MemoryPlan,
+    cells: CellBudget,
     frames: FramePlan,
     video_px: tuple[int, int],
     available: Mapping[str, int | None] | None = None,
@@ -210,7 +210,7 @@ def _available(use: DeviceUse, account: BufferUse) -> int | None:
 def _around(
     model: Model,
     settings: RetakeConfig,
-    cells: MemoryPlan,
+    cells: CellBudget,
     frames: FramePlan,
     video_px: tuple[int, int],
     *,
@@ -232,7 +232,7 @@ def _around(
     return {"work": work, "program": _program_bytes(model), "decoder": decoder}
 
 
-def saved_bytes(cells: MemoryPlan, *, is_whole: bool) -> int:
+def saved_bytes(cells: CellBudget, *, is_whole: bool) -> int:
     """Return the size of a chunk's cells, which are written while the next one is computed."""
     shape, n_cells = cells.shape, cells.n_kept_cells
     if not is_whole:
@@ -245,7 +245,7 @@ def saved_bytes(cells: MemoryPlan, *, is_whole: bool) -> int:
 def _score_bytes(
     model: Model,
     settings: RetakeConfig,
-    cells: MemoryPlan,
+    cells: CellBudget,
     buffers: list[BufferUse],
     own: list[BufferUse],
 ) -> int:

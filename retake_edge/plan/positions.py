@@ -12,14 +12,14 @@ from retake_edge.engine.positions import Doubles
 from retake_edge.engine.trained_context import PositionUse
 from retake_edge.errors import MemoryBudgetError
 from retake_edge.models.manifest import FrameRule, Layout
-from retake_edge.plan.frames import FramePlan, MemoryPlan, VideoShape
+from retake_edge.plan.frames import CellBudget, FramePlan, VideoShape
 
 _MORE = "'retake-edge plan' says how much is enough"
 
 
 def highest_position(
     layout: Layout,
-    memory: MemoryPlan,
+    memory: CellBudget,
     frames: FramePlan,
     rule: FrameRule,
     n_after: int,
@@ -56,7 +56,7 @@ def highest_position(
 
 
 def require_inside(
-    use: PositionUse, model: str, memory: MemoryPlan, pivotkv: PivotKVConfig, n_axes: int
+    use: PositionUse, model: str, memory: CellBudget, pivotkv: PivotKVConfig, n_axes: int
 ) -> None:
     """Refuse a plan whose positions the model was not trained for.
 

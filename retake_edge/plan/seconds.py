@@ -19,7 +19,7 @@ from retake_edge.compress.policies import kept_vision
 from retake_edge.config import RetakeConfig
 from retake_edge.files import JsonCache
 from retake_edge.llama.gguf import GgufFile
-from retake_edge.plan.frames import FramePlan, MemoryPlan
+from retake_edge.plan.frames import CellBudget, FramePlan
 from retake_edge.plan.memory import patches_per_step
 from retake_edge.video.read import VideoInfo
 
@@ -52,7 +52,7 @@ class Work:
 def work_of(
     lm: GgufFile,
     mmproj: GgufFile,
-    cells: MemoryPlan,
+    cells: CellBudget,
     frames: FramePlan,
     video: VideoInfo,
 ) -> Work:
@@ -94,7 +94,7 @@ def language_work(lm: GgufFile) -> tuple[int, float, int]:
     return n_dense, _attention_width(lm), weights
 
 
-def _prefill_work(cells: MemoryPlan, n_dense: int, per_pair: float) -> tuple[float, float]:
+def _prefill_work(cells: CellBudget, n_dense: int, per_pair: float) -> tuple[float, float]:
     """Operations of all chunks: the tokens' own, and their attention to the cells before them."""
     shape, dense, attention, kept = cells.shape, 0.0, 0.0, cells.shape.n_before
     for steps in shape.chunk_steps():

@@ -20,7 +20,7 @@ from retake_edge.errors import NativeError, SessionError
 from retake_edge.llama.capture import is_compressible
 from retake_edge.plan.cells import CellPlan, plan_cells
 from retake_edge.plan.choose import ChosenFrames, choose_frames, in_whole_video
-from retake_edge.plan.frames import MemoryPlan, VideoShape
+from retake_edge.plan.frames import CellBudget, VideoShape
 from retake_edge.plan.pace import Pace
 from retake_edge.plan.run import Reckoning, RunPlanner
 from retake_edge.progress import Reading, in_percent
@@ -172,7 +172,7 @@ class _Run:
                 journal = open_journal(part, key, state.n_bytes)
                 head = journal.head()
                 plan = head["plan"]
-                self.plan = MemoryPlan(**{**plan, "shape": VideoShape(**plan["shape"])})
+                self.plan = CellBudget(**{**plan, "shape": VideoShape(**plan["shape"])})
                 with self._planner() as planner:
                     info = probe_video(self.request.path)
                     self.reckoning = planner.reckoned(info, self.request.settings)

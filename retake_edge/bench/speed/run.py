@@ -31,7 +31,7 @@ from retake_edge.llama.model import Model
 from retake_edge.models.families import manifest_of
 from retake_edge.models.manifest import ModelManifest
 from retake_edge.models.resolve import resolve_model
-from retake_edge.plan.frames import MemoryPlan, VideoShape, kv_bytes_per_cell, plan_memory
+from retake_edge.plan.frames import CellBudget, VideoShape, kv_bytes_per_cell, plan_memory
 from retake_edge.vision.encoder import VisionFeatures, newline_of
 
 QUESTION = "What happens in this video, and when?"
@@ -157,7 +157,7 @@ def _plan(
     manifest: ModelManifest,
     pivotkv: PivotKVConfig,
     runtime: RuntimeConfig,
-) -> MemoryPlan:
+) -> CellBudget:
     last = (task.n_steps - 1) * task.step_s
     shape = VideoShape(
         n_steps=task.n_steps,
