@@ -23,13 +23,13 @@ from retake_edge.version import __version__
 N, N_KEEP, N_MEMORY, DIM, N_CLUSTERS = 4096, 1024, 256, 16, 40
 
 
-def chunk(n_layer: int, seed: int) -> policies.ChunkEvidence:
+def chunk(n_layer: int, seed: int) -> policies.ChunkSignals:
     """A chunk of 64 frames of 64 tokens, with what earlier chunks kept."""
     rng = np.random.default_rng(seed)
     clusters = rng.standard_normal((N_CLUSTERS, DIM)).astype(np.float32)
     noise = rng.standard_normal((n_layer, N + N_MEMORY, DIM)).astype(np.float32)
     values = clusters[rng.integers(0, N_CLUSTERS, N + N_MEMORY)] + np.float32(0.3) * noise
-    return policies.ChunkEvidence(
+    return policies.ChunkSignals(
         n_layer=n_layer,
         pivots=rng.random(N) < 0.3,
         changes=rng.random(N, dtype=np.float32),

@@ -46,7 +46,7 @@ _LEAST_SCORE = np.float32(1e-6)
 
 
 @dataclass(frozen=True)
-class ChunkEvidence:
+class ChunkSignals:
     """What is known of a chunk of n tokens when its cells are selected.
 
     `pivots`: bool [n], DPSelect pivots. `changes`: f32 [n], the DPSelect distance of each token's
@@ -96,7 +96,7 @@ class Policy:
     order, with all forced tokens among them; 1 <= forced <= n_keep < n holds when it is called.
     """
 
-    select: Callable[[ChunkEvidence, int, np.random.Generator, str], Ints]
+    select: Callable[[ChunkSignals, int, np.random.Generator, str], Ints]
     needs_scores: bool = False
     needs_values: bool = False
     query_windows: int = 1
@@ -105,7 +105,7 @@ class Policy:
 
 def select_cells(
     policy: str,
-    evidence: ChunkEvidence,
+    evidence: ChunkSignals,
     n_keep: int,
     rng: np.random.Generator,
     *,
@@ -136,7 +136,7 @@ def select_cells(
     return np.sort(kept, axis=1).astype(np.int32)
 
 
-def cell_weights(policy: str, evidence: ChunkEvidence, kept: Ints) -> Floats | None:
+def cell_weights(policy: str, evidence: ChunkSignals, kept: Ints) -> Floats | None:
     """Return how many tokens each kept cell weighs, f32 [k] from 1 to MOST_TOKENS; None: all 1.
 
     `kept`: as `select_cells` returns it, the same in all layers. A dropped token counts for the
@@ -162,17 +162,17 @@ def masked_scores(scores: Floats, pivots: Bools, pivot: str) -> tuple[Floats, In
     return scores, protected.astype(np.int32)
 
 
-def _pivotkv(e: ChunkEvidence, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
+def _pivotkv(e: ChunkSignals, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
     assert e.scores is not None
     scores, tier = masked_scores(e.scores, e.pivots, pivot)
     return _highest(scores, tier, e.forced, n_keep)
 
 
-def _coverage(e: ChunkEvidence, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
+def _coverage(e: ChunkSignals, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
     return farthest_points(_vectors(e), n_keep, _pivot_seeds(e, n_keep), e.memory)
 
 
-def _hybrid(e: ChunkEvidence, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
+def _hybrid(e: ChunkSignals, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
     assert e.scores is not None
     seeds = _pivot_seeds(e, n_keep)
     n_free = n_keep - int(e.forced.sum())
@@ -183,7 +183,7 @@ def _hybrid(e: ChunkEvidence, n_keep: int, rng: np.random.Generator, pivot: str)
     return farthest_points(_vectors(e), n_keep, seeds, e.memory)
 
 
-def _spread(e: ChunkEvidence, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
+def _spread(e: ChunkSignals, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
     """One set for all layers, far apart in any of them; attention's root weighs the distances."""
     assert e.scores is not None
     scores = np.where(np.isfinite(e.scores), e.scores, 0).mean(axis=0, keepdims=True)
@@ -194,17 +194,17 @@ def _spread(e: ChunkEvidence, n_keep: int, rng: np.random.Generator, pivot: str)
     return np.repeat(kept, e.n_layer, axis=0)
 
 
-def _uniform(e: ChunkEvidence, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
+def _uniform(e: ChunkSignals, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
     forced, free = np.flatnonzero(e.forced), np.flatnonzero(~e.forced)
     kept = np.concatenate([forced, free[evenly_spaced(len(free), n_keep - len(forced))]])
     return np.tile(kept, (e.n_layer, 1)).astype(np.int32)
 
 
-def _random(e: ChunkEvidence, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
+def _random(e: ChunkSignals, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
     return _highest(_noise(e, rng), np.zeros(e.n, np.int32), e.forced, n_keep)
 
 
-def _random_stratified(e: ChunkEvidence, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
+def _random_stratified(e: ChunkSignals, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
     """A random order within each frame; then everyone's first, everyone's second, and so on."""
     noise = _noise(e, rng)
     # Forced tokens are kept anyway and must not use up their frame's turn.
@@ -219,12 +219,12 @@ def _random_stratified(e: ChunkEvidence, n_keep: int, rng: np.random.Generator, 
     return _highest(noise - turn, np.zeros(e.n, np.int32), e.forced, n_keep)
 
 
-def _recent(e: ChunkEvidence, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
+def _recent(e: ChunkSignals, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
     age = np.tile(np.arange(e.n, dtype=np.float32), (e.n_layer, 1))
     return _highest(age, np.zeros(e.n, np.int32), e.forced, n_keep)
 
 
-def _none(e: ChunkEvidence, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
+def _none(e: ChunkSignals, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
     raise AssertionError("select_cells keeps everything without asking")
 
 
@@ -253,7 +253,7 @@ def _highest(scores: Floats, tier: Ints, forced: Bools, n_keep: int) -> Ints:
     return np.lexsort((-usable, -rank.astype(np.int64)))[:, :n_keep].astype(np.int32)
 
 
-def _pivot_seeds(e: ChunkEvidence, n_keep: int) -> Ints:
+def _pivot_seeds(e: ChunkSignals, n_keep: int) -> Ints:
     """Forced tokens, then pivots by largest change up to their share: int [L, s]."""
     n_forced = int(e.forced.sum())
     n_pivots = min(int((n_keep - n_forced) * SEED_SHARE), int((e.pivots & ~e.forced).sum()))
@@ -261,14 +261,14 @@ def _pivot_seeds(e: ChunkEvidence, n_keep: int) -> Ints:
     return np.repeat(one, e.n_layer, axis=0)
 
 
-def _vectors(e: ChunkEvidence) -> Floats:
+def _vectors(e: ChunkSignals) -> Floats:
     if e.values is not None:
         return e.values
     assert e.features is not None, "coverage needs values or features"
     return np.broadcast_to(e.features, (e.n_layer, *e.features.shape))
 
 
-def _noise(e: ChunkEvidence, rng: np.random.Generator) -> Floats:
+def _noise(e: ChunkSignals, rng: np.random.Generator) -> Floats:
     return rng.random((e.n_layer, e.n), dtype=np.float32)
 
 

@@ -66,7 +66,7 @@ class Engine:
         self._compresses = settings.pivotkv.policy not in WHOLE_POLICIES
         self._rng = np.random.default_rng(settings.pivotkv.seed)
         self._projection: Floats | None = None
-        self._memory: Floats | None = None
+        self._kept_values: Floats | None = None
         self._seconds: dict[str, float] = {}
 
     @cached_property
@@ -90,7 +90,7 @@ class Engine:
             self.next_position,
             self.next_time,
             dict(rng),
-            self._memory,
+            self._kept_values,
             self.n_cells,
             self.n_positions,
         )
@@ -98,7 +98,7 @@ class Engine:
     def restore(self, state: EngineState) -> None:
         """Go on where another engine was; its cells must be in the context already."""
         self.next_position, self.next_time = state.next_position, state.next_time
-        self._memory, self.n_cells = state.memory, state.n_cells
+        self._kept_values, self.n_cells = state.memory, state.n_cells
         self.n_positions = max(state.n_positions, state.next_position)
         if state.rng is not None:
             self._rng.bit_generator.state = state.rng
@@ -198,7 +198,7 @@ class Engine:
             return 0
         return max(1, n // settings.n_queries) if settings.n_queries else 1
 
-    def _evidence(self, chunk: PrefillChunk, capture: Capture) -> policies.ChunkEvidence:
+    def _evidence(self, chunk: PrefillChunk, capture: Capture) -> policies.ChunkSignals:
         policy = policies.POLICIES[self._settings.pivotkv.policy]
         scores = values = None
         with self._measure("score"):
@@ -212,7 +212,7 @@ class Engine:
                 scores = capture.scores(unrotate=unrotate, n_windows=n)
             elif policy.needs_values:
                 values = capture.values(self._value_projection(capture.n_embd_v))
-        return policies.ChunkEvidence(
+        return policies.ChunkSignals(
             n_layer=capture.n_layer,
             pivots=chunk.pivots,
             changes=chunk.distances,
@@ -220,7 +220,7 @@ class Engine:
             forced=chunk.is_text,
             scores=scores,
             values=values,
-            memory=self._memory,
+            memory=self._kept_values,
         )
 
     def _value_projection(self, n_embd_v: int) -> Floats | None:
@@ -232,13 +232,15 @@ class Engine:
             self._projection = rng.standard_normal((VALUE_DIM, n_embd_v)).astype(np.float32)
         return self._projection
 
-    def _select(self, evidence: policies.ChunkEvidence, n_keep: int) -> Ints:
+    def _select(self, evidence: policies.ChunkSignals, n_keep: int) -> Ints:
         settings = self._settings.pivotkv
         keep = policies.select_cells(
             settings.policy, evidence, n_keep, self._rng, pivot=settings.pivot
         )
         if evidence.values is not None:
-            self._memory = coverage.remember(self._memory, evidence.values, keep, MEMORY_CELLS)
+            self._kept_values = coverage.remember(
+                self._kept_values, evidence.values, keep, MEMORY_CELLS
+            )
         return keep
 
     def _commit(

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from retake_edge.compress.policies import ChunkEvidence, select_cells
+from retake_edge.compress.policies import ChunkSignals, select_cells
 from retake_edge.engine import positions
 from retake_edge.golden.reference import chunk_scores, move_keys
 from retake_edge.golden.reference_lm import ReferenceModel
@@ -173,7 +173,7 @@ def select_as_reference(scores: Floats, pivots: Bools | None, n_keep: int) -> In
     """Return the kept sets int32 [layer, n_keep] of the reference code: pivots score 1.0."""
     n_layer, n = scores.shape
     nothing = np.zeros(n, np.bool_)
-    evidence = ChunkEvidence(
+    evidence = ChunkSignals(
         n_layer=n_layer,
         pivots=nothing if pivots is None else pivots,
         changes=np.zeros(n, np.float32),

@@ -11,7 +11,7 @@ from retake_edge.compress.coverage import evenly_spaced, farthest_points, neares
 from retake_edge.compress.policies import (
     MOST_TOKENS,
     POLICIES,
-    ChunkEvidence,
+    ChunkSignals,
     cell_weights,
     select_cells,
 )
@@ -20,13 +20,13 @@ from retake_edge.errors import ConfigError
 SEEDS = range(12)
 
 
-def evidence(seed: int, *, n_layer: int | None = None, n: int | None = None) -> ChunkEvidence:
+def evidence(seed: int, *, n_layer: int | None = None, n: int | None = None) -> ChunkSignals:
     """Random evidence of a random shape, scores with exact ties, some forced text."""
     rng = np.random.default_rng(seed)
     n = n or int(rng.integers(2, 90))
     n_layer = n_layer or int(rng.integers(1, 6))
     scores = rng.gamma(1.0, size=(n_layer, n)).astype(np.float32)
-    return ChunkEvidence(
+    return ChunkSignals(
         n_layer=n_layer,
         pivots=rng.random(n) < 0.3,
         changes=rng.random(n, dtype=np.float32),
@@ -37,7 +37,7 @@ def evidence(seed: int, *, n_layer: int | None = None, n: int | None = None) -> 
     )
 
 
-def select(policy: str, e: ChunkEvidence, n_keep: int, seed: int = 0, **options: str) -> np.ndarray:
+def select(policy: str, e: ChunkSignals, n_keep: int, seed: int = 0, **options: str) -> np.ndarray:
     return select_cells(policy, e, n_keep, np.random.default_rng(seed), **options)
 
 

@@ -29,7 +29,7 @@ kept = np.arange(0, 1024, 4)
 picture = rng.integers(0, 256, (720, 1280, 3)).astype(np.uint8)
 seeds = np.zeros((12, 1), np.int32)
 frames = VisionFeatures(features, np.arange(8.0), np.arange(8.0), 16, 16)
-chunk = policies.ChunkEvidence(
+chunk = policies.ChunkSignals(
     12, scores[0] < 0.3, scores[0], np.arange(1024) // 16, scores[0] < 0, scores, values, values
 )
 
