@@ -13,7 +13,7 @@ from retake_edge.cli import help as groups
 from retake_edge.cli.answer_block import tell_evidence, tell_facts, write_answer
 from retake_edge.cli.help import examples
 from retake_edge.cli.opening import open_session
-from retake_edge.cli.options import VideoRequest, opens_video
+from retake_edge.cli.options import CliRequest, opens_video
 from retake_edge.cli.streams import standard_input
 from retake_edge.cli.videos import video_and_question
 from retake_edge.errors import ConfigError
@@ -74,7 +74,7 @@ def ask(
         ),
     ] = None,
     *,
-    request: VideoRequest,
+    request: CliRequest,
 ) -> None:
     """Answer questions about a video; each is answered as if it were the only one."""
     file, question = video_and_question(video, question)

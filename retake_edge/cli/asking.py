@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from retake_edge.cli.options import VideoRequest
+    from retake_edge.cli.options import CliRequest
     from retake_edge.models.resolve import NotDownloadedError
 
 
-def pulled_at_terminal(missing: NotDownloadedError, request: VideoRequest) -> bool:
+def pulled_at_terminal(missing: NotDownloadedError, request: CliRequest) -> bool:
     """Ask whether to download a model, and do it; False where nobody can be asked, or says no."""
     from retake_edge.models import hub
 

@@ -20,7 +20,7 @@ from retake_edge.cli.answer_block import (
 from retake_edge.cli.help import HelpfulCommand, examples
 from retake_edge.cli.interrupts import at_prompt, obeyed
 from retake_edge.cli.opening import open_session
-from retake_edge.cli.options import VideoRequest, opens_video
+from retake_edge.cli.options import CliRequest, opens_video
 from retake_edge.cli.streams import standard_input
 from retake_edge.cli.videos import video_file
 from retake_edge.errors import ConfigError, MemoryBudgetError
@@ -62,7 +62,7 @@ def chat(
         bool, typer.Option("--continue", help="Go on with the chat that /save kept; also plain -c.")
     ] = False,
     *,
-    request: VideoRequest,
+    request: CliRequest,
 ) -> None:
     """Talk about a video: each question may refer to the answers before it.
 
@@ -93,7 +93,7 @@ class _Room:
     saved: Path | None
 
 
-def _saved_file(session: Session, request: VideoRequest) -> Path | None:
+def _saved_file(session: Session, request: CliRequest) -> Path | None:
     from retake_edge.session.saved_chats import chat_file
     from retake_edge.session.store.folder import SessionStore
 

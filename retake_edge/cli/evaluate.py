@@ -12,7 +12,7 @@ import typer
 
 from retake_edge.cli.help import examples
 from retake_edge.cli.jobs_run import first_file, leave, model_facts, opener_of, tell_failures, work
-from retake_edge.cli.options import VideoRequest, opens_video
+from retake_edge.cli.options import CliRequest, opens_video
 from retake_edge.errors import ConfigError, VideoError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def evaluate(
         bool, typer.Option("--json", help="Print the run file instead of a table.")
     ] = False,
     *,
-    request: VideoRequest,
+    request: CliRequest,
 ) -> None:
     """Ask a benchmark's questions and score the answers as its source does.
 
@@ -160,7 +160,7 @@ def _own(path: Path, preset: str, limit: int | None) -> _Questions:
     return path.stem, items, worded, missing, asked, own.named
 
 
-def _settings(request: VideoRequest, asked: Preset, compare: str) -> Mapping[str, RetakeConfig]:
+def _settings(request: CliRequest, asked: Preset, compare: str) -> Mapping[str, RetakeConfig]:
     """The settings of every variant; the preset's own where the command line has none."""
     from retake_edge.config import with_values
     from retake_edge.evaluate.variants import variants

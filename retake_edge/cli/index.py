@@ -13,7 +13,7 @@ import typer
 from retake_edge.cli.answer_block import is_verbose
 from retake_edge.cli.help import examples
 from retake_edge.cli.opening import open_session
-from retake_edge.cli.options import VideoRequest, opens_video
+from retake_edge.cli.options import CliRequest, opens_video
 from retake_edge.cli.videos import videos_of
 from retake_edge.errors import ConfigError, RetakeError
 from retake_edge.formats import clock
@@ -31,7 +31,7 @@ def index(
         bool, typer.Option("--json", help="Print one JSON document: a list unless one was read.")
     ] = False,
     *,
-    request: VideoRequest,
+    request: CliRequest,
 ) -> None:
     """Read videos once and save them, so that they can be asked at once; print each one's key.
 
@@ -55,9 +55,7 @@ def index(
         sys.exit(next(iter(failures.values())).exit_code)
 
 
-def _read_all(
-    files: list[Path], request: VideoRequest, *, as_json: bool
-) -> dict[Path, RetakeError]:
+def _read_all(files: list[Path], request: CliRequest, *, as_json: bool) -> dict[Path, RetakeError]:
     """Read one after the other; return what could not be read, and why."""
     documents, failures = [], {}
     for n, path in enumerate(files, 1):
@@ -77,7 +75,7 @@ def _read_all(
     return failures
 
 
-def _read(video: Path, request: VideoRequest) -> dict[str, Any]:
+def _read(video: Path, request: CliRequest) -> dict[str, Any]:
     """Read a video, unless it is read; return what is known of it then."""
     with open_session(video, request, asks=False) as session:
         saved, stats, seconds = session.saved, session.video, session.index_seconds

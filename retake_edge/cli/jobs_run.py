@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from retake_edge.cli.opening import model_name, source_of
-from retake_edge.cli.options import VideoRequest
+from retake_edge.cli.options import CliRequest
 from retake_edge.errors import MemoryBudgetError, RetakeError, VideoError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _MOST_NAMED = 10
 
 
 def opener_of(
-    first: Path, request: VideoRequest, settings: Mapping[str, RetakeConfig]
+    first: Path, request: CliRequest, settings: Mapping[str, RetakeConfig]
 ) -> tuple[Opener, dict[str, str]]:
     """Return what opens all videos, and the hashes of the model's files.
 

@@ -10,7 +10,7 @@ import typer
 from retake_edge.config import WHOLE_POLICIES
 
 if TYPE_CHECKING:
-    from retake_edge.cli.options import VideoRequest
+    from retake_edge.cli.options import CliRequest
     from retake_edge.session.session import Session
 
 _NAMES = {
@@ -30,7 +30,7 @@ _RANDOM_POLICIES = ("random", "random-stratified")
 _DRAWN = ("top_k", "top_p", "min_p")
 
 
-def warn_of_no_effect(request: VideoRequest, session: Session, *, asks: bool) -> None:
+def warn_of_no_effect(request: CliRequest, session: Session, *, asks: bool) -> None:
     """Tell of each option that was given in vain; `asks`: whether any question is answered."""
     found = dict([*_in_vain_here(request, session), *_in_vain(request)])
     for option, why in found.items():
@@ -41,7 +41,7 @@ def warn_of_no_effect(request: VideoRequest, session: Session, *, asks: bool) ->
                 typer.echo(f"warning: {option} has no effect: no question is answered", err=True)
 
 
-def _in_vain(request: VideoRequest) -> Iterator[tuple[str, str]]:
+def _in_vain(request: CliRequest) -> Iterator[tuple[str, str]]:
     """What the settings alone tell."""
     given, kept, drawn = request.given, request.settings.pivotkv, request.settings.generation
     if kept.policy in WHOLE_POLICIES:
@@ -65,7 +65,7 @@ def _in_vain(request: VideoRequest) -> Iterator[tuple[str, str]]:
         yield "--repeat-last-n", "no --repeat-penalty or --presence-penalty looks back"
 
 
-def _in_vain_here(request: VideoRequest, session: Session) -> Iterator[tuple[str, str]]:
+def _in_vain_here(request: CliRequest, session: Session) -> Iterator[tuple[str, str]]:
     """What the model, the video and the machine tell."""
     given, video, kept = request.given, session.video, request.settings.pivotkv
     rule, name = session.manifest.frames, session.manifest.name
@@ -106,7 +106,7 @@ def _is_capped(session: Session) -> bool:
     return (end_s - sampling.start_s) * (sampling.fps or 0) > most + 1
 
 
-def _is_off(request: VideoRequest, option: str) -> bool:
+def _is_off(request: CliRequest, option: str) -> bool:
     """Whether the option asks for no GPU, which is what happens."""
     runtime = request.settings.runtime
     return runtime.n_gpu_layers == 0 if option == "n_gpu_layers" else not runtime.mmproj_offload

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from retake_edge.cli.asking import pulled_at_terminal
-from retake_edge.cli.options import VideoRequest
+from retake_edge.cli.options import CliRequest
 from retake_edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def open_session(
-    video: Path, request: VideoRequest, n_reserve: int | None = None, *, asks: bool = True
+    video: Path, request: CliRequest, n_reserve: int | None = None, *, asks: bool = True
 ) -> Session:
     """Return the session of a video; raises what `open_video` raises.
 
@@ -60,7 +60,7 @@ def open_session(
     return session
 
 
-def source_of(video: Path, request: VideoRequest, n_reserve: int | None = None) -> ChosenModel:
+def source_of(video: Path, request: CliRequest, n_reserve: int | None = None) -> ChosenModel:
     """Return the model that the options name, or the one for this video; checked, downloaded."""
     from retake_edge.cli.progress import shown_progress
     from retake_edge.models.resolve import NotDownloadedError
@@ -76,7 +76,7 @@ def source_of(video: Path, request: VideoRequest, n_reserve: int | None = None) 
             return _source(video, request, n_reserve, progress)
 
 
-def resolved(video: Path | None, request: VideoRequest) -> ModelManifest | ModelFiles:
+def resolved(video: Path | None, request: CliRequest) -> ModelManifest | ModelFiles:
     """Return the model as `source_of` does, but ask nothing; without a video the named one.
 
     Raises:
@@ -91,7 +91,7 @@ def resolved(video: Path | None, request: VideoRequest) -> ModelManifest | Model
 
 
 def _source(
-    video: Path | None, request: VideoRequest, n_reserve: int | None, progress: ProgressCallback
+    video: Path | None, request: CliRequest, n_reserve: int | None, progress: ProgressCallback
 ) -> ChosenModel:
     from retake_edge.catalog.choice import ASKED, ChosenModel, choose_model
     from retake_edge.catalog.user_config import default_model
@@ -127,7 +127,7 @@ def model_name(source: ModelManifest | ModelFiles) -> str:
 
 
 def _fitted(
-    video: Path, source: ModelManifest | ModelFiles, request: VideoRequest, n_reserve: int
+    video: Path, source: ModelManifest | ModelFiles, request: CliRequest, n_reserve: int
 ) -> RetakeConfig:
     """Settings under which the run fits; what they change is told."""
     from retake_edge.plan.cells import cells_after
@@ -142,14 +142,14 @@ def _fitted(
     return found.plan.settings
 
 
-def _hashes(request: VideoRequest) -> HashCache:
+def _hashes(request: CliRequest) -> HashCache:
     from retake_edge.session.store.folder import SessionStore
     from retake_edge.session.store.key import HashCache
 
     return HashCache(SessionStore(request.cache_dir).cache_dir / "hashes.json")
 
 
-def _from_hub(request: VideoRequest, progress: ProgressCallback) -> ModelFiles:
+def _from_hub(request: CliRequest, progress: ProgressCallback) -> ModelFiles:
     """The files of the model of -hf, with the projector of --mmproj if there is one."""
     from retake_edge.models import hub
     from retake_edge.models.manifest import ModelFiles

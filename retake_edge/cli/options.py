@@ -1,6 +1,6 @@
 """The settings as command-line options, the same for every command that opens a video.
 
-`@opens_video` gives a command all of them and hands it a finished `VideoRequest`. Each belongs to
+`@opens_video` gives a command all of them and hands it a finished `CliRequest`. Each belongs to
 a group of the help (`retake_edge.cli.help`).
 """
 
@@ -26,7 +26,7 @@ _sampling, _generation = config.SamplingConfig(), config.GenerationConfig()
 
 
 @dataclass(frozen=True)
-class VideoRequest:
+class CliRequest:
     """What the options ask for: a model, its projector, all settings, the cache.
 
     `model` is a name, a path or user/repo[:quant] (None: the one for this video); `hub`:
@@ -298,7 +298,7 @@ def _options(
         bool,
         _switch(groups.MODEL, "--fit", help="Change settings so that it fits into the memory."),
     ] = False,
-) -> VideoRequest:
+) -> CliRequest:
     start_s = 0.0 if start is None else parse_time(start, "--start")
     end_s = None if end is None else parse_time(end, "--end")
     settings = config.RetakeConfig(
@@ -338,7 +338,7 @@ def _options(
     )
     if model and hf_repo:
         raise ConfigError(f"-m {model} and -hf {hf_repo} both name a model; give one of them.")
-    return VideoRequest(
+    return CliRequest(
         model or None, mmproj, settings, not no_cache, cache_dir, hf_repo, offline, fit
     )
 

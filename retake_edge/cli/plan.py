@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retake_edge.cli.help import examples
-from retake_edge.cli.options import VideoRequest, opens_video
+from retake_edge.cli.options import CliRequest, opens_video
 from retake_edge.cli.videos import video_file
 from retake_edge.errors import ConfigError, MemoryBudgetError
 
@@ -41,7 +41,7 @@ def plan(
         bool, typer.Option("--measure", help="Read some frames first, to tell the seconds.")
     ] = False,
     *,
-    request: VideoRequest,
+    request: CliRequest,
 ) -> None:
     """Say what a run needs in memory and time, before anything is downloaded or loaded.
 
@@ -87,7 +87,7 @@ def plan(
 
 
 def _source(
-    video: Path | None, request: VideoRequest, held: ExitStack
+    video: Path | None, request: CliRequest, held: ExitStack
 ) -> tuple[ModelManifest | ModelFiles, bool]:
     """The model to plan with, and whether it is here; else hollow files stand in for it."""
     from retake_edge.models.manifest import model_names
@@ -105,7 +105,7 @@ def _source(
         return hollow_files(named, folder), False
 
 
-def _model_here(video: Path | None, request: VideoRequest) -> ModelManifest | ModelFiles:
+def _model_here(video: Path | None, request: CliRequest) -> ModelManifest | ModelFiles:
     from retake_edge.catalog.user_config import default_model
     from retake_edge.cli.opening import resolved
 

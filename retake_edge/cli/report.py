@@ -9,7 +9,7 @@ import typer
 
 from retake_edge.cli.help import examples
 from retake_edge.cli.opening import open_session
-from retake_edge.cli.options import VideoRequest, opens_video
+from retake_edge.cli.options import CliRequest, opens_video
 from retake_edge.cli.saved import saved_key
 from retake_edge.cli.videos import video_file
 from retake_edge.errors import ConfigError
@@ -42,7 +42,7 @@ def report(
         typer.Option("--contact-sheet", help="Also write the keyframes as a PNG.", metavar="FILE"),
     ] = None,
     *,
-    request: VideoRequest,
+    request: CliRequest,
 ) -> None:
     """Write one self-contained page about a video: timeline, what is kept, answers, figures."""
     from retake_edge.report.contact_sheet import contact_sheet
@@ -63,7 +63,7 @@ def report(
         typer.echo(sheet)
 
 
-def _report(source: str, questions: list[str], request: VideoRequest) -> Report:
+def _report(source: str, questions: list[str], request: CliRequest) -> Report:
     from retake_edge.report.source import answered, report_of, saved_report
     from retake_edge.session.store.folder import SessionStore
 

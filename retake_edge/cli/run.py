@@ -10,7 +10,7 @@ import typer
 
 from retake_edge.cli.help import examples
 from retake_edge.cli.jobs_run import first_file, leave, opener_of, tell_failures, work
-from retake_edge.cli.options import VideoRequest, opens_video
+from retake_edge.cli.options import CliRequest, opens_video
 
 if TYPE_CHECKING:
     from retake_edge.evaluate.jobs import Job
@@ -37,7 +37,7 @@ def run(
         bool, typer.Option("--retry-failed", help="Try again what failed before.")
     ] = False,
     *,
-    request: VideoRequest,
+    request: CliRequest,
 ) -> None:
     """Answer a file of questions; each video is read once for all of its questions.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from retake_edge.errors import ConfigError
 
 if TYPE_CHECKING:
-    from retake_edge.cli.options import VideoRequest
+    from retake_edge.cli.options import CliRequest
     from retake_edge.session.session import Session
 
 _KEY = re.compile(r"[0-9a-f]{4,32}")
@@ -40,7 +40,7 @@ _DECIDED = {
 """Options that shape what is saved of a video, by parameter."""
 
 
-def saved_key(video: str | Path, request: VideoRequest) -> str:
+def saved_key(video: str | Path, request: CliRequest) -> str:
     """Return the key that a text means where it is no file but begins a saved key; else ''.
 
     Raises:
@@ -56,7 +56,7 @@ def saved_key(video: str | Path, request: VideoRequest) -> str:
     return store.find(text) if any(key.startswith(text) for key in keys) else ""
 
 
-def opened_by_key(key: str, request: VideoRequest, n_reserve: int) -> Session:
+def opened_by_key(key: str, request: CliRequest, n_reserve: int) -> Session:
     """Return a saved session; raises what `retake_edge.open_session` raises.
 
     Raises:

@@ -25,8 +25,8 @@ from retake_edge.plan.pace import Pace
 from retake_edge.plan.run import Reckoning, RunPlanner
 from retake_edge.progress import Reading, in_percent
 from retake_edge.session.prefilled import (
+    OpenRequest,
     PrefilledVideo,
-    Request,
     SessionWarning,
     head_of,
     load_model,
@@ -49,7 +49,7 @@ from retake_edge.vision.reader import VideoReader
 
 
 def read_video(
-    request: Request, *, part: Path | None = None, resume: Path | None = None, key: str = ""
+    request: OpenRequest, *, part: Path | None = None, resume: Path | None = None, key: str = ""
 ) -> PrefilledVideo:
     """Read a video into a cache; with `part` and `resume` save it there as session `key`.
 
@@ -75,7 +75,7 @@ def read_video(
 class _Run:
     """One reading of a video, from its model to its last chunk."""
 
-    def __init__(self, request: Request, resources: ExitStack) -> None:
+    def __init__(self, request: OpenRequest, resources: ExitStack) -> None:
         self.request, self.resources = request, resources
         self.times = StageTimes()
         self.chunks = Chunks()

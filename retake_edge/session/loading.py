@@ -10,8 +10,8 @@ from typing import Any
 from retake_edge.engine.engine import Engine, EngineState
 from retake_edge.plan.frames import kv_bytes_per_cell
 from retake_edge.session.prefilled import (
+    OpenRequest,
     PrefilledVideo,
-    Request,
     load_model,
     make_context,
     video_map_of,
@@ -24,7 +24,7 @@ from retake_edge.stages import StageTimes
 _CELL_PADDING = 256
 
 
-def read_session(request: Request, file: Path, key: str) -> PrefilledVideo:
+def read_session(request: OpenRequest, file: Path, key: str) -> PrefilledVideo:
     """Load a finished session; neither the video nor the vision tower is touched.
 
     Raises:
@@ -70,5 +70,5 @@ def _video_stats(journal: Journal, end: dict[str, Any], path: str | Path) -> Vid
         raise journal.error("its last record is not that of a finished session") from None
 
 
-def _n_ctx(request: Request, n_needed: int) -> int:
+def _n_ctx(request: OpenRequest, n_needed: int) -> int:
     return request.settings.runtime.n_ctx or -(-n_needed // _CELL_PADDING) * _CELL_PADDING

@@ -17,7 +17,7 @@ from retake_edge.plan.seconds import Calibration
 from retake_edge.progress import ProgressCallback, no_progress, with_more
 from retake_edge.session.answer import SavedState
 from retake_edge.session.ingest import read_video
-from retake_edge.session.prefilled import Request
+from retake_edge.session.prefilled import OpenRequest
 from retake_edge.session.saved_video import hash_cache, known_hashes, open_saved, recorded, reopen
 from retake_edge.session.session import Session
 from retake_edge.session.store.folder import SessionStore
@@ -105,7 +105,7 @@ def open_video(
         source = resolve_model(model, mmproj, sha256=sha256) if isinstance(model, str) else model
         why = "asked for"
     check_loadable(source, store.cache_dir if store else None)
-    request = Request(
+    request = OpenRequest(
         path,
         source,
         settings,
@@ -146,7 +146,7 @@ def open_session(
     """
     store = SessionStore(cache_dir)
     found = recorded(store, key, settings or RetakeConfig())
-    request = Request(
+    request = OpenRequest(
         found.path,
         found.source,
         found.settings,

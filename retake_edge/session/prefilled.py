@@ -34,7 +34,7 @@ class SessionWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class Request:
+class OpenRequest:
     """What is to be opened; `n_after` cells stay free for text after the video.
 
     `calibration`: how long earlier runs took. `facts`: what decides about the cells, to be saved
@@ -50,7 +50,7 @@ class Request:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def head_of(request: Request, model: str) -> dict[str, Any]:
+def head_of(request: OpenRequest, model: str) -> dict[str, Any]:
     """Return what a session's first record says of its making, so that it can be asked by its key.
 
     `model`: the model's name on the screen.
@@ -98,7 +98,7 @@ def video_map_of(grid_times_s: list[float], chunks: Chunks) -> VideoMap:
 
 
 def load_model(
-    resources: ExitStack, request: Request, share: float = 1.0
+    resources: ExitStack, request: OpenRequest, share: float = 1.0
 ) -> tuple[Model, ModelManifest]:
     """Load the language model, which is `share` of what is loaded, and return how it is used.
 
@@ -118,7 +118,7 @@ def load_model(
 
 
 def make_context(
-    resources: ExitStack, llm: Model, request: Request, n_ctx: int, n_at_once: int = 1
+    resources: ExitStack, llm: Model, request: OpenRequest, n_ctx: int, n_at_once: int = 1
 ) -> Context:
     """Make a context of `n_ctx` cells that can decode `n_at_once` tokens in one batch.
 

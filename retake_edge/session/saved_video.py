@@ -27,7 +27,7 @@ from retake_edge.session.answer import SavedState
 from retake_edge.session.ingest import read_video
 from retake_edge.session.loading import read_session
 from retake_edge.session.others import notes_of_others
-from retake_edge.session.prefilled import PrefilledVideo, Request, SessionWarning
+from retake_edge.session.prefilled import OpenRequest, PrefilledVideo, SessionWarning
 from retake_edge.session.store.folder import SessionStore
 from retake_edge.session.store.key import (
     HashCache,
@@ -67,7 +67,9 @@ def known_hashes(source: ModelManifest | ModelFiles) -> dict[str, str]:
     return {role: digest for role, digest in given.items() if digest}
 
 
-def open_saved(request: Request, store: SessionStore, on_note: Callable[[str], None]) -> SavedVideo:
+def open_saved(
+    request: OpenRequest, store: SessionStore, on_note: Callable[[str], None]
+) -> SavedVideo:
     """Load the session of a video, or make it; `on_note` is told of others of the same video.
 
     Raises:
@@ -136,7 +138,7 @@ def recorded(store: SessionStore, prefix: str, settings: RetakeConfig) -> Record
     )
 
 
-def reopen(request: Request, store: SessionStore, key: str) -> SavedVideo:
+def reopen(request: OpenRequest, store: SessionStore, key: str) -> SavedVideo:
     """Load a finished session by its key, and its request's facts.
 
     Raises:
@@ -166,7 +168,7 @@ def _model_hashes(source: ModelManifest | ModelFiles, store: SessionStore) -> di
     return hashes
 
 
-def _asked(request: Request, video: str, hashes: Mapping[str, str]) -> str:
+def _asked(request: OpenRequest, video: str, hashes: Mapping[str, str]) -> str:
     """A name for what is asked for: as `session_facts`, but of settings as they were given."""
     settings, source = request.settings.to_dict(), request.source
     del settings["generation"]
@@ -189,7 +191,9 @@ def _asked(request: Request, video: str, hashes: Mapping[str, str]) -> str:
     )
 
 
-def _planned_facts(request: Request, video: str, hashes: Mapping[str, str]) -> Mapping[str, Any]:
+def _planned_facts(
+    request: OpenRequest, video: str, hashes: Mapping[str, str]
+) -> Mapping[str, Any]:
     """What decides about the cells, from a plan of the run."""
     with RunPlanner(request.source, request.n_after) as planner:
         plan = planner.plan(probe_video(request.path), request.settings)
@@ -197,7 +201,7 @@ def _planned_facts(request: Request, video: str, hashes: Mapping[str, str]) -> M
     raise AssertionError("unreachable")
 
 
-def _found(request: Request, store: SessionStore, key: str) -> PrefilledVideo | None:
+def _found(request: OpenRequest, store: SessionStore, key: str) -> PrefilledVideo | None:
     """Load the session if there is a good one; one that cannot be used is removed."""
     try:
         prefilled = read_session(request, store.complete(key), key)
@@ -213,7 +217,7 @@ def _found(request: Request, store: SessionStore, key: str) -> PrefilledVideo | 
 
 
 def _made(
-    request: Request,
+    request: OpenRequest,
     store: SessionStore,
     key: str,
     is_unchanged: Callable[[], bool],

@@ -139,7 +139,7 @@ def probe_video(path: str | os.PathLike[str], limits: VideoLimits | None = None)
     """
     limits = limits or VideoLimits()
     file = check_path(path)
-    with DecoderProcess(file, limits.no_progress_s, request(file, limits)) as decoder:
+    with DecoderProcess(file, limits.no_progress_s, worker_request(file, limits)) as decoder:
         return read_info(decoder, file)
 
 
@@ -195,7 +195,7 @@ def sample_frames(
 
     def batches() -> Iterator[FrameBatch]:
         file = check_path(path)
-        with DecoderProcess(file, limits.no_progress_s, request(file, limits)) as decoder:
+        with DecoderProcess(file, limits.no_progress_s, worker_request(file, limits)) as decoder:
             info = read_info(decoder, file)
             if on_info is not None:
                 on_info(info)
@@ -250,7 +250,7 @@ def check_sampling(
             raise ConfigError(f"{name} is {value!r}, but it must be {must}.")
 
 
-def request(file: Path, limits: VideoLimits) -> dict[str, object]:
+def worker_request(file: Path, limits: VideoLimits) -> dict[str, object]:
     """Return the first line for the worker."""
     return {
         "path": str(file),

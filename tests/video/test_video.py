@@ -34,7 +34,6 @@ from retake_edge.video.read import (
     VideoLimits,
     VideoWarning,
     probe_video,
-    request,
     sample_frames,
     time_grid,
 )
@@ -575,7 +574,7 @@ def test_a_worker_without_progress_is_ended(workers: list[subprocess.Popen[bytes
 def test_a_slow_consumer_is_not_taken_for_a_stuck_worker() -> None:
     """The watchdog's clock runs only while the caller waits for the worker."""
     file, limits = DATA / "h264.mp4", VideoLimits()
-    with video_process.DecoderProcess(file, 60.0, request(file, limits)) as decoder:
+    with video_process.DecoderProcess(file, 60.0, worker_request(file, limits)) as decoder:
         assert decoder._wait_until_s is None
         assert decoder.receive()[0]["kind"] == "info"
         assert decoder._wait_until_s is None
