@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from retake_edge.bench.contenders import Contender
+from retake_edge.bench.variants import Variant
 from retake_edge.compress.coverage import evenly_spaced
 from retake_edge.compress.dpselect import select_keyframes
 from retake_edge.compress.policies import kept_vision
@@ -54,24 +54,24 @@ def replay(
     context: Context,
     manifest: ModelManifest,
     features: VisionFeatures,
-    contender: Contender,
+    variant: Variant,
     keep: float,
     settings: ReplaySettings,
 ) -> Replayed:
-    """Empty the context and prefill the video under a contender at a keep ratio.
+    """Empty the context and prefill the video under a variant at a keep ratio.
 
     Raises:
         MemoryBudgetError: the context has too few cells.
     """
     context.clear()
     n_text = n_clock_tokens(context.model, manifest, features)
-    frames = kept_frames(features, contender, keep, n_text, context.model.n_embd)
-    engine = Engine(context, _config(contender, settings), n_after=N_AFTER)
+    frames = kept_frames(features, variant, keep, n_text, context.model.n_embd)
+    engine = Engine(context, _config(variant, settings), n_after=N_AFTER)
     engine.prefill_text(manifest.prompt.before)
     builder = ChunkBuilder(
         context.model, manifest.layout, engine.next_position, newline=newline_of(manifest)
     )
-    ratio = 1.0 if contender.frames else keep
+    ratio = 1.0 if variant.frames else keep
     results = [
         engine.prefill_chunk(builder.build(block, engine.next_position), ratio)
         for block in _blocks(features, frames, context.model, settings)
@@ -80,11 +80,11 @@ def replay(
     return Replayed(engine, results, in_whole_video(cells, frames))
 
 
-def _config(contender: Contender, settings: ReplaySettings) -> RetakeConfig:
+def _config(variant: Variant, settings: ReplaySettings) -> RetakeConfig:
     return RetakeConfig(
         pivotkv=PivotKVConfig(
-            policy=contender.policy,
-            pivot=contender.pivot,
+            policy=variant.policy,
+            pivot=variant.pivot,
             n_queries=settings.n_queries,
             seed=settings.seed,
         ),
@@ -108,21 +108,21 @@ def _blocks(
 
 
 def kept_frames(
-    features: VisionFeatures, contender: Contender, keep: float, n_text: int, n_embd: int
+    features: VisionFeatures, variant: Variant, keep: float, n_text: int, n_embd: int
 ) -> Ints:
     """Return the grid frames that are prefilled, int32 ascending.
 
-    All of them, unless the contender drops frames: then as many as have together the cells that
+    All of them, unless the variant drops frames: then as many as have together the cells that
     eviction at this keep ratio would leave, `n_text` tokens of clock text a frame included.
     """
     n_frames, n_tokens = features.embeddings.shape[:2]
-    if not contender.frames or keep >= 1:
+    if not variant.frames or keep >= 1:
         return np.arange(n_frames, dtype=np.int32)
     n_cells = kept_vision(n_frames * n_tokens, keep) + n_frames * n_text
     n_keep = max(1, min(n_frames, round(n_cells / (n_tokens + n_text))))
-    if contender.frames == "uniform":
+    if variant.frames == "uniform":
         return evenly_spaced(n_frames, n_keep)
-    if contender.frames == "different":
+    if variant.frames == "different":
         return choose_frames([features], n_frames, n_keep, n_embd).index
     seen = features.embeddings[..., :n_embd]
     selected: Ints = select_keyframes(seen, n_keep, per_patch=False).selected[0]

@@ -63,10 +63,10 @@ def quality(
     interval; --policies takes the names of `retake-edge ask --policy`, and pivotkv-reference,
     pivotkv-nopivot, uniform-frames, dpselect-frames.
     """
-    from retake_edge.bench.contenders import parse_contenders, parse_numbers
     from retake_edge.bench.quality.report import quality_results
     from retake_edge.bench.quality.run import QualitySettings, run_quality
     from retake_edge.bench.run_file import run_file
+    from retake_edge.bench.variants import parse_numbers, parse_variants
     from retake_edge.cli.progress import shown_progress
     from retake_edge.llama.model import Model
     from retake_edge.models.families import manifest_of
@@ -81,7 +81,7 @@ def quality(
         chunk_frames=prefill_chunk_frames,
         n_queries=n_queries,
     )
-    contenders = parse_contenders(policies)
+    variants = parse_variants(policies)
     runtime = config.RuntimeConfig(n_gpu_layers=n_gpu_layers, n_threads=threads)
     source = resolve_model(model, mmproj)
     manifest = manifest_of(source)
@@ -97,7 +97,7 @@ def quality(
         ) as encoder,
         shown_progress() as progress,
     ):
-        result = run_quality(llm, encoder, manifest, contenders, settings, runtime, progress)
+        result = run_quality(llm, encoder, manifest, variants, settings, runtime, progress)
     files = {"model": source.model, "mmproj": source.mmproj}
     document = run_file(
         "quality", _plain(settings, runtime), _hashes(files), quality_results(result)
@@ -127,10 +127,10 @@ def text_needle(
 
     No vision and no keyframes here: `pivotkv` is attention alone, `coverage` has no seeds.
     """
-    from retake_edge.bench.contenders import parse_contenders, parse_numbers
     from retake_edge.bench.run_file import run_file
     from retake_edge.bench.text.needle import TextNeedleSettings, run_text_needle
     from retake_edge.bench.text.report import text_results
+    from retake_edge.bench.variants import parse_numbers, parse_variants
     from retake_edge.cli.progress import shown_progress
     from retake_edge.llama.model import Model
 
@@ -143,12 +143,12 @@ def text_needle(
         n_queries=n_queries,
         keeps=tuple(parse_numbers(keep, "--keep", float)),
     )
-    contenders = parse_contenders(policies)
+    variants = parse_variants(policies)
     runtime = config.RuntimeConfig(n_gpu_layers=n_gpu_layers, n_threads=threads)
     with Model(model, n_gpu_layers=n_gpu_layers) as llm, shown_progress() as progress:
         result = run_text_needle(
             llm,
-            contenders,
+            variants,
             settings,
             runtime,
             lambda done, total: progress("documents", done, total),
@@ -222,10 +222,10 @@ def speed(
     Every setting runs in a process of its own, so that peak memory is its own. --out is written
     after each of them.
     """
-    from retake_edge.bench.contenders import parse_numbers
     from retake_edge.bench.run_file import begun_run, run_file, write_run_file
     from retake_edge.bench.speed.compare import SpeedSettings, run_speed
     from retake_edge.bench.speed.models import speed_models
+    from retake_edge.bench.variants import parse_numbers
     from retake_edge.cli.progress import shown_progress
 
     settings = SpeedSettings(

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from retake_edge.bench.contenders import parse_contenders
 from retake_edge.bench.text.documents import make_document
 from retake_edge.bench.text.needle import TextNeedleSettings, run_text_needle
 from retake_edge.bench.text.report import text_results, text_table
+from retake_edge.bench.variants import parse_variants
 from retake_edge.config import RuntimeConfig
 from retake_edge.errors import ConfigError
 from retake_edge.llama.model import Model
@@ -40,8 +40,8 @@ def test_the_same_seed_makes_the_same_document():
 @pytest.fixture(scope="module")
 def result():
     with Model(MODEL) as model:
-        contenders = parse_contenders("pivotkv,coverage,random")
-        yield run_text_needle(model, contenders, SMALL, RuntimeConfig(n_threads=1))
+        variants = parse_variants("pivotkv,coverage,random")
+        yield run_text_needle(model, variants, SMALL, RuntimeConfig(n_threads=1))
 
 
 def test_every_fact_is_asked_under_every_policy(result):
@@ -71,7 +71,7 @@ def test_the_table_has_a_row_for_each_policy(result):
 
 def test_text_has_no_frames_to_drop():
     with Model(MODEL) as model, pytest.raises(ConfigError, match="uniform-frames"):
-        run_text_needle(model, parse_contenders("uniform-frames"), SMALL, RuntimeConfig())
+        run_text_needle(model, parse_variants("uniform-frames"), SMALL, RuntimeConfig())
 
 
 def test_more_facts_than_sentences_are_refused():

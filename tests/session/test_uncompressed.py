@@ -16,8 +16,8 @@ import pytest
 from session_support import VIDEO, command, opened, question_logits, run, settings
 from toy_pairs import KINDS, write_pair
 
-from retake_edge.bench.contenders import CONTENDERS
 from retake_edge.bench.replay import kept_frames
+from retake_edge.bench.variants import VARIANTS
 from retake_edge.config import GenerationConfig, PivotKVConfig, RetakeConfig
 from retake_edge.engine.chunks import ChunkBuilder, frame_blocks
 from retake_edge.engine.engine import Engine, ImageRule
@@ -302,7 +302,7 @@ def test_the_choice_does_not_depend_on_how_frames_arrive() -> None:
 
 def test_the_benchmark_chooses_frames_as_the_tool_does() -> None:
     video = video_of([0, 0, 1, 2, 1, 1, 3, 0, 0, 0] * 4)
-    measured = kept_frames(video, CONTENDERS["frames"], 0.25, 0, 8)
+    measured = kept_frames(video, VARIANTS["frames"], 0.25, 0, 8)
     assert measured.tolist() == choose_frames([video], 40, 10, 8).index.tolist()
 
 

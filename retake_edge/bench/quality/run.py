@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from retake_edge.bench.contenders import Contender, cells
 from retake_edge.bench.quality.videos import (
     QUESTIONS_PER_VIDEO,
     BenchVideo,
@@ -24,6 +23,7 @@ from retake_edge.bench.quality.videos import (
 )
 from retake_edge.bench.replay import N_AFTER, Replayed, ReplaySettings, n_clock_tokens, replay
 from retake_edge.bench.scenes.questions import Question, grade
+from retake_edge.bench.variants import Variant, cells
 from retake_edge.config import RuntimeConfig
 from retake_edge.errors import ConfigError
 from retake_edge.llama.context import Context
@@ -117,12 +117,12 @@ def run_quality(
     model: Model,
     encoder: VisionEncoder,
     manifest: ModelManifest,
-    contenders: Sequence[Contender],
+    variants: Sequence[Variant],
     settings: QualitySettings,
     runtime: RuntimeConfig,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> QualityResult:
-    """Run every contender at every keep ratio and length.
+    """Run every variant at every keep ratio and length.
 
     Raises:
         ModelError: the model cannot take the videos. MemoryBudgetError: the longest one does not
@@ -136,7 +136,7 @@ def run_quality(
         settings.seed,
     )
     for n_frames in settings.n_frames:
-        runs = [PolicyRun(c.name, keep, n_frames) for c, keep in cells(contenders, settings.keeps)]
+        runs = [PolicyRun(c.name, keep, n_frames) for c, keep in cells(variants, settings.keeps)]
         n_videos = -(-settings.n_questions // QUESTIONS_PER_VIDEO)
         context: Context | None = None
         try:
@@ -148,9 +148,9 @@ def run_quality(
                 _add(result.seconds, "render and encode", time.perf_counter() - start)
                 context = context or _context(model, manifest, features, runtime)
                 result.asked += _asked(video, n_frames, i)
-                for j, (contender, keep) in enumerate(cells(contenders, settings.keeps)):
+                for j, (variant, keep) in enumerate(cells(variants, settings.keeps)):
                     start = time.perf_counter()
-                    replayed = replay(context, manifest, features, contender, keep, shared)
+                    replayed = replay(context, manifest, features, variant, keep, shared)
                     _answer_all(replayed, manifest, video, features, runs[j])
                     _add(result.seconds, "prefill and ask", time.perf_counter() - start)
                     progress(f"{n_frames} frames", i * len(runs) + j + 1, n_videos * len(runs))

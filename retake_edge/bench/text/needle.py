@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from retake_edge.bench.contenders import Contender, cells
 from retake_edge.bench.text.documents import Document, Fact, make_document
+from retake_edge.bench.variants import Variant, cells
 from retake_edge.config import GenerationConfig, PivotKVConfig, RetakeConfig, RuntimeConfig
 from retake_edge.engine.chunks import PrefillChunk
 from retake_edge.engine.engine import Engine
@@ -82,20 +82,20 @@ class TextNeedleResult:
 
 def run_text_needle(
     model: Model,
-    contenders: Sequence[Contender],
+    variants: Sequence[Variant],
     settings: TextNeedleSettings,
     runtime: RuntimeConfig,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> TextNeedleResult:
-    """Ask every fact of every document under every contender and keep ratio.
+    """Ask every fact of every document under every variant and keep ratio.
 
     Raises:
-        ConfigError: a contender drops frames, which text does not have.
+        ConfigError: a variant drops frames, which text does not have.
     """
-    for contender in contenders:
-        if contender.frames:
-            raise ConfigError(f"{contender.name} drops frames, and text has none; leave it out.")
-    runs = cells(contenders, settings.keeps)
+    for variant in variants:
+        if variant.frames:
+            raise ConfigError(f"{variant.name} drops frames, and text has none; leave it out.")
+    runs = cells(variants, settings.keeps)
     prompt = text_prompt(model.chat_template)
     documents = [
         make_document(settings.seed * 100_003 + i, settings.n_sentences, settings.n_facts)
@@ -108,12 +108,12 @@ def run_text_needle(
     seconds: dict[str, float] = {}
     with _context(model, n_ctx, runtime) as context:
         for i, document in enumerate(documents):
-            for j, (contender, keep) in enumerate(runs):
+            for j, (variant, keep) in enumerate(runs):
                 start = time.perf_counter()
-                engine = _prefilled(context, tokens[i], prompt, contender, keep, settings, runtime)
-                outcomes += _asked(engine, prompt, document, i, contender, keep)
+                engine = _prefilled(context, tokens[i], prompt, variant, keep, settings, runtime)
+                outcomes += _asked(engine, prompt, document, i, variant, keep)
                 passed = time.perf_counter() - start
-                seconds[contender.name] = seconds.get(contender.name, 0.0) + passed
+                seconds[variant.name] = seconds.get(variant.name, 0.0) + passed
                 progress(i * len(runs) + j + 1, len(documents) * len(runs))
     return TextNeedleResult(outcomes, [len(t) for t in tokens], seconds)
 
@@ -134,7 +134,7 @@ def _prefilled(
     context: Context,
     tokens: list[int],
     prompt: Prompt,
-    contender: Contender,
+    variant: Variant,
     keep: float,
     settings: TextNeedleSettings,
     runtime: RuntimeConfig,
@@ -142,8 +142,8 @@ def _prefilled(
     """Compress a document chunk by chunk in an emptied context."""
     context.clear()
     pivotkv = PivotKVConfig(
-        policy=contender.policy,
-        pivot=contender.pivot,
+        policy=variant.policy,
+        pivot=variant.pivot,
         n_queries=settings.n_queries,
         seed=settings.seed,
     )
@@ -185,11 +185,11 @@ def _asked(
     prompt: Prompt,
     document: Document,
     index: int,
-    contender: Contender,
+    variant: Variant,
     keep: float,
 ) -> list[TextOutcome]:
     return [
-        TextOutcome(contender.name, keep, index, fact.depth, fact.answer, text, fact.answer in text)
+        TextOutcome(variant.name, keep, index, fact.depth, fact.answer, text, fact.answer in text)
         for fact in document.facts
         for text in [_answer(engine, prompt, fact)]
     ]

@@ -14,7 +14,7 @@ from retake_edge.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Contender:
+class Variant:
     """A policy under test: `policy` and `pivot` as in PivotKVConfig, or a rule `frames` that
     drops whole frames before prefill: 'uniform', 'dpselect', 'different' (plan.choose).
     """
@@ -26,41 +26,41 @@ class Contender:
 
 
 _SPECIAL = (
-    Contender("pivotkv-reference", "pivotkv", "reference"),
-    Contender("pivotkv-nopivot", "pivotkv", "none"),
-    Contender("frames", "none", frames="different"),
-    Contender("uniform-frames", "none", frames="uniform"),
-    Contender("dpselect-frames", "none", frames="dpselect"),
+    Variant("pivotkv-reference", "pivotkv", "reference"),
+    Variant("pivotkv-nopivot", "pivotkv", "none"),
+    Variant("frames", "none", frames="different"),
+    Variant("uniform-frames", "none", frames="uniform"),
+    Variant("dpselect-frames", "none", frames="dpselect"),
 )
 
-CONTENDERS = {name: Contender(name, name) for name in config.POLICIES} | {
-    contender.name: contender for contender in _SPECIAL
+VARIANTS = {name: Variant(name, name) for name in config.POLICIES} | {
+    variant.name: variant for variant in _SPECIAL
 }
-"""Every contender by name; `none` is the full cache."""
+"""Every variant by name; `none` is the full cache."""
 
 
-def parse_contenders(names: str) -> list[Contender]:
-    """Return the contenders of a comma-separated list, in its order.
+def parse_variants(names: str) -> list[Variant]:
+    """Return the variants of a comma-separated list, in its order.
 
     Raises:
         ConfigError: a name is unknown.
     """
     found = []
     for name in (part.strip() for part in names.split(",")):
-        if name not in CONTENDERS:
+        if name not in VARIANTS:
             raise ConfigError(
-                f"There is no policy {name!r} to measure; there are {', '.join(CONTENDERS)}."
+                f"There is no policy {name!r} to measure; there are {', '.join(VARIANTS)}."
             )
-        found.append(CONTENDERS[name])
+        found.append(VARIANTS[name])
     return found
 
 
-def cells(contenders: Sequence[Contender], keeps: Sequence[float]) -> list[tuple[Contender, float]]:
-    """Return what is run: the full cache once, and every other contender at each ratio below 1."""
-    full = [(CONTENDERS["none"], 1.0)]
+def cells(variants: Sequence[Variant], keeps: Sequence[float]) -> list[tuple[Variant, float]]:
+    """Return what is run: the full cache once, and every other variant at each ratio below 1."""
+    full = [(VARIANTS["none"], 1.0)]
     ratios = sorted({keep for keep in keeps if keep < 1}, reverse=True)
-    others = [c for c in contenders if c.name != "none"]
-    return full + [(contender, keep) for keep in ratios for contender in others]
+    others = [c for c in variants if c.name != "none"]
+    return full + [(variant, keep) for keep in ratios for variant in others]
 
 
 def parse_numbers(text: str, option: str, kind: type[int] | type[float]) -> list[float]:
