@@ -173,7 +173,7 @@ class Engine:
         return self._result(chunk, keep)
 
     def _decode(self, chunk: PrefillChunk) -> None:
-        if self._images.alone:
+        if self._images.one_by_one:
             self._decode_images(chunk)
         else:
             self._context.decode_embeddings(chunk.embeddings, chunk.positions)
@@ -189,7 +189,7 @@ class Engine:
                 self._context.decode_tokens(chunk.tokens[start:end].tolist(), first)
             else:
                 rows = chunk.embeddings[start:end]
-                self._context.decode_embeddings(rows, ids, both_ways=self._images.both_ways)
+                self._context.decode_embeddings(rows, ids, non_causal=self._images.non_causal)
 
     def _query_stride(self, n: int) -> int:
         """Every how many tokens a query is kept; 0 if the policy needs none."""

@@ -58,9 +58,9 @@ class Mark:
 class ImageRule:
     """How a model wants images decoded.
 
-    `alone`: each in a batch of its own, and text between them as tokens; `both_ways`: an image's
+    `one_by_one`: each in a batch of its own, and text between them as tokens; `non_causal`: an image's
     tokens see each other, also those after them.
     """
 
-    alone: bool = False
-    both_ways: bool = False
+    one_by_one: bool = False
+    non_causal: bool = False

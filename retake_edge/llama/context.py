@@ -118,17 +118,17 @@ class Context:
             self._decode(np.asarray(part, np.int32), None, positions, seq)
 
     def decode_embeddings(
-        self, rows: Floats, positions: Ints, *, seq: int = 0, both_ways: bool = False
+        self, rows: Floats, positions: Ints, *, seq: int = 0, non_causal: bool = False
     ) -> None:
         """Decode embedding rows f32 [n, n_embd_inp] at positions int32 [4, n] (M-RoPE) or [n].
 
-        The last row's logits are kept. Batches of n_batch rows are cut here. `both_ways`: each row
+        The last row's logits are kept. Batches of n_batch rows are cut here. `non_causal`: each row
         also sees those after it, as some models want it within an image; all must fit n_ubatch.
 
         Raises:
             MemoryBudgetError: no cells are left. NativeError: llama.cpp refused the batch.
         """
-        if both_ways:
+        if non_causal:
             self._decode_both_ways(rows, positions, seq)
             return
         n_pos = self.model.n_pos_per_embd

@@ -224,13 +224,13 @@ class _Run:
 
     def _make_engine(self, resources: ExitStack) -> None:
         with self.times.measure("load"):
-            n_at_once = self.plan.shape.vision_per_step if self.encoder.both_ways else 1
+            n_at_once = self.plan.shape.vision_per_step if self.encoder.non_causal else 1
             self.context = make_context(
                 resources, self.llm, self.request, self.plan.n_ctx, n_at_once
             )
         images = ImageRule(
-            alone=self.encoder.both_ways or self.llm.scales_tokens,
-            both_ways=self.encoder.both_ways,
+            one_by_one=self.encoder.non_causal or self.llm.scales_tokens,
+            non_causal=self.encoder.non_causal,
         )
         self.engine = Engine(
             self.context, self.request.settings, n_after=self.request.n_after, images=images

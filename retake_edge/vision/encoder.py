@@ -71,7 +71,7 @@ class VisionFeatures:
 class VisionEncoder:
     """A vision tower with its projector (an mmproj GGUF).
 
-    `frames_per_step` is how many video frames share one grid frame (2 for Qwen-VL); `both_ways`:
+    `frames_per_step` is how many video frames share one grid frame (2 for Qwen-VL); `non_causal`:
     whether the language model wants an image's tokens to see each other, also those after them.
     `overview`: mtmd cuts a frame into tiles, whatever its size, and puts the whole frame after
     them; only that is used, as the models' processors do with video. `pooling` of what the
@@ -118,7 +118,7 @@ class VisionEncoder:
         if not self._mtmd.mtmd_support_vision(self._handle):
             raise ModelError(f"{self.path} has no vision tower; use the model's vision mmproj.")
         self._n_embd = model.n_embd_inp
-        self.both_ways = bool(self._mtmd.mtmd_decode_use_non_causal(self._handle, None))
+        self.non_causal = bool(self._mtmd.mtmd_decode_use_non_causal(self._handle, None))
         self._marker: bytes = self._mtmd.mtmd_default_marker()
         blank = np.full((2, 56, 56, 3), 127, np.uint8)
         with _Chunks(self, blank) as chunks:

@@ -151,7 +151,7 @@ def test_frames_are_decoded_as_llama_cpps_helper_decodes_them(pairs: Path, kind:
     manifest = manifest_of(files)
     frames = np.random.default_rng(0).integers(0, 255, (3, 112, 112, 3), np.uint8)
     with Model(files.model) as model, VisionEncoder(model, files.mmproj, n_threads=1) as encoder:
-        assert encoder.both_ways == (kind in ("sliding", "shared"))
+        assert encoder.non_causal == (kind in ("sliding", "shared"))
         features = encoder.encode(frames, np.arange(3.0))
         before, after = manifest.prompt.before, manifest.prompt.question(QUESTION)
         with small_context(model) as context:
@@ -180,9 +180,9 @@ def engine_of(context: Context, encoder: VisionEncoder) -> Engine:
     settings = RetakeConfig(
         pivotkv=PivotKVConfig(policy="none"), generation=GenerationConfig(max_tokens=6)
     )
-    alone = encoder.both_ways or context.model.scales_tokens
+    one_by_one = encoder.non_causal or context.model.scales_tokens
     return Engine(
-        context, settings, n_after=100, images=ImageRule(alone, both_ways=encoder.both_ways)
+        context, settings, n_after=100, images=ImageRule(one_by_one, non_causal=encoder.non_causal)
     )
 
 
