@@ -41,7 +41,7 @@ _MAX_REMEMBERED = 200
 class Needs:
     """What reading an hour of video takes.
 
-    `needed`: bytes by device ('' this machine's memory); `work`: what the time is reckoned from;
+    `needed`: bytes by device ('' this machine's memory); `work`: what the time is estimated from;
     `speed_key`: under which this model's own speed is kept.
     """
 
@@ -106,7 +106,7 @@ def _planned(source: ModelManifest | ModelFiles | Published) -> Needs:
         planner = RunPlanner(source, cells_after(settings), tried=is_hollow)
         plan = held.enter_context(planner).plan(AN_HOUR, settings)
         needed = {use.device: use.needed for use in plan.memory}
-        return Needs(needed, plan.work, planner.reckoning(plan).speed_key)
+        return Needs(needed, plan.work, planner.estimate(plan).speed_key)
 
 
 def _key(source: ModelManifest | ModelFiles | Published) -> str:

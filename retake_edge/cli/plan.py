@@ -45,7 +45,7 @@ def plan(
 ) -> None:
     """Say what a run needs in memory and time, before anything is downloaded or loaded.
 
-    Times are those of this model's own runs here, else they are reckoned from this machine's speed,
+    Times are those of this model's own runs here, else they are estimated from this machine's speed,
     which is measured once. What does not fit is listed with the changes that make it fit; --fit
     plans with them. A model with a name need not be downloaded: its shape is known.
     """

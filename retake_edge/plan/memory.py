@@ -112,7 +112,7 @@ def context_settings(settings: RetakeConfig, n_ctx: int, n_at_once: int = 1) -> 
 def model_buffers(model: Model, settings: RetakeConfig, n_ctx: int) -> list[BufferUse]:
     """Return what the model and a context of `n_ctx` cells would take; no weights are needed.
 
-    llama.cpp's table of cells is real also then, so that of very many is reckoned from fewer:
+    llama.cpp's table of cells is real also then, so that of very many is estimated from fewer:
     everything grows by the same amount with each cell.
     """
     if n_ctx <= _MOST_CELLS:

@@ -33,7 +33,7 @@ _ADVICE = "'retake-edge plan' says what would make it fit, and --fit does it"
 class RunPlan:
     """What one run will do and take.
 
-    `memory`: by device, this machine's first; `work`: what the seconds are reckoned
+    `memory`: by device, this machine's first; `work`: what the seconds are estimated
     from; `n_layer`: of the language model.
     """
 
@@ -62,7 +62,7 @@ class RunPlan:
         }
 
 
-class Reckoning(NamedTuple):
+class Estimate(NamedTuple):
     """The name under which the speed of such runs is kept, and how much work this one is."""
 
     speed_key: str
@@ -154,7 +154,7 @@ class RunPlanner:
                 found[kind] = sum(part.cells for part in buffers)
         return found
 
-    def reckoned(self, video: VideoInfo, settings: RetakeConfig) -> Reckoning:
+    def estimated(self, video: VideoInfo, settings: RetakeConfig) -> Estimate:
         """Plan a run and refuse it if it does not fit; return how much work it is.
 
         Raises:
@@ -162,18 +162,18 @@ class RunPlanner:
         """
         plan = self.plan(video, settings)
         require_room(plan.memory)
-        return self.reckoning(plan)
+        return self.estimate(plan)
 
-    def reckoning(self, plan: RunPlan) -> Reckoning:
+    def estimate(self, plan: RunPlan) -> Estimate:
         """Return how much work a plan is."""
         devices = [device.device or "CPU" for device in plan.memory]
         key = calibration_key(self.lm, self.mmproj, plan.settings, devices)
-        return Reckoning(key, plan.work)
+        return Estimate(key, plan.work)
 
     def seconds(self, plan: RunPlan, calibration: Calibration) -> dict[str, float] | None:
         """Return the seconds expected by stage, None before anything was measured."""
         n_answer = plan.settings.generation.max_tokens
-        return calibration.seconds(self.reckoning(plan).speed_key, plan.work, n_answer)
+        return calibration.seconds(self.estimate(plan).speed_key, plan.work, n_answer)
 
 
 def require_room(memory: list[DeviceUse], advice: str = _ADVICE) -> None:

@@ -22,7 +22,7 @@ from retake_edge.plan.cells import CellPlan, plan_cells
 from retake_edge.plan.choose import ChosenFrames, choose_frames, in_whole_video
 from retake_edge.plan.frames import CellBudget, VideoShape
 from retake_edge.plan.pace import Pace
-from retake_edge.plan.run import Reckoning, RunPlanner
+from retake_edge.plan.run import Estimate, RunPlanner
 from retake_edge.progress import Reading, in_percent
 from retake_edge.session.prefilled import (
     OpenRequest,
@@ -81,7 +81,7 @@ class _Run:
         self.chunks = Chunks()
         self.stream: StreamState | None = None
         self.recorder: Recorder | None = None
-        self.reckoning: Reckoning | None = None
+        self.estimate: Estimate | None = None
         self.why_whole = ""
         self.pace: Pace | None = None
         self.n_read = 0  # frames encoded
@@ -116,7 +116,7 @@ class _Run:
             self.manifest = planner.manifest
             self.reader = self._new_reader()
             info = self.reader.begin()
-            self.reckoning = planner.reckoned(info, self.request.settings)
+            self.estimate = planner.estimated(info, self.request.settings)
         self._load()
         self.reader.encoder = self.encoder
         self._tell("encode", 0, self.reader.n_planned())
@@ -175,7 +175,7 @@ class _Run:
                 self.plan = CellBudget(**{**plan, "shape": VideoShape(**plan["shape"])})
                 with self._planner() as planner:
                     info = probe_video(self.request.path)
-                    self.reckoning = planner.reckoned(info, self.request.settings)
+                    self.estimate = planner.estimated(info, self.request.settings)
                 self._load()
                 self._make_engine(attempt)
                 with self.times.measure("load"):
@@ -336,9 +336,9 @@ class _Run:
         self.begun_s = self.prefilled_s = start_s
         if self.chunks.frame_times_s:
             self.saved_s = self.begun_s = self.prefilled_s = self.chunks.frame_times_s[-1]
-        assert self.reckoning is not None
-        expected = self.request.calibration.seconds(*self.reckoning, 0) or {}
-        self.pace = Pace(self.reckoning.work, expected, self._share(self.begun_s))
+        assert self.estimate is not None
+        expected = self.request.calibration.seconds(*self.estimate, 0) or {}
+        self.pace = Pace(self.estimate.work, expected, self._share(self.begun_s))
         self.spent = dict(self.times.seconds)
 
     def _chosen(self) -> ChosenFrames:
@@ -376,7 +376,7 @@ class _Run:
             dict(self.times.seconds),
             resources.pop_all(),
             is_saved=self.recorder is not None,
-            reckoning=self.reckoning,
+            estimate=self.estimate,
         )
 
     def _stats(self, video_map: VideoMap) -> VideoStats:

@@ -20,7 +20,7 @@ from retake_edge.llama.model import Model
 from retake_edge.models.families import manifest_of
 from retake_edge.models.manifest import ModelFiles, ModelManifest
 from retake_edge.plan.frames import kv_bytes_per_cell
-from retake_edge.plan.run import Reckoning
+from retake_edge.plan.run import Estimate
 from retake_edge.plan.seconds import Calibration
 from retake_edge.progress import ProgressCallback, in_percent
 from retake_edge.session.store.checkpoint import Chunks
@@ -76,7 +76,7 @@ class PrefilledVideo:
 
     `times`: what this process spent; `index_seconds`: what reading the video took, whenever that
     was. `resources` closes model and context; `is_saved`: whether a finished session holds it all;
-    `reckoning`: how much work it was (None where it was not done now).
+    `estimate`: how much work it was (None where it was not done now).
     """
 
     engine: Engine
@@ -88,7 +88,7 @@ class PrefilledVideo:
     index_seconds: dict[str, float]
     resources: ExitStack
     is_saved: bool
-    reckoning: Reckoning | None = None
+    estimate: Estimate | None = None
 
 
 def video_map_of(grid_times_s: list[float], chunks: Chunks) -> VideoMap:

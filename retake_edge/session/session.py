@@ -64,7 +64,7 @@ class Session:
         self.chosen_by = "asked for"
         self.n_cells = prefilled.engine.n_cells
         self._resources, self._hashes = prefilled.resources, hashes
-        self._reckoning, self._calibration = prefilled.reckoning, Calibration(None)
+        self._estimate, self._calibration = prefilled.estimate, Calibration(None)
         self._answer: Answer | None = None
         self._idle: Floats | None = None  # as `frame_weights`, of no question
 
@@ -105,9 +105,9 @@ class Session:
 
     def calibrate(self, calibration: Calibration) -> None:
         """Keep how long the reading of the video took, and what its answers will."""
-        if self._reckoning is not None:
+        if self._estimate is not None:
             self._calibration = calibration
-            calibration.add(*self._reckoning, measured(self.index_seconds))
+            calibration.add(*self._estimate, measured(self.index_seconds))
 
     def positions(self, answer_end: int = 0) -> PositionUse:
         """Return the positions of the video, and of an answer that ends before `answer_end`."""
@@ -161,9 +161,9 @@ class Session:
         if rest:
             pieces.append(rest)
             yield rest
-        if self._reckoning is not None and n_tokens > 1:
+        if self._estimate is not None and n_tokens > 1:
             per_token = {"answer": times.seconds["generate"] - times.seconds["first_token"]}
-            self._calibration.add(*self._reckoning, per_token, n_tokens - 1)
+            self._calibration.add(*self._estimate, per_token, n_tokens - 1)
         self._answer = Answer(
             question=question,
             text="".join(pieces).strip(),

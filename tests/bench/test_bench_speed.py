@@ -99,7 +99,7 @@ def test_a_layer_by_the_difference_of_two_cuts_computes_what_its_shape_says(grap
     assert difference == N_TOKENS * of_token
 
 
-def test_the_prefill_of_a_cut_computes_what_is_reckoned(graphs):
+def test_the_prefill_of_a_cut_computes_what_is_estimated(graphs):
     for n_layer in (2, 4):
         shape = small("qwen2.5-vl-3b", n_layer)
         matrices = flops.prefill_flops(shape, [(N_TOKENS, 0)])
@@ -123,11 +123,11 @@ def test_the_last_layers_feed_forward_network_is_computed_for_one_row(graphs):
         assert rows == [N_TOKENS] * (n_layer - 1) + [1]
 
 
-def test_attention_is_reckoned_within_a_factor_of_what_the_graph_holds(graphs):
+def test_attention_is_estimated_within_a_factor_of_what_the_graph_holds(graphs):
     """Within 3: the graph's operation has a mask, and its cells come in blocks of 256."""
-    reckoned = flops.attention_flops(small("qwen2.5-vl-3b"), N_TOKENS, 0)
+    estimated = flops.attention_flops(small("qwen2.5-vl-3b"), N_TOKENS, 0)
     of_layer = (graphs[4].by_weight["attention"] - graphs[2].by_weight["attention"]) / 2
-    assert 1 <= of_layer / reckoned <= 3
+    assert 1 <= of_layer / estimated <= 3
 
 
 def test_what_a_layer_costs_more_than_the_feed_forward_network_is_little():

@@ -50,7 +50,7 @@ def test_a_model_without_weights_tells_what_the_real_one_takes(type_kv):
     assert sum(b.weights for b in planned) == pytest.approx(of_tensors, rel=0.01)
 
 
-def test_what_very_many_cells_take_is_reckoned_from_fewer(monkeypatch):
+def test_what_very_many_cells_take_is_estimated_from_fewer(monkeypatch):
     config = settings()
     with Model(MODEL.model, weights=False) as model:
         simulated = model_buffers(model, config, 8192)

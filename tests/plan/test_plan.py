@@ -145,7 +145,7 @@ def test_what_a_card_cannot_hold_stays_in_this_machines_memory(video, monkeypatc
         assert (host.vision, card.device, card.fits) == (0, "GPU0", False) and card.vision > 0
         assert card.needed == 56 * MIB + card.vision + card.vision_compute + card.work
         with pytest.raises(MemoryBudgetError, match=r"GPU0's memory .* 40.0 MiB are available"):
-            planner.reckoned(video, config)
+            planner.estimated(video, config)
         layers = next(p for p in proposals(planner, video, config) if "-ngl" in p.flags)
         assert layers.flags == "-ngl 3" and layers.plan.fits
         assert fitted(planner, video, config).flags == "-ngl 3"
