@@ -108,9 +108,9 @@ class Engine:
         position = self.next_position if position is None else position
         return Mark(position, self._context.save_states(), self.n_cells)
 
-    def go_back(self, mark: Mark) -> None:
+    def rewind(self, mark: Mark) -> None:
         """Remove what was decoded since `mark`."""
-        self._context.go_back(mark.position, mark.states)
+        self._context.rewind(mark.position, mark.states)
         self.n_cells = mark.n_cells
 
     def prefill_text(self, text: str) -> None:
@@ -148,7 +148,7 @@ class Engine:
         try:
             return self._prefill_chunk(chunk, keep_ratio)
         except RetakeError:
-            self._context.go_back(int(time_axis(chunk.positions).min()), states)
+            self._context.rewind(int(time_axis(chunk.positions).min()), states)
             raise
 
     def _prefill_chunk(self, chunk: PrefillChunk, keep_ratio: float) -> ChunkResult:
@@ -306,7 +306,7 @@ class Engine:
         try:
             yield from self._answer(tokens, self.next_position, attention)
         finally:
-            self.go_back(mark)
+            self.rewind(mark)
 
     def reply(
         self,
@@ -346,7 +346,7 @@ class Engine:
             is_complete = True
         finally:
             if not is_complete:
-                self.go_back(mark)
+                self.rewind(mark)
 
     def _answer(
         self,

@@ -221,7 +221,7 @@ class Context:
         if load(self._handle, buffer, len(states), seq, _STATES_ONLY) != len(states):
             raise NativeError(f"Saved recurrent states do not load ({library.last_error()}).")
 
-    def go_back(self, position: int, states: bytes) -> None:
+    def rewind(self, position: int, states: bytes) -> None:
         """Remove sequence 0's cells from `position` on; `states`: saved when it ended there."""
         self.load_states(states)
         self.remove(position)

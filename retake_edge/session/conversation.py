@@ -70,6 +70,6 @@ class Conversation:
     def reset(self) -> None:
         """Forget all turns."""
         engine = self._session.engine
-        engine.go_back(self._start)
+        engine.rewind(self._start)
         self._position = engine.next_position
         self.turns.clear()

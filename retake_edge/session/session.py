@@ -139,7 +139,7 @@ class Session:
             _log.warning("What draws attention whatever is asked is not known: %s", error)
             return None
         finally:
-            engine.go_back(mark)
+            engine.rewind(mark)
         return frame_weights(found, self.map.cell_frames, len(self.map.frame_times_s))
 
     def told(

@@ -36,7 +36,7 @@ def question(context: ns.Context, position: int) -> ns.Floats:
     states = context.save_states()
     context.decode_tokens([5, 6, 7, 8], position)
     logits = context.logits()
-    context.go_back(position, states)
+    context.rewind(position, states)
     return np.asarray(logits)
 
 

@@ -227,7 +227,7 @@ def next_logits(engine: Engine) -> Floats:
     mark = engine.mark()
     engine.context.decode_tokens(engine.model.tokenize("When?"), engine.next_position)
     logits = engine.context.logits()
-    engine.go_back(mark)
+    engine.rewind(mark)
     return logits
 
 

@@ -70,7 +70,7 @@ def question_logits(session: Session) -> np.ndarray:
     prompt, mark = session.manifest.prompt.question(QUESTION), engine.mark()
     engine.context.decode_tokens(engine.model.tokenize(prompt), engine.next_position)
     logits = engine.context.logits()
-    engine.go_back(mark)
+    engine.rewind(mark)
     return logits
 
 

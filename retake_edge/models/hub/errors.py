@@ -22,7 +22,7 @@ class HubWarning(UserWarning):
 
 
 @contextmanager
-def told_in_a_sentence(repo: str, endpoint: str) -> Iterator[None]:
+def translate_errors(repo: str, endpoint: str) -> Iterator[None]:
     """Turn what huggingface_hub and the system raise into HubError.
 
     Raises:

@@ -19,9 +19,9 @@ from retake_edge.models.hub.cache import (
     is_whole,
     repo_dir,
 )
-from retake_edge.models.hub.errors import HubError, HubWarning, told_in_a_sentence
+from retake_edge.models.hub.errors import HubError, HubWarning, translate_errors
 from retake_edge.models.hub.naming import HubRef, model_parts, projector_of, quants
-from retake_edge.models.hub.transfer import RemoteFile, patiently, place
+from retake_edge.models.hub.transfer import RemoteFile, download, with_retries
 from retake_edge.progress import ProgressCallback, no_progress
 from retake_edge.version import __version__
 
@@ -85,8 +85,8 @@ def pull(
     if is_offline():
         raise HubError("HF_HUB_OFFLINE is set, so nothing is pulled; unset it.")
     folder, n_fetched = repo_dir(ref.repo), 0
-    with told_in_a_sentence(ref.repo, _endpoint()), _quiet():
-        commit, files = patiently(lambda: _record(ref.repo))
+    with translate_errors(ref.repo, _endpoint()), _quiet():
+        commit, files = with_retries(lambda: _record(ref.repo))
         parts, mmproj = _chosen(ref, files, with_mmproj=with_mmproj)
         for path in [*parts, mmproj] if mmproj else parts:
             stage = f"pull {PurePosixPath(path).name} (MiB)"
@@ -95,7 +95,7 @@ def pull(
             def tell(done: int, stage: str = stage, total: int = total) -> None:
                 progress(stage, done // _MIB, total)
 
-            n_fetched += place(
+            n_fetched += download(
                 files[path], folder, commit, headers=_headers(), sha256=sha256, progress=tell
             )
         _remember(folder, commit)
@@ -110,8 +110,8 @@ def download_bytes(ref: HubRef) -> int:
     Raises:
         HubError: no such repository, quant or projector; no access; no connection.
     """
-    with told_in_a_sentence(ref.repo, _endpoint()), _quiet():
-        _, files = patiently(lambda: _record(ref.repo))
+    with translate_errors(ref.repo, _endpoint()), _quiet():
+        _, files = with_retries(lambda: _record(ref.repo))
         parts, mmproj = _chosen(ref, files, with_mmproj=True)
     return sum(files[path].n_bytes for path in [*parts, *([mmproj] if mmproj else [])])
 

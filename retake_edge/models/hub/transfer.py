@@ -34,7 +34,7 @@ class RemoteFile:
     url: str
 
 
-def patiently(request: Callable[[], _T]) -> _T:
+def with_retries(request: Callable[[], _T]) -> _T:
     """Make a request, and again after a while when the hub is busy for the moment."""
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -48,7 +48,7 @@ def patiently(request: Callable[[], _T]) -> _T:
     return request()
 
 
-def place(
+def download(
     file: RemoteFile,
     repo_dir: Path,
     commit: str,
@@ -130,7 +130,7 @@ def _transfer(
             target = cast(BinaryIO, _Counted(raw, progress))
             http_get(file.url, target, resume_size=there, headers=dict(headers))
 
-        patiently(rest)
+        with_retries(rest)
         os.fsync(raw.fileno())
 
 
