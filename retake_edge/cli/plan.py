@@ -45,9 +45,9 @@ def plan(
 ) -> None:
     """Say what a run needs in memory and time, before anything is downloaded or loaded.
 
-    Times are those of this model's own runs here, else they are estimated from this machine's speed,
-    which is measured once. What does not fit is listed with the changes that make it fit; --fit
-    plans with them. A model with a name need not be downloaded: its shape is known.
+    Times are those of this model's own runs here, else they are estimated from this machine's
+    speed, which is measured once. What does not fit is listed with the changes that make it fit;
+    --fit plans with them. A model with a name need not be downloaded: its shape is known.
     """
     from retake_edge.catalog.needs import AN_HOUR
     from retake_edge.plan.cells import cells_after

@@ -58,8 +58,8 @@ class Mark:
 class ImageRule:
     """How a model wants images decoded.
 
-    `one_by_one`: each in a batch of its own, and text between them as tokens; `non_causal`: an image's
-    tokens see each other, also those after them.
+    `one_by_one`: each in a batch of its own, and text between them as tokens; `non_causal`: an
+    image's tokens see each other, also those after them.
     """
 
     one_by_one: bool = False

@@ -36,6 +36,7 @@ from retake_edge.video.read import (
     probe_video,
     sample_frames,
     time_grid,
+    worker_request,
 )
 from retake_edge.video.stream import Film
 
