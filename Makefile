@@ -127,5 +127,5 @@ $(DONE)/package: $(DONE)/build-tools $(DONE)/options $(NATIVE_INPUTS) pyproject.
     $(if $(RETAKE_LLAMA_CPP_SOURCE),FORCE)
 	@echo "Building the patched llama.cpp: some minutes the first time, then only what changed."
 	CMAKE_ARGS="$$(sed -n 's/^CMAKE_ARGS=//p' $(DONE)/options)" \
-	    $(PIP_BUILD) --editable '.[dev]'
+	    $(PIP_BUILD) --editable '.[dev,serve]'
 	@touch $@

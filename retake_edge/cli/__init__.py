@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import retake_edge
-from retake_edge.cli import ask, bench, chat, evaluate, index, plan, report, run, sessions
+from retake_edge.cli import ask, bench, chat, evaluate, index, plan, report, run, serve, sessions
 from retake_edge.cli.doctor import doctor
 from retake_edge.cli.help import HelpfulCommand, show_log
 from retake_edge.cli.interrupts import EXIT_INTERRUPTED, handle_interrupts
@@ -62,6 +62,9 @@ app.command(
     epilog=report.EXAMPLES,
     short_help="Write a page about a video and its answers",
 )(report.report)
+app.command(
+    cls=HelpfulCommand, epilog=serve.EXAMPLES, short_help="Answer over HTTP, as OpenAI's API does"
+)(serve.serve)
 app.command(cls=HelpfulCommand, short_help="Render a synthetic video to try things with")(scene)
 
 

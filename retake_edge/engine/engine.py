@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from retake_edge.compress import coverage, policies
 from retake_edge.compress.policies import kept_vision
-from retake_edge.config import WHOLE_POLICIES, RetakeConfig
+from retake_edge.config import WHOLE_POLICIES, GenerationConfig, RetakeConfig
 from retake_edge.engine import positions
 from retake_edge.engine.attention import AnswerAttention
 from retake_edge.engine.chunks import PrefillChunk
@@ -82,6 +83,11 @@ class Engine:
     def sampler_settings(self) -> SamplerSettings:
         """How answers are drawn, every value known."""
         return settings_of_run(self.model, self._settings.generation)
+
+    def draw_by(self, generation: GenerationConfig) -> None:
+        """Draw answers in this way from now on; the cells kept for them stay as many as before."""
+        self._settings = replace(self._settings, generation=generation)
+        self.__dict__.pop("sampler_settings", None)
 
     def state(self) -> EngineState:
         """Return what `restore` needs, besides the cells, to go on from here."""

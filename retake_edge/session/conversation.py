@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
+from retake_edge.engine.trained_context import trained_positions
 from retake_edge.questions import checked_question
 from retake_edge.session.answer import Answer
 from retake_edge.session.session import Session
@@ -19,7 +20,7 @@ class Conversation:
         self._session = session
         self.turns: list[Answer] = []
         self._position = session.engine.next_position
-        self._start = session.engine.mark()
+        self._marks = [(self._position, session.engine.mark())]  # where each turn begins
 
     def __enter__(self) -> Conversation:
         return self
@@ -58,18 +59,34 @@ class Conversation:
         """
         session, engine = self._session, self._session.engine
         question = checked_question(question)
-        prompt = session.manifest.prompt
-        text = prompt.next_question(question) if self.turns else prompt.question(question)
+        text = self._text(question)
         attention = session.video_attention()
         tokens = engine.reply(text, self._position, attention, known)
         yield from session.told(question, tokens, attention)
         answer = session.last_answer()
         self.turns.append(answer)
         self._position += len(engine.model.tokenize(text)) + answer.n_tokens
+        self._marks.append((self._position, engine.mark(self._position)))
+
+    def room(self, question: str) -> int:
+        """Return how many tokens an answer to `question` can have: by cells, and by positions."""
+        engine = self._session.engine
+        n_cells = engine.context.n_ctx - engine.n_cells
+        n_positions = trained_positions(engine.model) - self._position
+        return min(n_cells, n_positions) - len(engine.model.tokenize(self._text(question)))
+
+    def _text(self, question: str) -> str:
+        prompt = self._session.manifest.prompt
+        return prompt.next_question(question) if self.turns else prompt.question(question)
+
+    def keep(self, n_turns: int) -> None:
+        """Forget all turns but the first `n_turns`, whose cells stay."""
+        if n_turns >= len(self.turns):
+            return
+        self._position, mark = self._marks[n_turns]
+        self._session.engine.rewind(mark)
+        del self.turns[n_turns:], self._marks[n_turns + 1 :]
 
     def reset(self) -> None:
         """Forget all turns."""
-        engine = self._session.engine
-        engine.rewind(self._start)
-        self._position = engine.next_position
-        self.turns.clear()
+        self.keep(0)

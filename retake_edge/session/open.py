@@ -9,6 +9,7 @@ from retake_edge.config import RetakeConfig, with_values
 from retake_edge.engine.trial import check_loadable
 from retake_edge.errors import ConfigError
 from retake_edge.formats import seconds_of
+from retake_edge.llama.model import Model
 from retake_edge.models.manifest import ModelFiles, ModelManifest
 from retake_edge.models.resolve import resolve_model
 from retake_edge.plan.cells import cells_after
@@ -44,6 +45,7 @@ def open_video(
     n_reserve: int = QUESTION_RESERVE,
     progress: ProgressCallback = no_progress,
     on_note: Callable[[str], None] = lambda _: None,
+    loaded: Model | None = None,
 ) -> Session:
     """Read a video into a compressed KV cache, or find it there from an earlier time.
 
@@ -70,6 +72,8 @@ def open_video(
 
     `on_note` is called with a sentence about each other saved session of this video, before it is
     read, and about what was removed to make room for this one.
+
+    `loaded`: the language model of `model`, where several videos share it; it stays loaded.
 
     Warns:
         SessionWarning: a saved session is damaged and made again, or cannot be saved.
@@ -112,6 +116,7 @@ def open_video(
         cells_after(settings, n_reserve),
         with_more(progress),
         Calibration(store.cache_dir if store else None),
+        loaded=loaded,
     )
     if store is None:
         session = Session(read_video(request), settings, known_hashes(source), SavedState())

@@ -38,7 +38,8 @@ class OpenRequest:
     """What is to be opened; `n_after` cells stay free for text after the video.
 
     `calibration`: how long earlier runs took. `facts`: what decides about the cells, to be saved
-    with them (`retake_edge.session.store.key.session_facts`).
+    with them (`retake_edge.session.store.key.session_facts`). `loaded`: the language model of
+    `source` where it is loaded already; it stays loaded.
     """
 
     path: str | Path
@@ -48,6 +49,7 @@ class OpenRequest:
     progress: ProgressCallback
     calibration: Calibration = field(default_factory=lambda: Calibration(None))
     facts: Mapping[str, Any] = field(default_factory=dict)
+    loaded: Model | None = None
 
 
 def head_of(request: OpenRequest, model: str) -> dict[str, Any]:
@@ -106,6 +108,8 @@ def load_model(
         ModelError: it cannot be loaded.
     """
     source = request.source
+    if request.loaded is not None:
+        return request.loaded, manifest_of(source, request.settings.prompt.system)
     tell = in_percent(request.progress, "load")
     llm = resources.enter_context(
         Model(

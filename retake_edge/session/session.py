@@ -13,8 +13,9 @@ import codecs
 import logging
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 
-from retake_edge.config import RetakeConfig
+from retake_edge.config import GenerationConfig, RetakeConfig
 from retake_edge.engine.attention import AnswerAttention, idle_attention
 from retake_edge.engine.trained_context import PositionUse
 from retake_edge.errors import ConfigError, RetakeError
@@ -113,6 +114,11 @@ class Session:
         """Return the positions of the video, and of an answer that ends before `answer_end`."""
         n = max(self.video.n_positions, answer_end)
         return PositionUse(self.video.positions, n - 1, self.video.n_positions_trained)
+
+    def draw_by(self, generation: GenerationConfig) -> None:
+        """Draw answers in this way from now on; the cells kept for them stay as many as before."""
+        self.settings = replace(self.settings, generation=generation)
+        self.engine.draw_by(generation)
 
     def last_answer(self) -> Answer:
         """Return the latest finished answer; there must be one."""

@@ -1,0 +1,95 @@
+"""A request as the worker sees it, and what it tells of it: events, from one thread to a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import TypeAlias
+
+from retake_edge.config import GenerationConfig, RetakeConfig
+from retake_edge.progress import Reading
+from retake_edge.server.sources import SentVideo
+from retake_edge.session.answer import Answer
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the reading of the video is; `reading`: None before it began."""
+
+    stage: str
+    done: int
+    total: int
+    reading: Reading | None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some text of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """The whole answer. `n_prompt`: cells before it, `n_cached` of them not computed for it.
+
+    `is_cut`: whether it ended for want of room; `waited_s`: in the queue and while reading.
+    """
+
+    answer: Answer
+    n_prompt: int
+    n_cached: int
+    is_cut: bool
+    waited_s: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why there is no answer."""
+
+    error: BaseException
+
+
+Event: TypeAlias = Progress | Piece | Done | Failed
+
+
+@dataclass(eq=False)
+class Job:
+    """One question about one video; `key` names the video together with how it is looked at."""
+
+    video: SentVideo
+    settings: RetakeConfig
+    generation: GenerationConfig
+    turns: list[tuple[str, str]]
+    question: str
+    loop: asyncio.AbstractEventLoop
+    on_leave: Callable[[Job], None] = lambda _: None
+    events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
+    key: str = ""
+    left_at_s: float | None = None
+    began_s: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        facts = asdict(self.settings)
+        del facts["generation"]
+        self.key = json.dumps([self.video.sha256, facts], sort_keys=True)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client left."""
+        return self.left_at_s is not None
+
+    def tell(self, event: Event) -> None:
+        """Hand an event to the request; from the worker's thread."""
+        with suppress(RuntimeError):  # the loop is closed: no one listens any more
+            self.loop.call_soon_threadsafe(self.events.put_nowait, event)
+
+    def leave(self) -> None:
+        """Note that the client left, or has its answer."""
+        if self.left_at_s is None:
+            self.left_at_s = time.monotonic()
+            self.on_leave(self)

@@ -1,0 +1,136 @@
+"""The settings of one request: how the video is looked at, and how the answer is drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from retake_edge.config import GenerationConfig, RetakeConfig, with_values
+from retake_edge.errors import ConfigError
+from retake_edge.formats import parse_time
+from retake_edge.server.errors import ApiError
+from retake_edge.server.parts import VideoRef
+from retake_edge.server.schemas import ChatBody
+
+_MOST = 2**31 - 1
+
+
+def _number(name: str, value: Any) -> float | None:
+    """A number; None where it is at most 0, by which clients mean 'no limit'."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise ConfigError(f"{name} is {ascii(value)[:40]}, but it must be a number.") from None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MOST:
+        raise ConfigError(f"{name} is {ascii(value)[:40]}, but it must be a number.")
+    return value if value > 0 else None
+
+
+def _count(name: str, value: Any) -> int | None:
+    number = _number(name, value)
+    if number is not None and number != int(number):
+        raise ConfigError(f"{name} is {number}, but it must be a whole number.")
+    return None if number is None else int(number)
+
+
+def _seconds(name: str, value: Any) -> float | None:
+    return parse_time(value, name) if isinstance(value, str) else _number(name, value)
+
+
+_Reader = Callable[[str, Any], float | int | None]
+_KNOBS: dict[str, tuple[str, str, _Reader]] = {
+    "fps": ("sampling", "fps", _number),
+    "max_frames": ("sampling", "max_frames", _count),
+    "num_frames": ("sampling", "max_frames", _count),
+    "nframes": ("sampling", "max_frames", _count),
+    "long_side": ("sampling", "long_side_px", _count),
+    "start": ("sampling", "start_s", _seconds),
+    "end": ("sampling", "end_s", _seconds),
+    "video_start": ("sampling", "start_s", _seconds),
+    "video_end": ("sampling", "end_s", _seconds),
+    "keep_ratio": ("pivotkv", "keep_ratio", _number),
+    "kv_budget": ("pivotkv", "kv_budget", _count),
+}
+"""What a request may set, under the names that clients use: section, setting, how it is read."""
+
+
+def video_settings(base: RetakeConfig, body: ChatBody, refs: Sequence[VideoRef]) -> RetakeConfig:
+    """Return how the video is looked at; the part goes before `extra_body`, that before kwargs.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    extra = body.model_extra or {}
+    media = body.media_io_kwargs or {}
+    own = extra.get("retake")
+    sources = [body.mm_processor_kwargs, media.get("video"), extra, own]
+    found: dict[str, dict[str, Any]] = {}
+    for source in [*sources, *(ref.knobs for ref in refs)]:
+        if not isinstance(source, Mapping):
+            continue
+        for name, (section, setting, read) in _KNOBS.items():
+            if source.get(name) is not None:
+                found.setdefault(section, {})[setting] = read(name, source[name])
+    kept = found.get("pivotkv", {})
+    if kept.get("kv_budget") is not None and kept.get("keep_ratio") is None:
+        base = replace(base, pivotkv=replace(base.pivotkv, keep_ratio=None))
+    return with_values(base, **found)
+
+
+def generation_settings(base: GenerationConfig, body: ChatBody) -> GenerationConfig:
+    """Return how the answer is drawn.
+
+    Raises:
+        ConfigError: a value is out of range. ApiError: something is asked for that is not there.
+    """
+    _refuse_unknown(body)
+    tokens = body.max_completion_tokens or body.max_tokens or body.max_output_tokens
+    values: dict[str, Any] = {
+        "max_tokens": min(tokens, _MOST) if tokens is not None and tokens > 0 else None,
+        "temperature": body.temperature,
+        "seed": None if body.seed is None else body.seed % 2**32,
+        "top_k": body.top_k if body.top_k is None else max(0, body.top_k),
+        "top_p": body.top_p,
+        "min_p": body.min_p,
+        "repeat_penalty": body.repeat_penalty or body.repetition_penalty,
+        "presence_penalty": body.presence_penalty,
+        "grammar": _grammar(body),
+    }
+    return replace(base, **{name: value for name, value in values.items() if value is not None})
+
+
+def _refuse_unknown(body: ChatBody) -> None:
+    extra = body.model_extra or {}
+    asked = {
+        "n": body.n not in (None, 1),
+        "frequency_penalty": bool(body.frequency_penalty),
+        "tools": bool(extra.get("tools")),
+        "functions": bool(extra.get("functions")),
+        "logprobs": bool(extra.get("logprobs")),
+        "logit_bias": bool(extra.get("logit_bias")),
+    }
+    for name, is_asked in asked.items():
+        if is_asked:
+            raise ApiError(400, f"{name} is not there in this server; leave it out.", param=name)
+
+
+def _grammar(body: ChatBody) -> str | None:
+    from retake_edge.llama.sampler import grammar_of_schema
+
+    wanted = body.response_format or {}
+    kind = wanted.get("type")
+    if kind in (None, "text"):
+        grammar = (body.model_extra or {}).get("grammar")
+        return grammar if isinstance(grammar, str) else None
+    schema: Any = {"type": "object"}
+    if kind == "json_schema":
+        schema = wanted.get("json_schema", wanted)
+        schema = schema.get("schema") if isinstance(schema, Mapping) else None
+    elif kind == "json_object":
+        schema = wanted.get("schema", schema)
+    if kind not in ("json_schema", "json_object") or not isinstance(schema, Mapping):
+        raise ApiError(400, "The response_format is not known.", param="response_format")
+    return grammar_of_schema(json.dumps(schema))

@@ -1,0 +1,106 @@
+"""What all routes share: the model's worker, the stored videos, and how a request becomes a job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from retake_edge.config import RetakeConfig
+from retake_edge.server.blobs import BlobStore
+from retake_edge.server.errors import ApiError
+from retake_edge.server.jobs import Done, Event, Failed, Job
+from retake_edge.server.knobs import generation_settings, video_settings
+from retake_edge.server.limits import ServerLimits
+from retake_edge.server.messages import asked_of
+from retake_edge.server.metrics import Metrics
+from retake_edge.server.schemas import ChatBody
+from retake_edge.server.sources import Sources
+from retake_edge.server.uploads import Uploads
+from retake_edge.server.worker import Worker
+
+PING_S = 15.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """One running server; `model_name`: what clients are told, `settings`: where none are asked."""
+
+    model_name: str
+    model_facts: str
+    settings: RetakeConfig
+    limits: ServerLimits
+    worker: Worker
+    metrics: Metrics
+    blobs: BlobStore
+    uploads: Uploads
+    sources: Sources
+    started_s: int
+
+    async def submit(self, body: ChatBody) -> Job:
+        """Let a request wait for its turn; raises ApiError and RetakeError."""
+        asked = asked_of(body.messages, self.limits.max_turns)
+        generation = generation_settings(self.settings.generation, body)
+        settings = video_settings(self.settings, body, asked.refs)
+        fps = settings.sampling.fps if asked.refs[0].kind == "image" else None
+        video = await asyncio.to_thread(self.sources.get, asked.refs, fps)
+        try:
+            if video.image_fps is not None:
+                settings = _each_frame(settings, video.image_fps)
+            loop = asyncio.get_running_loop()
+            job = Job(video, settings, generation, asked.turns, asked.question, loop)
+            self.worker.submit(job)
+        except BaseException:
+            video.held.close()
+            raise
+        return job
+
+
+def _each_frame(settings: RetakeConfig, fps: float) -> RetakeConfig:
+    from retake_edge.config import with_values
+
+    return with_values(settings, sampling={"fps": fps})
+
+
+async def events_of(job: Job, request: Request) -> AsyncIterator[Event | None]:
+    """Yield what the worker tells, None at times without news; ends early if the client leaves."""
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        while True:
+            news = asyncio.ensure_future(job.events.get())
+            await asyncio.wait({news, gone}, timeout=PING_S, return_when=asyncio.FIRST_COMPLETED)
+            if not news.done():
+                news.cancel()
+                if gone.done():
+                    return
+                yield None
+                continue
+            event = news.result()
+            yield event
+            if isinstance(event, Done | Failed):
+                return
+    finally:
+        gone.cancel()
+        with suppress(asyncio.CancelledError):
+            await gone
+        job.leave()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def service_of(request: Request) -> Service:
+    """Return the server that a request came to."""
+    found = request.app.state.service
+    assert isinstance(found, Service)
+    return found
+
+
+def left() -> ApiError:
+    """Return what is told where no one listens any more."""
+    return ApiError(499, "The client left.")
