@@ -9,9 +9,9 @@ from retake_edge.version import __version__
 
 if TYPE_CHECKING:
     from retake_edge.config import (
+        CompressionConfig,
         DPSelectConfig,
         GenerationConfig,
-        PivotKVConfig,
         RetakeConfig,
         RuntimeConfig,
         SamplingConfig,
@@ -46,7 +46,7 @@ _HOMES = {
     "ModelFiles": "models.manifest",
     "ModelManifest": "models.manifest",
     "NativeError": "errors",
-    "PivotKVConfig": "config",
+    "CompressionConfig": "config",
     "RetakeConfig": "config",
     "RetakeError": "errors",
     "RuntimeConfig": "config",
@@ -62,6 +62,7 @@ _HOMES = {
 
 __all__ = [
     "Answer",
+    "CompressionConfig",
     "ConfigError",
     "Conversation",
     "DPSelectConfig",
@@ -71,7 +72,6 @@ __all__ = [
     "ModelFiles",
     "ModelManifest",
     "NativeError",
-    "PivotKVConfig",
     "RetakeConfig",
     "RetakeError",
     "RuntimeConfig",

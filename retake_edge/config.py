@@ -78,7 +78,7 @@ class DPSelectConfig:
 
 
 @dataclass(frozen=True)
-class PivotKVConfig:
+class CompressionConfig:
     """Which KV cells of the video stay (paper section 3.3; `policy` names the rule).
 
     Policy `frames` leaves out whole frames instead, as models without a choice have it done.
@@ -197,13 +197,17 @@ class GenerationConfig:
         check_text("The grammar", self.grammar)
 
 
+_OLD_SECTIONS = {"pivotkv": "compression"}
+"""Of the version before: still read, never written."""
+
+
 @dataclass(frozen=True)
 class RetakeConfig:
     """All settings of one run; goes whole into every result."""
 
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     dpselect: DPSelectConfig = field(default_factory=DPSelectConfig)
-    pivotkv: PivotKVConfig = field(default_factory=PivotKVConfig)
+    compression: CompressionConfig = field(default_factory=CompressionConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     prompt: PromptConfig = field(default_factory=PromptConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
@@ -219,6 +223,7 @@ class RetakeConfig:
         Raises:
             ConfigError: a section or key is unknown, or a value is out of range.
         """
+        values = {_OLD_SECTIONS.get(name, name): section for name, section in values.items()}
         sections = get_type_hints(cls)
         unknown = sorted(set(values) - set(sections))
         if unknown:

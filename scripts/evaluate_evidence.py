@@ -27,7 +27,7 @@ from retake_edge.bench.run_file import command_line, run_file, write_run_file
 from retake_edge.bench.scenes.questions import Question, grade, make_questions
 from retake_edge.bench.scenes.scene import Card, Scene, make_scene, write_video
 from retake_edge.bench.stats import share
-from retake_edge.config import GenerationConfig, PivotKVConfig, RetakeConfig, RuntimeConfig
+from retake_edge.config import CompressionConfig, GenerationConfig, RetakeConfig, RuntimeConfig
 from retake_edge.files import file_sha256
 from retake_edge.models.manifest import ModelFiles, ModelManifest
 from retake_edge.models.resolve import resolve_model
@@ -130,7 +130,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=64.0)
     parser.add_argument("--difficulty", default="mixed")
     parser.add_argument("--keep-ratio", type=float, default=0.25)
-    parser.add_argument("--policy", default=PivotKVConfig().policy)
+    parser.add_argument("--policy", default=CompressionConfig().policy)
     parser.add_argument("--threads", type=int, default=None)
     return parser.parse_args()
 
@@ -139,7 +139,7 @@ def main() -> None:
     """Run the evaluation."""
     options = arguments()
     settings = RetakeConfig(
-        pivotkv=PivotKVConfig(policy=options.policy, keep_ratio=options.keep_ratio),
+        compression=CompressionConfig(policy=options.policy, keep_ratio=options.keep_ratio),
         runtime=RuntimeConfig(n_threads=options.threads),
         generation=GenerationConfig(max_tokens=8),
     )

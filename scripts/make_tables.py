@@ -28,7 +28,7 @@ from retake_edge.bench.quality.report import (
 from retake_edge.bench.speed.report import about, goals_table, growth_table, speed_tables
 from retake_edge.bench.tables import origin
 from retake_edge.bench.text.report import text_table
-from retake_edge.config import PivotKVConfig
+from retake_edge.config import CompressionConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/measured.md", "docs/policy.md")
@@ -143,18 +143,20 @@ def quality() -> str:
 
 def losses() -> str:
     """What the default and the two policies nearest to it lose against the full cache."""
-    policies = dict.fromkeys((PivotKVConfig().policy, "coverage", "hybrid", "pivotkv"))
+    policies = dict.fromkeys((CompressionConfig().policy, "coverage", "hybrid", "pivotkv"))
     return loss_table(run_file("quality"), list(policies))
 
 
 def losses_more() -> str:
     """The same over four times as many questions, for the default and what is nearest to it."""
-    return loss_table(run_file("quality-losses"), (PivotKVConfig().policy, "coverage", "hybrid"))
+    return loss_table(
+        run_file("quality-losses"), (CompressionConfig().policy, "coverage", "hybrid")
+    )
 
 
 def kinds() -> str:
     """Right answers of every question kind, for the default policy."""
-    return kind_table(run_file("quality"), PivotKVConfig().policy)
+    return kind_table(run_file("quality"), CompressionConfig().policy)
 
 
 def events() -> str:
@@ -186,7 +188,7 @@ def text_needle() -> str:
 def headline() -> str:
     """The README's one number: short events found with an eighth of the vision tokens."""
     document = run_file("quality")
-    policy = PivotKVConfig().policy
+    policy = CompressionConfig().policy
     shown = {
         name: percent(pooled(select(document, name, keep), "needle")).split(" ")[0]
         for name, keep in (("none", 1.0), (policy, 0.125), ("pivotkv", 0.125), ("random", 0.125))

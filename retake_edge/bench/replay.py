@@ -11,7 +11,7 @@ from retake_edge.bench.variants import Variant
 from retake_edge.compress.coverage import evenly_spaced
 from retake_edge.compress.dpselect import select_keyframes
 from retake_edge.compress.policies import kept_vision
-from retake_edge.config import GenerationConfig, PivotKVConfig, RetakeConfig, RuntimeConfig
+from retake_edge.config import CompressionConfig, GenerationConfig, RetakeConfig, RuntimeConfig
 from retake_edge.engine.chunks import ChunkBuilder, FrameBlock, frame_blocks, n_text_per_step
 from retake_edge.engine.engine import ChunkResult, Engine
 from retake_edge.llama.context import Context
@@ -82,7 +82,7 @@ def replay(
 
 def _config(variant: Variant, settings: ReplaySettings) -> RetakeConfig:
     return RetakeConfig(
-        pivotkv=PivotKVConfig(
+        compression=CompressionConfig(
             policy=variant.policy,
             pivot=variant.pivot,
             n_queries=settings.n_queries,

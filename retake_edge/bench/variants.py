@@ -15,7 +15,7 @@ from retake_edge.errors import ConfigError
 
 @dataclass(frozen=True)
 class Variant:
-    """A policy under test: `policy` and `pivot` as in PivotKVConfig, or a rule `frames` that
+    """A policy under test: `policy` and `pivot` as in CompressionConfig, or a rule `frames` that
     drops whole frames before prefill: 'uniform', 'dpselect', 'different' (plan.choose).
     """
 

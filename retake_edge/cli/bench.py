@@ -186,7 +186,9 @@ def speed(
         int | None, typer.Option(help="Most cells kept, at every length, in place of --keep.")
     ] = None,
     full: Annotated[bool, typer.Option(help="Run the full cache, too.")] = True,
-    policy: Annotated[str, typer.Option(help="Which cells stay.")] = config.PivotKVConfig().policy,
+    policy: Annotated[
+        str, typer.Option(help="Which cells stay.")
+    ] = config.CompressionConfig().policy,
     prefill_chunk_frames: Annotated[
         int, typer.Option(help="Frames prefilled between two compressions.")
     ] = 32,

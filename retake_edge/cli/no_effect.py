@@ -43,7 +43,7 @@ def warn_of_no_effect(request: CliRequest, session: Session, *, asks: bool) -> N
 
 def _in_vain(request: CliRequest) -> Iterator[tuple[str, str]]:
     """What the settings alone tell."""
-    given, kept, drawn = request.given, request.settings.pivotkv, request.settings.generation
+    given, kept, drawn = request.given, request.settings.compression, request.settings.generation
     if kept.policy in WHOLE_POLICIES:
         for name in ("pivot", "positions"):
             if name in given:
@@ -67,7 +67,7 @@ def _in_vain(request: CliRequest) -> Iterator[tuple[str, str]]:
 
 def _in_vain_here(request: CliRequest, session: Session) -> Iterator[tuple[str, str]]:
     """What the model, the video and the machine tell."""
-    given, video, kept = request.given, session.video, request.settings.pivotkv
+    given, video, kept = request.given, session.video, request.settings.compression
     rule, name = session.manifest.frames, session.manifest.name
     is_drawn = session.engine.sampler_settings.temperature > 0
     if not is_drawn:

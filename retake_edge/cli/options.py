@@ -21,7 +21,7 @@ from retake_edge.errors import ConfigError
 from retake_edge.formats import parse_time
 from retake_edge.questions import decoded
 
-_pivotkv, _runtime = config.PivotKVConfig(), config.RuntimeConfig()
+_compression, _runtime = config.CompressionConfig(), config.RuntimeConfig()
 _sampling, _generation = config.SamplingConfig(), config.GenerationConfig()
 
 
@@ -124,14 +124,14 @@ def _options(
             help="Share of vision tokens kept, in (0, 1].  [default: what fits]",
             metavar="SHARE",
         ),
-    ] = _pivotkv.keep_ratio,
+    ] = _compression.keep_ratio,
     kv_budget: Annotated[
         int | None,
         _option(groups.KEEPING, help="Most KV cells kept for the video.  [default: 32000]"),
-    ] = _pivotkv.kv_budget,
+    ] = _compression.kv_budget,
     prefill_chunk_frames: Annotated[
         int, _option(groups.KEEPING, help="Frames prefilled between two compressions.")
-    ] = _pivotkv.prefill_chunk_frames,
+    ] = _compression.prefill_chunk_frames,
     policy: Annotated[
         str,
         _option(
@@ -139,7 +139,7 @@ def _options(
             help=f"Which cells stay: {', '.join(config.POLICIES)}.",
             metavar="NAME",
         ),
-    ] = _pivotkv.policy,
+    ] = _compression.policy,
     positions: Annotated[
         str,
         _option(
@@ -147,7 +147,7 @@ def _options(
             help=f"Positions of kept cells: {', '.join(config.POSITION_MODES)}.",
             metavar="NAME",
         ),
-    ] = _pivotkv.positions,
+    ] = _compression.positions,
     pivot: Annotated[
         str,
         _option(
@@ -155,10 +155,10 @@ def _options(
             help=f"Keyframe tokens: {', '.join(config.PIVOT_MODES)}.",
             metavar="NAME",
         ),
-    ] = _pivotkv.pivot,
+    ] = _compression.pivot,
     policy_seed: Annotated[
         int, _option(groups.KEEPING, help="Seed of the policies that choose at random.")
-    ] = _pivotkv.seed,
+    ] = _compression.seed,
     seed: Annotated[
         int, _option(groups.DRAWING, "-s", "--seed", help="Seed of the draw, with --temp.")
     ] = _generation.seed,
@@ -303,7 +303,7 @@ def _options(
     end_s = None if end is None else parse_time(end, "--end")
     settings = config.RetakeConfig(
         config.SamplingConfig(fps, max_frames, long_side, start_s, end_s),
-        pivotkv=config.PivotKVConfig(
+        compression=config.CompressionConfig(
             policy=policy,
             keep_ratio=keep_ratio,
             kv_budget=kv_budget,

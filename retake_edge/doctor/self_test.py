@@ -116,10 +116,12 @@ def ask_all(questions: Mapping[str, str] = QUESTIONS, video: str | Path | None =
 
 
 def _answers(questions: Iterable[str], video: str | Path) -> dict[str, str]:
-    from retake_edge.config import PivotKVConfig, RetakeConfig, SamplingConfig
+    from retake_edge.config import CompressionConfig, RetakeConfig, SamplingConfig
     from retake_edge.session.open import open_video
 
-    settings = RetakeConfig(SamplingConfig(end_s=END_S), pivotkv=PivotKVConfig(keep_ratio=0.25))
+    settings = RetakeConfig(
+        SamplingConfig(end_s=END_S), compression=CompressionConfig(keep_ratio=0.25)
+    )
     with open_video(video, MODEL, settings, use_cache=False) as session:
         return {question: session.ask(question).text for question in questions}
 

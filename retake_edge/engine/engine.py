@@ -62,10 +62,10 @@ class Engine:
         self._images = images or ImageRule()
         self.next_position = self.next_time = self.n_cells = self.n_positions = 0
         self.answer_end = 0
-        self.reforges = position_mode(settings.pivotkv.positions, context.model) == "reforge"
+        self.reforges = position_mode(settings.compression.positions, context.model) == "reforge"
         self._context, self._settings, self._n_after = context, settings, n_after
-        self._compresses = settings.pivotkv.policy not in WHOLE_POLICIES
-        self._rng = np.random.default_rng(settings.pivotkv.seed)
+        self._compresses = settings.compression.policy not in WHOLE_POLICIES
+        self._rng = np.random.default_rng(settings.compression.seed)
         self._projection: Floats | None = None
         self._kept_values: Floats | None = None
         self._seconds: dict[str, float] = {}
@@ -173,7 +173,7 @@ class Engine:
             evidence = self._evidence(chunk, capture)
             with self._measure("select"):
                 keep = self._select(evidence, n_keep)
-                weights = policies.cell_weights(self._settings.pivotkv.policy, evidence, keep)
+                weights = policies.cell_weights(self._settings.compression.policy, evidence, keep)
             with self._measure("compact"):
                 self._commit(capture, chunk, keep, weights)
         return self._result(chunk, keep)
@@ -199,13 +199,13 @@ class Engine:
 
     def _query_stride(self, n: int) -> int:
         """Every how many tokens a query is kept; 0 if the policy needs none."""
-        settings = self._settings.pivotkv
+        settings = self._settings.compression
         if not policies.POLICIES[settings.policy].needs_scores:
             return 0
         return max(1, n // settings.n_queries) if settings.n_queries else 1
 
     def _evidence(self, chunk: PrefillChunk, capture: Capture) -> policies.ChunkSignals:
-        policy = policies.POLICIES[self._settings.pivotkv.policy]
+        policy = policies.POLICIES[self._settings.compression.policy]
         scores = values = None
         with self._measure("score"):
             unrotate, n = self.reforges, policy.query_windows
@@ -239,7 +239,7 @@ class Engine:
         return self._projection
 
     def _select(self, evidence: policies.ChunkSignals, n_keep: int) -> Ints:
-        settings = self._settings.pivotkv
+        settings = self._settings.compression
         keep = policies.select_cells(
             settings.policy, evidence, n_keep, self._rng, pivot=settings.pivot
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from retake_edge.config import WHOLE_POLICIES, PivotKVConfig, RetakeConfig, RuntimeConfig
+from retake_edge.config import WHOLE_POLICIES, CompressionConfig, RetakeConfig, RuntimeConfig
 from retake_edge.engine.trained_context import PositionUse, position_mode, trained_positions
 from retake_edge.llama.capture import why_not_compressible
 from retake_edge.llama.model import Model
@@ -60,32 +60,32 @@ def plan_cells(
             many positions.
     """
     shape = video_shape(model, manifest, settings, video, n_after)
-    why_whole, pivotkv, runtime = "", settings.pivotkv, settings.runtime
-    if pivotkv.policy not in WHOLE_POLICIES:
+    why_whole, compression, runtime = "", settings.compression, settings.runtime
+    if compression.policy not in WHOLE_POLICIES:
         why_whole = why_not_compressible(model, type_k=runtime.type_k, type_v=runtime.type_v)
     n_before, n_chosen = shape.n_video_cells, None
-    if why_whole or pivotkv.policy == "frames":
-        n_fit = _whole_frames(model, shape, pivotkv, runtime.n_ctx)
+    if why_whole or compression.policy == "frames":
+        n_fit = _whole_frames(model, shape, compression, runtime.n_ctx)
         n_chosen = n_fit if n_fit < shape.n_steps else None
         if n_chosen is not None:
             shape = video_shape(model, manifest, settings, video, n_after, n_fit)
-        pivotkv = replace(pivotkv, policy="none", kv_budget=None)
-    memory = _plan_memory(model, shape, pivotkv, runtime)
+        compression = replace(compression, policy="none", kv_budget=None)
+    memory = _plan_memory(model, shape, compression, runtime)
     use = _positions(model, manifest, settings, video, memory)
-    require_inside(use, manifest.name, memory, pivotkv, model.n_pos_per_embd)
+    require_inside(use, manifest.name, memory, compression, model.n_pos_per_embd)
     return CellPlan(memory, n_before, use, n_chosen, why_whole)
 
 
 def _plan_memory(
-    model: Model, shape: VideoShape, pivotkv: PivotKVConfig, runtime: RuntimeConfig
+    model: Model, shape: VideoShape, compression: CompressionConfig, runtime: RuntimeConfig
 ) -> CellBudget:
     """Where each cell takes a position of its own, the model's training is a limit, too."""
-    limit, mode = None, position_mode(pivotkv.positions, model)
-    if mode == "reforge" and model.n_pos_per_embd == 1 and pivotkv.policy != "none":
+    limit, mode = None, position_mode(compression.positions, model)
+    if mode == "reforge" and model.n_pos_per_embd == 1 and compression.policy != "none":
         limit = trained_positions(model)
         shape = chunk_within(shape, limit)
     n_cell_bytes = kv_bytes_per_cell(model, runtime)
-    return plan_memory(shape, pivotkv, runtime, n_cell_bytes, n_positions=limit)
+    return plan_memory(shape, compression, runtime, n_cell_bytes, n_positions=limit)
 
 
 def _positions(
@@ -98,7 +98,7 @@ def _positions(
     """The positions of a plan; a conversation may take more, turn by turn."""
     frames = plan_frames(manifest, settings, video)
     n_after = min(memory.shape.n_after, QUESTION_RESERVE + settings.generation.max_tokens)
-    mode = position_mode(settings.pivotkv.positions, model)
+    mode = position_mode(settings.compression.positions, model)
     highest = highest_position(
         manifest.layout, memory, frames, manifest.frames, n_after, reforges=mode == "reforge"
     )
@@ -106,11 +106,11 @@ def _positions(
 
 
 def _whole_frames(
-    model: Model, shape: VideoShape, pivotkv: PivotKVConfig, n_ctx: int | None
+    model: Model, shape: VideoShape, compression: CompressionConfig, n_ctx: int | None
 ) -> int:
     """As `_plan_memory`, but of frames that stay whole."""
     n_positions = trained_positions(model) if model.n_pos_per_embd == 1 else None
-    return frames_that_fit(shape, pivotkv, n_ctx, n_positions)
+    return frames_that_fit(shape, compression, n_ctx, n_positions)
 
 
 def cells_after(settings: RetakeConfig, n_reserve: int = QUESTION_RESERVE) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 
 from retake_edge.compress.coverage import evenly_spaced
 from retake_edge.compress.dpselect import Bools, Floats, Ints, PivotStream
-from retake_edge.config import PivotKVConfig
+from retake_edge.config import CompressionConfig
 from retake_edge.errors import MemoryBudgetError
 from retake_edge.plan.frames import DEFAULT_KV_BUDGET, VideoShape
 from retake_edge.vision.encoder import VisionFeatures
@@ -46,7 +46,10 @@ class ChosenFrames:
 
 
 def frames_that_fit(
-    shape: VideoShape, pivotkv: PivotKVConfig, n_ctx: int | None, n_ctx_train: int | None = None
+    shape: VideoShape,
+    compression: CompressionConfig,
+    n_ctx: int | None,
+    n_ctx_train: int | None = None,
 ) -> int:
     """Return how many grid frames can be used whole.
 
@@ -58,9 +61,9 @@ def frames_that_fit(
     """
     n_frame = shape.vision_per_step + shape.text_per_step
     n_text = shape.n_before + shape.n_after
-    budget = pivotkv.kv_budget or DEFAULT_KV_BUDGET
-    if pivotkv.keep_ratio is not None:
-        budget = max(n_frame, int(pivotkv.keep_ratio * shape.n_video_cells))
+    budget = compression.kv_budget or DEFAULT_KV_BUDGET
+    if compression.keep_ratio is not None:
+        budget = max(n_frame, int(compression.keep_ratio * shape.n_video_cells))
     limits = [limit - n_text for limit in (n_ctx, n_ctx_train) if limit]
     n = min([budget, *limits]) // n_frame
     if n < 1:

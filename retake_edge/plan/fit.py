@@ -173,17 +173,17 @@ def _tower_values(state: _State, _is_fit: bool) -> Sequence[bool]:
 
 def _position_values(state: _State, _is_fit: bool) -> Sequence[str]:
     """Kept cells moved together, where evicted ones would go on taking positions."""
-    pivotkv = state.settings.pivotkv
-    is_apart = pivotkv.positions != "reforge" and pivotkv.policy not in WHOLE_POLICIES
+    compression = state.settings.compression
+    is_apart = compression.positions != "reforge" and compression.policy not in WHOLE_POLICIES
     return ("reforge",) if state.plan is None and is_apart else ()
 
 
 def _keep_values(state: _State, is_fit: bool) -> Sequence[float]:
     """Fewer cells of the video."""
-    pivotkv = state.settings.pivotkv
-    if pivotkv.policy == "none" or (state.plan is None and pivotkv.kv_budget):
+    compression = state.settings.compression
+    if compression.policy == "none" or (state.plan is None and compression.kv_budget):
         return ()  # nothing is evicted, or as much as can be is already
-    ratio = state.settings.pivotkv.keep_ratio or 1.0
+    ratio = state.settings.compression.keep_ratio or 1.0
     ratio = ratio if state.plan is None else state.plan.cells.memory.keep_ratio
     least = _FIT_KEEP_PERCENT if is_fit else 1
     return [percent / 100 for percent in range(int(100 * ratio) - 1, least - 1, -1)]
@@ -213,8 +213,8 @@ def _section(name: str, fields: Sequence[str]) -> Callable[[RetakeConfig, Any], 
 
 
 def _keep(settings: RetakeConfig, ratio: float) -> RetakeConfig:
-    pivotkv = replace(settings.pivotkv, keep_ratio=ratio, kv_budget=None)
-    return replace(settings, pivotkv=pivotkv)
+    compression = replace(settings.compression, keep_ratio=ratio, kv_budget=None)
+    return replace(settings, compression=compression)
 
 
 _MOVES = (
@@ -222,14 +222,14 @@ _MOVES = (
     _Move(_type_values, "-ctk {0} -ctv {0}", _section("runtime", ["type_k", "type_v"])),
     _Move(
         lambda state, _: [
-            n for n in _CHUNK_FRAMES if n < state.settings.pivotkv.prefill_chunk_frames
+            n for n in _CHUNK_FRAMES if n < state.settings.compression.prefill_chunk_frames
         ],
         "--prefill-chunk-frames {}",
-        _section("pivotkv", ["prefill_chunk_frames"]),
+        _section("compression", ["prefill_chunk_frames"]),
     ),
     _Move(_tower_values, "--no-mmproj-offload", _section("runtime", ["mmproj_offload"])),
     _Move(_layer_values, "-ngl {}", _section("runtime", ["n_gpu_layers"])),
-    _Move(_position_values, "--positions {}", _section("pivotkv", ["positions"])),
+    _Move(_position_values, "--positions {}", _section("compression", ["positions"])),
     _Move(_keep_values, "--keep-ratio {:g}", _keep),
     _Move(_side_values, "--long-side {}", _section("sampling", ["long_side_px"])),
     _Move(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from retake_edge.compress.policies import kept_vision
-from retake_edge.config import GenerationConfig, PivotKVConfig, RetakeConfig, RuntimeConfig
+from retake_edge.config import CompressionConfig, GenerationConfig, RetakeConfig, RuntimeConfig
 from retake_edge.engine import positions
 from retake_edge.engine.chunks import n_text_per_step
 from retake_edge.errors import MemoryBudgetError
@@ -135,13 +135,13 @@ def video_shape(
         text_per_step=n_text_per_step(model, manifest.layout, n_steps - 1, last_s, last_s),
         n_before=n_around + manifest.layout.ends_with_newline,
         n_after=n_after,
-        steps_per_chunk=max(1, settings.pivotkv.prefill_chunk_frames // rule.frames_per_step),
+        steps_per_chunk=max(1, settings.compression.prefill_chunk_frames // rule.frames_per_step),
     )
 
 
 def plan_memory(
     shape: VideoShape,
-    pivotkv: PivotKVConfig,
+    compression: CompressionConfig,
     runtime: RuntimeConfig,
     bytes_per_cell: float,
     available_bytes: int | None = None,
@@ -159,14 +159,14 @@ def plan_memory(
         MemoryBudgetError: the cells do not fit into `-c` or `kv_budget`, or the bytes into this
         machine.
     """
-    fixed = None if pivotkv.policy != "none" else 1.0
-    ratio = fixed or pivotkv.keep_ratio
+    fixed = None if compression.policy != "none" else 1.0
+    ratio = fixed or compression.keep_ratio
     if not ratio:
         limits = [(runtime.n_ctx, shape.n_after), (n_positions, _POSITIONS_AFTER)]
-        ratio = _dynamic_ratio(shape, pivotkv.kv_budget, limits)
+        ratio = _dynamic_ratio(shape, compression.kv_budget, limits)
     kept, needed = _cells(shape, ratio)
-    if pivotkv.kv_budget is not None and kept > pivotkv.kv_budget:
-        raise MemoryBudgetError(_budget_message(shape, kept, pivotkv))
+    if compression.kv_budget is not None and kept > compression.kv_budget:
+        raise MemoryBudgetError(_budget_message(shape, kept, compression))
     if runtime.n_ctx is not None and needed > runtime.n_ctx:
         raise MemoryBudgetError(_cells_message(shape, ratio, needed, runtime.n_ctx))
     n_ctx = runtime.n_ctx or -(-needed // _CELL_PADDING) * _CELL_PADDING
@@ -219,15 +219,15 @@ def _cells(shape: VideoShape, ratio: float) -> tuple[int, int]:
     return kept, shape.n_before + max(peak, kept + shape.n_after)
 
 
-def _budget_message(shape: VideoShape, kept: int, pivotkv: PivotKVConfig) -> str:
-    if pivotkv.policy == "none":
+def _budget_message(shape: VideoShape, kept: int, compression: CompressionConfig) -> str:
+    if compression.policy == "none":
         why = "--policy none drops nothing"
     else:
         n_text, n_chunks = shape.n_steps * shape.text_per_step, len(shape.chunk_steps())
         why = f"{n_text} tell times and at least one of each of {n_chunks} chunks stays"
     return (
         f"The video needs {kept} tokens of context ({why}), but --kv-budget gives "
-        f"{pivotkv.kv_budget}; raise it, or lower --max-frames."
+        f"{compression.kv_budget}; raise it, or lower --max-frames."
     )
 
 

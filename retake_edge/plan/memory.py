@@ -253,10 +253,10 @@ def _score_bytes(
     n_cell_bytes = sum(part.cells for part in own)
     if not n_cell_bytes:
         return 0
-    shape, policy = cells.shape, settings.pivotkv.policy
+    shape, policy = cells.shape, settings.compression.policy
     n_chunk = min(shape.steps_per_chunk, shape.n_steps) * shape.vision_per_step
     compresses = policy not in WHOLE_POLICIES and cells.keep_ratio < 1
-    reforges = position_mode(settings.pivotkv.positions, model) == "reforge"
+    reforges = position_mode(settings.compression.positions, model) == "reforge"
     works = score_works(settings, n_chunk, cells.n_kept_cells, scores=compresses, reforges=reforges)
     kept = max(work.kept_bytes(model) for work in works)
     kept = kept * n_cell_bytes // sum(part.cells for part in buffers)

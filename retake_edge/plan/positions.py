@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from retake_edge.compress.policies import kept_vision
-from retake_edge.config import WHOLE_POLICIES, PivotKVConfig
+from retake_edge.config import WHOLE_POLICIES, CompressionConfig
 from retake_edge.engine import positions
 from retake_edge.engine.chunks import VideoPlaces
 from retake_edge.engine.positions import Doubles
@@ -56,7 +56,7 @@ def highest_position(
 
 
 def require_inside(
-    use: PositionUse, model: str, memory: CellBudget, pivotkv: PivotKVConfig, n_axes: int
+    use: PositionUse, model: str, memory: CellBudget, compression: CompressionConfig, n_axes: int
 ) -> None:
     """Refuse a plan whose positions the model was not trained for.
 
@@ -78,12 +78,12 @@ def require_inside(
         why += "; with positions kept, evicted ones count, too"
     raise MemoryBudgetError(
         f"The video and its answer need {use.highest + 1:,} positions ({why}), but {model} was "
-        f"trained for {use.limit:,}; {_advice(use.mode, pivotkv, n_axes)} ({_MORE})."
+        f"trained for {use.limit:,}; {_advice(use.mode, compression, n_axes)} ({_MORE})."
     )
 
 
-def _advice(mode: str, pivotkv: PivotKVConfig, n_axes: int) -> str:
-    compresses = pivotkv.policy not in WHOLE_POLICIES
+def _advice(mode: str, compression: CompressionConfig, n_axes: int) -> str:
+    compresses = compression.policy not in WHOLE_POLICIES
     found = ["use --positions reforge"] if mode == "keep" and compresses else []
     if mode == "reforge" and n_axes == 1 and compresses:
         found.append("lower --keep-ratio")

@@ -73,11 +73,11 @@ def score_works(
     """Return what a run scores: `n_chunk` tokens of a chunk (with `scores`), and the evidence of an
     answer over `n_kept` cells. `reforges`: whether positions are.
     """
-    pivotkv, type_k = settings.pivotkv, settings.runtime.type_k
+    compression, type_k = settings.compression, settings.runtime.type_k
     works = [ScoreWork(n_kept, MOST_QUERIES, 1, type_k, unrotates=False)]
-    policy = POLICIES[pivotkv.policy]
+    policy = POLICIES[compression.policy]
     if scores and policy.needs_scores:
-        stride = max(1, n_chunk // pivotkv.n_queries) if pivotkv.n_queries else 1
+        stride = max(1, n_chunk // compression.n_queries) if compression.n_queries else 1
         n_queries = -(-n_chunk // stride)
         works.append(ScoreWork(n_chunk, n_queries, policy.query_windows, type_k, reforges))
     return works

@@ -139,7 +139,7 @@ def calibration_key(
             *(runtime.n_threads, runtime.n_gpu_layers, runtime.mmproj_offload),
             *(runtime.type_k, runtime.type_v, runtime.n_ubatch),
         ],
-        "policy": settings.pivotkv.policy,
+        "policy": settings.compression.policy,
     }
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 

@@ -395,7 +395,7 @@ class _Run:
             kv_bytes=self.plan.kv_bytes,
             reduced_by=self._reduced_by(),
             why_whole=self.why_whole,
-            positions=position_mode(self.request.settings.pivotkv.positions, self.llm),
+            positions=position_mode(self.request.settings.compression.positions, self.llm),
             n_positions=self.engine.n_positions,
             n_positions_trained=trained_positions(self.llm),
         )

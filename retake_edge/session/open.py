@@ -91,7 +91,7 @@ def open_video(
             "start_s": seconds_of("start", start),
             "end_s": seconds_of("end", end),
         },
-        pivotkv={"keep_ratio": keep_ratio},
+        compression={"keep_ratio": keep_ratio},
         prompt={"system": system},
         generation={"max_tokens": max_tokens, "temperature": temperature},
         runtime={"n_ctx": n_ctx, "n_gpu_layers": n_gpu_layers},

@@ -11,11 +11,11 @@ import pytest
 
 from retake_edge.bench.text.needle import TextNeedleResult, TextNeedleSettings, run_text_needle
 from retake_edge.bench.variants import parse_variants
-from retake_edge.config import PivotKVConfig, RuntimeConfig
+from retake_edge.config import CompressionConfig, RuntimeConfig
 from retake_edge.llama.model import Model
 
 pytestmark = pytest.mark.text
-DEFAULT = PivotKVConfig().policy
+DEFAULT = CompressionConfig().policy
 # The first documents of benchmarks/text-needle.json.
 SETTINGS = TextNeedleSettings(
     seed=20261127, n_documents=5, n_sentences=20, n_facts=2, chunk_tokens=128, keeps=(0.5,)

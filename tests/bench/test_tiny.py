@@ -11,7 +11,7 @@ import pytest
 
 from retake_edge.bench.scenes.questions import grade, make_questions
 from retake_edge.bench.scenes.scene import make_scene, write_video
-from retake_edge.config import PivotKVConfig, RetakeConfig, SamplingConfig
+from retake_edge.config import CompressionConfig, RetakeConfig, SamplingConfig
 from retake_edge.session.open import open_video
 
 SEEDS = range(900_000, 900_006)
@@ -31,8 +31,10 @@ def videos(tmp_path_factory):
     return made
 
 
-def answers(videos, sampling=None, **pivotkv):
-    settings = RetakeConfig(sampling=sampling or SamplingConfig(), pivotkv=PivotKVConfig(**pivotkv))
+def answers(videos, sampling=None, **compression):
+    settings = RetakeConfig(
+        sampling=sampling or SamplingConfig(), compression=CompressionConfig(**compression)
+    )
     found = []
     for path, questions in videos:
         with open_video(path, "tiny", settings, use_cache=False) as session:
@@ -73,7 +75,9 @@ def test_times_do_not_depend_on_where_the_look_begins(videos):
     kept = right = 0
     for path, questions in videos:
         late = [q for q in questions if q.kind == "when_card" and q.time_s and q.time_s > 8]
-        settings = RetakeConfig(SamplingConfig(start_s=6.0), pivotkv=PivotKVConfig(policy="none"))
+        settings = RetakeConfig(
+            SamplingConfig(start_s=6.0), compression=CompressionConfig(policy="none")
+        )
         with open_video(path, "tiny", settings, use_cache=False) as session:
             kept += len(late)
             right += sum(grade(q, session.ask(q.text).text, 1.0) for q in late)

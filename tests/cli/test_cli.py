@@ -50,7 +50,7 @@ ANSWER_SHAPE = {
     "config": {
         "sampling": dict,
         "dpselect": dict,
-        "pivotkv": dict,
+        "compression": dict,
         "runtime": dict,
         "prompt": dict,
         "generation": dict,

@@ -7,7 +7,7 @@ import pytest
 from native_support import read_state
 
 from retake_edge.compress.policies import POLICIES
-from retake_edge.config import WHOLE_POLICIES, GenerationConfig, PivotKVConfig, RetakeConfig
+from retake_edge.config import WHOLE_POLICIES, CompressionConfig, GenerationConfig, RetakeConfig
 from retake_edge.engine.chunks import ChunkBuilder, frame_blocks
 from retake_edge.engine.engine import Engine
 from retake_edge.errors import MemoryBudgetError
@@ -36,9 +36,11 @@ def video_features(model, seed=0):
     return VisionFeatures(rows, seconds, seconds + 0.25, ROWS, COLS)
 
 
-def prefilled(model, layout="mrope", keep_ratio=1.0, steps=STEPS_PER_CHUNK, flash="on", **pivotkv):
+def prefilled(
+    model, layout="mrope", keep_ratio=1.0, steps=STEPS_PER_CHUNK, flash="on", **compression
+):
     settings = RetakeConfig(
-        pivotkv=PivotKVConfig(**pivotkv), generation=GenerationConfig(max_tokens=6)
+        compression=CompressionConfig(**compression), generation=GenerationConfig(max_tokens=6)
     )
     context = Context(model, n_ctx=512, type_k="f32", type_v="f32", flash_attention=flash)
     engine = Engine(context, settings, n_after=200)
@@ -46,7 +48,7 @@ def prefilled(model, layout="mrope", keep_ratio=1.0, steps=STEPS_PER_CHUNK, flas
     builder = ChunkBuilder(model, Layout(layout), engine.next_position)
     features = video_features(model)
     blocks = frame_blocks(iter([features[:5], features[5:]]), steps, per_patch=True, n_embd=128)
-    reforges = settings.pivotkv.positions == "reforge"
+    reforges = settings.compression.positions == "reforge"
     results = [
         engine.prefill_chunk(
             builder.build(

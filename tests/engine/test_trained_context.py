@@ -228,7 +228,9 @@ def test_whole_frames_stay_inside_too(tmp_path):
     assert max(seen) < 700
     with pytest.raises(MemoryBudgetError, match="trained for 700"):
         opened(
-            tmp_path, replace(config, pivotkv=replace(config.pivotkv, policy="none")), model=files
+            tmp_path,
+            replace(config, compression=replace(config.compression, policy="none")),
+            model=files,
         )
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from retake_edge.bench.scenes.questions import grade
 from retake_edge.cli import app
-from retake_edge.config import GenerationConfig, PivotKVConfig, RetakeConfig
+from retake_edge.config import CompressionConfig, GenerationConfig, RetakeConfig
 from retake_edge.evaluate.samples import make_samples
 from retake_edge.evaluate.sets import SETS, read_set
 from retake_edge.session.open import open_video
@@ -43,7 +43,7 @@ def made(tmp_path_factory):
 def right(made):
     """How many of the samples' questions are right, asked and graded as `bench quality` does."""
     settings = RetakeConfig(
-        pivotkv=PivotKVConfig(policy="none"), generation=GenerationConfig(max_tokens=32)
+        compression=CompressionConfig(policy="none"), generation=GenerationConfig(max_tokens=32)
     )
     n_right = n = 0
     for sample in make_samples(0, N_VIDEOS, SECONDS):

@@ -139,7 +139,7 @@ def test_a_run_is_named_by_what_answers_depend_on_and_not_by_threads():
 def test_variants_are_read_as_they_are_written():
     found = variants("policy=spread, keep=0.25; policy=none; max-frames=32", RetakeConfig())
     assert list(found) == ["policy=spread,keep=0.25", "policy=none", "max-frames=32"]
-    assert found["policy=spread,keep=0.25"].pivotkv.keep_ratio == 0.25
+    assert found["policy=spread,keep=0.25"].compression.keep_ratio == 0.25
     assert found["max-frames=32"].sampling.max_frames == 32
     for text in (
         "policy=none",

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from retake_edge.config import (
+    CompressionConfig,
     GenerationConfig,
-    PivotKVConfig,
     RetakeConfig,
     RuntimeConfig,
     SamplingConfig,
@@ -106,7 +106,7 @@ def test_without_options_sampling_follows_the_family():
 def test_a_video_squeezed_into_squares_is_answered_about_and_shown_in_its_own_shape():
     toy = FAMILIES / "smolvlm2"
     settings = RetakeConfig(
-        pivotkv=PivotKVConfig(keep_ratio=0.25, prefill_chunk_frames=4),
+        compression=CompressionConfig(keep_ratio=0.25, prefill_chunk_frames=4),
         runtime=RuntimeConfig(n_threads=1, n_gpu_layers=0),
         generation=GenerationConfig(max_tokens=2),
     )

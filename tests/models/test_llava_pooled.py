@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from session_support import question_logits
 
-from retake_edge.config import GenerationConfig, PivotKVConfig, RetakeConfig, RuntimeConfig
+from retake_edge.config import CompressionConfig, GenerationConfig, RetakeConfig, RuntimeConfig
 from retake_edge.engine.chunks import ChunkBuilder, frame_blocks
 from retake_edge.engine.positions import NEWLINE, TEXT, linear_layout
 from retake_edge.errors import ModelError
@@ -45,10 +45,10 @@ def published(**more):
     return language, GgufFile(Path("mmproj.gguf"), said, {}, {})
 
 
-def settings(policy="spread", **pivotkv):
-    pivotkv = {"keep_ratio": 0.25, "prefill_chunk_frames": 2, **pivotkv}
+def settings(policy="spread", **compression):
+    compression = {"keep_ratio": 0.25, "prefill_chunk_frames": 2, **compression}
     return RetakeConfig(
-        pivotkv=PivotKVConfig(policy=policy, **pivotkv),
+        compression=CompressionConfig(policy=policy, **compression),
         runtime=RuntimeConfig(n_threads=1, n_gpu_layers=0, encode_batch_frames=2),
         generation=GenerationConfig(max_tokens=3),
     )

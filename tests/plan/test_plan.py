@@ -92,7 +92,7 @@ def test_every_proposal_fits_and_the_next_milder_value_does_not(video):
         milder = settings(keep_ratio=1.0, prefill_chunk_frames=32)
         milder = RetakeConfig(
             SamplingConfig(fps=8.0, long_side_px=112, max_frames=n + 1),
-            pivotkv=milder.pivotkv,
+            compression=milder.compression,
             runtime=milder.runtime,
             generation=milder.generation,
         )
@@ -192,7 +192,10 @@ def test_seconds_are_learned_from_a_run_and_scale_with_the_work(video, tmp_path)
         spent = session.index_seconds
         answer = session.ask("What is it?")
     half = RetakeConfig(
-        SamplingConfig(fps=4.0, long_side_px=112), config.dpselect, config.pivotkv, config.runtime
+        SamplingConfig(fps=4.0, long_side_px=112),
+        config.dpselect,
+        config.compression,
+        config.runtime,
     )
     with planner_of(config) as planner:
         plan = planner.plan(video, config)
@@ -252,4 +255,4 @@ def test_fit_says_what_it_changed_and_answers(tmp_path):
     code, out, err = run("ask", str(VIDEO), "What?", *options, "--fit", "--json")
     assert code == 0 and "fit: " in err and "--keep-ratio" in err
     answer = json.loads(out)
-    assert answer["video"]["n_ctx"] == 560 and answer["config"]["pivotkv"]["keep_ratio"] < 1
+    assert answer["video"]["n_ctx"] == 560 and answer["config"]["compression"]["keep_ratio"] < 1

@@ -18,7 +18,7 @@ from toy_pairs import KINDS, write_pair
 
 from retake_edge.bench.replay import kept_frames
 from retake_edge.bench.variants import VARIANTS
-from retake_edge.config import GenerationConfig, PivotKVConfig, RetakeConfig
+from retake_edge.config import CompressionConfig, GenerationConfig, RetakeConfig
 from retake_edge.engine.chunks import ChunkBuilder, frame_blocks
 from retake_edge.engine.engine import Engine, ImageRule
 from retake_edge.errors import MemoryBudgetError
@@ -178,7 +178,7 @@ def small_context(model: Model) -> Context:
 
 def engine_of(context: Context, encoder: VisionEncoder) -> Engine:
     settings = RetakeConfig(
-        pivotkv=PivotKVConfig(policy="none"), generation=GenerationConfig(max_tokens=6)
+        compression=CompressionConfig(policy="none"), generation=GenerationConfig(max_tokens=6)
     )
     one_by_one = encoder.non_causal or context.model.scales_tokens
     return Engine(
@@ -342,4 +342,4 @@ SHAPE = VideoShape(
 def test_as_many_frames_are_used_as_every_limit_allows(limits: dict, n: int) -> None:
     limits = dict(limits)
     sizes = limits.pop("n_ctx", None), limits.pop("n_ctx_train", None)
-    assert frames_that_fit(SHAPE, PivotKVConfig(**limits), *sizes) == n
+    assert frames_that_fit(SHAPE, CompressionConfig(**limits), *sizes) == n

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from retake_edge.config import PivotKVConfig, RetakeConfig, RuntimeConfig, SamplingConfig
+from retake_edge.config import CompressionConfig, RetakeConfig, RuntimeConfig, SamplingConfig
 from retake_edge.llama import library
 from retake_edge.llama.context import Context
 from retake_edge.models.manifest import ModelFiles
@@ -96,11 +96,13 @@ def files(family: str) -> ModelFiles:
     return ModelFiles(FOLDER / family / "model.gguf", FOLDER / family / "mmproj.gguf")
 
 
-def settings(asked: dict[str, Any], **pivotkv: Any) -> RetakeConfig:
+def settings(asked: dict[str, Any], **compression: Any) -> RetakeConfig:
     """Return settings without loss: f32 cells, all of them kept, chunk by chunk."""
     return RetakeConfig(
         sampling=SamplingConfig(**asked),
-        pivotkv=PivotKVConfig(**{"policy": "none", "prefill_chunk_frames": 4, **pivotkv}),
+        compression=CompressionConfig(
+            **{"policy": "none", "prefill_chunk_frames": 4, **compression}
+        ),
         runtime=RuntimeConfig(type_k="f32", type_v="f32", n_threads=1, n_gpu_layers=0),
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retake_edge.config import GenerationConfig, PivotKVConfig, RetakeConfig, RuntimeConfig
+from retake_edge.config import CompressionConfig, GenerationConfig, RetakeConfig, RuntimeConfig
 from retake_edge.config import SamplingConfig as Sampling
 from retake_edge.models.manifest import ModelFiles
 from retake_edge.session.open import open_video
@@ -37,12 +37,12 @@ def settings(
     n_batch=2048,
     batch=16,
     n_ctx=None,
-    **pivotkv,
+    **compression,
 ):
     """Settings under which the video has 24 frames in 6 chunks."""
-    pivotkv = {"keep_ratio": 0.25, "prefill_chunk_frames": 4, **pivotkv}
-    if pivotkv.get("kv_budget") is not None:
-        pivotkv["keep_ratio"] = None
+    compression = {"keep_ratio": 0.25, "prefill_chunk_frames": 4, **compression}
+    if compression.get("kv_budget") is not None:
+        compression["keep_ratio"] = None
     runtime = RuntimeConfig(
         type_k=type_kv,
         type_v=type_kv,
@@ -53,7 +53,7 @@ def settings(
     )
     return RetakeConfig(
         Sampling(fps=fps, max_frames=max_frames, long_side_px=112, end_s=end_s),
-        pivotkv=PivotKVConfig(**pivotkv),
+        compression=CompressionConfig(**compression),
         runtime=runtime,
         generation=GenerationConfig(max_tokens=max_tokens),
     )

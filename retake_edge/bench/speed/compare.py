@@ -23,7 +23,7 @@ from retake_edge.bench.speed.cuts import Figures, extrapolated, ratios
 from retake_edge.bench.speed.features import FPS, encode_video
 from retake_edge.bench.speed.models import Cut
 from retake_edge.bench.speed.run import SpeedTask
-from retake_edge.config import PivotKVConfig, RuntimeConfig
+from retake_edge.config import CompressionConfig, RuntimeConfig
 from retake_edge.errors import ConfigError, NativeError, RetakeError
 from retake_edge.models.resolve import resolve_model
 
@@ -44,7 +44,7 @@ class SpeedSettings:
     keep: float = 0.25
     kv_budget: int | None = None
     with_full: bool = True
-    policy: str = PivotKVConfig().policy
+    policy: str = CompressionConfig().policy
     chunk_frames: int = 32
     n_queries: int = 128
     long_side_px: int | None = None
@@ -104,8 +104,8 @@ def run_speed(
                 tasks[cut], video = _prepared(cuts[cut], settings, Path(scratch))
                 results["cuts"][cut]["video"] = video
             task = _at_length(tasks[cut], settings.n_frames[length])
-            pivotkv, runtime = variants[name]
-            figures = _child(replace(task, pivotkv=pivotkv, runtime=runtime))
+            compression, runtime = variants[name]
+            figures = _child(replace(task, compression=compression, runtime=runtime))
             runs[name] = _fastest(runs.get(name), figures)
             _derive(results["lengths"][length], results["cuts"], n_layer, list(variants))
             save(results)
@@ -196,7 +196,7 @@ def _prepared(cut: Cut, settings: SpeedSettings, scratch: Path) -> tuple[SpeedTa
         step_s=video.frames_per_step / FPS,
         n_decode=settings.n_decode,
         frames_per_step=video.frames_per_step,
-        pivotkv={},
+        compression={},
         runtime={},
     )
     return task, video.figures

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from retake_edge.config import PivotKVConfig, RetakeConfig, RuntimeConfig
+from retake_edge.config import CompressionConfig, RetakeConfig, RuntimeConfig
 from retake_edge.engine.chunks import ChunkBuilder, frame_blocks, n_text_per_step
 from retake_edge.engine.engine import ChunkResult, Engine
 from retake_edge.errors import RetakeError
@@ -54,7 +54,7 @@ class SpeedTask:
     step_s: float
     n_decode: int
     frames_per_step: int
-    pivotkv: dict[str, Any]
+    compression: dict[str, Any]
     runtime: dict[str, Any]
 
     @property
@@ -95,14 +95,16 @@ def run_task(task: SpeedTask) -> SpeedFigures:
         ModelError: the files do not load. MemoryBudgetError: the cells do not fit.
     """
     load_before = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-    pivotkv, runtime = PivotKVConfig(**task.pivotkv), RuntimeConfig(**task.runtime)
+    compression, runtime = CompressionConfig(**task.compression), RuntimeConfig(**task.runtime)
     source = resolve_model(task.model, Path(task.mmproj) if task.mmproj else None)
     with Model(source.model, n_gpu_layers=runtime.n_gpu_layers) as llm:
         manifest = manifest_of(source)
-        plan = _plan(task, llm, manifest, pivotkv, runtime)
+        plan = _plan(task, llm, manifest, compression, runtime)
         with _context(llm, plan.n_ctx, runtime) as context:
             engine = Engine(
-                context, RetakeConfig(pivotkv=pivotkv, runtime=runtime), n_after=plan.shape.n_after
+                context,
+                RetakeConfig(compression=compression, runtime=runtime),
+                n_after=plan.shape.n_after,
             )
             engine.prefill_text(manifest.prompt.before)
             builder = ChunkBuilder(
@@ -155,7 +157,7 @@ def _plan(
     task: SpeedTask,
     llm: Model,
     manifest: ModelManifest,
-    pivotkv: PivotKVConfig,
+    compression: CompressionConfig,
     runtime: RuntimeConfig,
 ) -> CellBudget:
     last = (task.n_steps - 1) * task.step_s
@@ -165,9 +167,9 @@ def _plan(
         text_per_step=n_text_per_step(llm, manifest.layout, task.n_steps - 1, last, last),
         n_before=len(llm.tokenize(manifest.prompt.before)),
         n_after=len(llm.tokenize(manifest.prompt.question(QUESTION))) + task.n_decode + 8,
-        steps_per_chunk=max(1, pivotkv.prefill_chunk_frames // task.frames_per_step),
+        steps_per_chunk=max(1, compression.prefill_chunk_frames // task.frames_per_step),
     )
-    return plan_memory(shape, pivotkv, runtime, kv_bytes_per_cell(llm, runtime))
+    return plan_memory(shape, compression, runtime, kv_bytes_per_cell(llm, runtime))
 
 
 def _context(llm: Model, n_ctx: int, runtime: RuntimeConfig) -> Context:

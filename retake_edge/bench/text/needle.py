@@ -16,7 +16,7 @@ import numpy as np
 
 from retake_edge.bench.text.documents import Document, Fact, make_document
 from retake_edge.bench.variants import Variant, cells
-from retake_edge.config import GenerationConfig, PivotKVConfig, RetakeConfig, RuntimeConfig
+from retake_edge.config import CompressionConfig, GenerationConfig, RetakeConfig, RuntimeConfig
 from retake_edge.engine.chunks import PrefillChunk
 from retake_edge.engine.engine import Engine
 from retake_edge.engine.positions import text_positions
@@ -141,14 +141,14 @@ def _prefilled(
 ) -> Engine:
     """Compress a document chunk by chunk in an emptied context."""
     context.clear()
-    pivotkv = PivotKVConfig(
+    compression = CompressionConfig(
         policy=variant.policy,
         pivot=variant.pivot,
         n_queries=settings.n_queries,
         seed=settings.seed,
     )
     config = RetakeConfig(
-        pivotkv=pivotkv,
+        compression=compression,
         runtime=runtime,
         generation=GenerationConfig(max_tokens=_ANSWER_TOKENS, temperature=0),
     )

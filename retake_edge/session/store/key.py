@@ -107,7 +107,7 @@ def session_facts(
 
 def _kept(plan: RunPlan) -> dict[str, Any]:
     """What stays of the frames, and the settings that have a say in it."""
-    settings, cells = plan.settings.pivotkv, plan.cells
+    settings, cells = plan.settings.compression, plan.cells
     kept: dict[str, Any] = {
         "per_patch": plan.settings.dpselect.per_patch,
         "positions": cells.positions.mode,
