@@ -129,7 +129,7 @@ class Context:
             MemoryBudgetError: no cells are left. NativeError: llama.cpp refused the batch.
         """
         if non_causal:
-            self._decode_both_ways(rows, positions, seq)
+            self._decode_non_causal(rows, positions, seq)
             return
         n_pos = self.model.n_pos_per_embd
         grid = np.asarray(positions, np.int32).reshape(n_pos, len(rows))
@@ -137,7 +137,7 @@ class Context:
             part = slice(start, start + self.n_batch)
             self._decode(None, rows[part], grid[:, part], seq)
 
-    def _decode_both_ways(self, rows: Floats, positions: Ints, seq: int) -> None:
+    def _decode_non_causal(self, rows: Floats, positions: Ints, seq: int) -> None:
         n_most = min(self.n_batch, int(self._llama.llama_n_ubatch(self._handle)))
         if len(rows) > n_most:  # llama.cpp would end the process
             raise NativeError(

@@ -76,7 +76,7 @@ def video_settings(base: RetakeConfig, body: ChatBody, refs: Sequence[VideoRef])
                 found.setdefault(section, {})[setting] = read(name, source[name])
     kept = found.get("pivotkv", {})
     if kept.get("kv_budget") is not None and kept.get("keep_ratio") is None:
-        base = replace(base, pivotkv=replace(base.pivotkv, keep_ratio=None))
+        base = replace(base, compression=replace(base.compression, keep_ratio=None))
     return with_values(base, **found)
 
 
