@@ -51,8 +51,8 @@ _KNOBS: dict[str, tuple[str, str, _Reader]] = {
     "end": ("sampling", "end_s", _seconds),
     "video_start": ("sampling", "start_s", _seconds),
     "video_end": ("sampling", "end_s", _seconds),
-    "keep_ratio": ("pivotkv", "keep_ratio", _number),
-    "kv_budget": ("pivotkv", "kv_budget", _count),
+    "keep_ratio": ("compression", "keep_ratio", _number),
+    "kv_budget": ("compression", "kv_budget", _count),
 }
 """What a request may set, under the names that clients use: section, setting, how it is read."""
 
@@ -74,7 +74,7 @@ def video_settings(base: RetakeConfig, body: ChatBody, refs: Sequence[VideoRef])
         for name, (section, setting, read) in _KNOBS.items():
             if source.get(name) is not None:
                 found.setdefault(section, {})[setting] = read(name, source[name])
-    kept = found.get("pivotkv", {})
+    kept = found.get("compression", {})
     if kept.get("kv_budget") is not None and kept.get("keep_ratio") is None:
         base = replace(base, compression=replace(base.compression, keep_ratio=None))
     return with_values(base, **found)

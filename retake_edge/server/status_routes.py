@@ -80,7 +80,7 @@ async def props(request: Request) -> Response:
             "build_info": f"retake-edge {__version__}",
             "retake": {
                 "sampling": settings["sampling"],
-                "pivotkv": settings["pivotkv"],
+                "compression": settings["compression"],
                 "max_upload_bytes": service.limits.max_upload_bytes,
                 "max_video_s": service.limits.max_video_s,
                 "takes_urls": service.limits.allow_urls,
