@@ -7,18 +7,18 @@ time may make one: it holds a lock that the system lets go of when the process e
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from retake_edge.errors import SessionError
 from retake_edge.files import default_cache_dir
 from retake_edge.session.store.journal import Journal
 
-_LOCK_POLL_S = 0.05
 _SUFFIXES = (".session", ".part", ".resume", ".lock")
 
 
@@ -100,48 +100,37 @@ class SessionStore:
         Raises:
             SessionError: the folder cannot be written.
         """
-        descriptor = self._locked(key, wait=True, on_wait=on_wait)
+        lock = self._lock(key)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if on_wait is not None:
+                on_wait()
+            lock.acquire()
+        with self._held(lock, key):
+            yield
+
+    def _lock(self, key: str) -> BaseFileLock:
+        """Return the lock of a session, not yet held."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = self.folder / f"{key}.lock"
+            file.touch()
+        except OSError as error:
+            raise SessionError(
+                f"Sessions cannot be saved in {self.folder} ({error.strerror}); choose another "
+                "--cache-dir, or use --no-cache."
+            ) from None
+        return FileLock(file, thread_local=False)
+
+    @contextmanager
+    def _held(self, lock: BaseFileLock, key: str) -> Iterator[None]:
+        """Let go of a lock at the end, and remove its file while it is held."""
         try:
             yield
         finally:
-            if descriptor is not None:
-                self._unlock(key, descriptor)
-
-    def _locked(
-        self, key: str, *, wait: bool, on_wait: Callable[[], None] | None = None
-    ) -> int | None:
-        """Return the descriptor of the lock; None if another process has it and `wait` is off."""
-        import fcntl
-
-        path = self.folder / f"{key}.lock"
-        while True:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            except OSError as error:
-                raise SessionError(
-                    f"Sessions cannot be saved in {self.folder} ({error.strerror}); choose another "
-                    "--cache-dir, or use --no-cache."
-                ) from None
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                if not wait:
-                    return None
-                if on_wait is not None:
-                    on_wait()
-                    on_wait = None
-                time.sleep(_LOCK_POLL_S)
-                continue
-            # Whoever held it may have removed the file: then this lock is on a file without name.
-            if _is_same_file(descriptor, path):
-                return descriptor
-            os.close(descriptor)
-
-    def _unlock(self, key: str, descriptor: int) -> None:
-        (self.folder / f"{key}.lock").unlink(missing_ok=True)
-        os.close(descriptor)
+            (self.folder / f"{key}.lock").unlink(missing_ok=True)
+            lock.release()
 
     def keys(self) -> list[str]:
         """Return the keys of all sessions, finished or not."""
@@ -199,19 +188,21 @@ class SessionStore:
         Raises:
             SessionError: a process is just making it.
         """
-        descriptor = self._locked(key, wait=False)
-        if descriptor is None:
-            raise SessionError(f"The session {key} is being made by another process; try later.")
+        lock = self._lock(key)
         try:
-            n_bytes = 0
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise SessionError(
+                f"The session {key} is being made by another process; try later."
+            ) from None
+        n_bytes = 0
+        with self._held(lock, key):
             for suffix in _SUFFIXES[:-1]:
                 file = self.folder / f"{key}{suffix}"
                 if file.is_file():
                     n_bytes += file.stat().st_size
                     file.unlink()
-            return n_bytes
-        finally:
-            self._unlock(key, descriptor)
+        return n_bytes
 
     def prune(self, max_bytes: int, spared: str = "") -> list[SavedSession]:
         """Remove the sessions that were not used for longest until at most `max_bytes` are left.
@@ -234,10 +225,3 @@ class SessionStore:
             total -= session.n_bytes
             removed.append(session)
         return removed
-
-
-def _is_same_file(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
