@@ -30,6 +30,8 @@ WHOLE_POLICIES = ("frames", "none")
 PIVOT_MODES = ("protect", "reference", "none")
 POSITION_MODES = ("auto", "keep", "reforge")
 KV_TYPES = ("f32", "f16", "q8_0", "q4_0")
+UNQUANTIZED = ("f32", "f16")
+FLASH_ATTENTION = ("auto", "on", "off")
 
 
 def _require(ok: bool, name: str, value: object, must: str) -> None:
@@ -124,7 +126,10 @@ class CompressionConfig:
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """How llama.cpp runs; the names follow its flags (-c, -ngl, -t, -b, -ub, -ctk, -ctv)."""
+    """How llama.cpp runs; the names follow its flags (-c, -ngl, -t, -b, -ub, -ctk, -ctv, -fa).
+
+    `flash_attention`: 'auto' is off where the device lacks it for these types of K and V.
+    """
 
     n_ctx: int | None = None
     n_gpu_layers: int = -1
@@ -135,10 +140,18 @@ class RuntimeConfig:
     type_v: str = "f16"
     mmproj_offload: bool = True
     encode_batch_frames: int = 16
+    flash_attention: str = "auto"
 
     def __post_init__(self) -> None:
         _one_of("-ctk", self.type_k, KV_TYPES)
         _one_of("-ctv", self.type_v, KV_TYPES)
+        _one_of("-fa", self.flash_attention, FLASH_ATTENTION)
+        _require(
+            self.flash_attention != "off" or self.type_v in UNQUANTIZED,
+            "-fa",
+            self.flash_attention,
+            f"on or auto with -ctv {self.type_v}, since a quantized V needs flash attention",
+        )
         if self.n_ctx is not None:
             _require(self.n_ctx >= 64, "-c", self.n_ctx, "at least 64")
         if self.n_threads is not None:

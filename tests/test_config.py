@@ -26,6 +26,8 @@ from retake_edge.errors import ConfigError
         (CompressionConfig, {"positions": "move"}, "--positions"),
         (RuntimeConfig, {"type_k": "q5_0"}, "-ctk"),
         (RuntimeConfig, {"n_ubatch": 4096}, "-ub"),
+        (RuntimeConfig, {"flash_attention": "yes"}, "-fa"),
+        (RuntimeConfig, {"flash_attention": "off", "type_v": "q8_0"}, "-fa"),
         (GenerationConfig, {"max_tokens": 0}, "-n"),
     ],
 )

@@ -11,6 +11,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import typer
@@ -35,17 +36,9 @@ _LEFT_COLUMNS = 26
 class HelpfulCommand(TyperCommand):
     """A command with a short help and a whole one, and takes -v."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Show all options where --help-all is among the arguments."""
-        before_end = args[: args.index("--")] if "--" in args else args
-        if "--help-all" in before_end:
-            typer.echo(self.help_text(ctx, everything=True))
-            ctx.exit()
-        n_more = len(before_end)
-        kept = [arg for arg in before_end if arg not in ("-v", "--verbose")]
-        if len(kept) < n_more:
-            show_log()
-        return super().parse_args(ctx, kept + args[n_more:])
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the command's parameters with -v and --help-all, which every command has."""
+        return [*super().get_params(ctx), *_flags()]
 
     def get_help(self, ctx: Any) -> str:
         """Return the short help."""
@@ -87,11 +80,42 @@ class HelpfulCommand(TyperCommand):
                 continue
             has_more |= title in MORE
             if everything or title not in MORE:
-                found.setdefault(title, []).append(record)
+                names, told = record
+                variable = getattr(parameter, "envvar", None) if everything else None
+                told += f"  [env: {variable}]" if variable else ""
+                found.setdefault(title, []).append((names, told))
         order = [*(title for title in found if title not in MORE), *MORE]
         yield from ((title, found[title]) for title in order if title in found)
         rest = "This page; --help-all shows every option." if has_more else "This page."
         yield "Help", [("-h, --help", rest)]
+
+
+@cache
+def _flags() -> tuple[Any, ...]:
+    """--help-all and -v, which act by themselves and no help lists."""
+    app = typer.Typer(add_completion=False)
+    flag: dict[str, Any] = {"hidden": True, "expose_value": False}
+
+    @app.command()
+    def _(
+        whole: bool = typer.Option(False, "--help-all", is_eager=True, callback=_show_all, **flag),
+        verbose: bool = typer.Option(False, "-v", "--verbose", callback=_show_log_if, **flag),
+    ) -> None: ...
+
+    params = typer.main.get_command(app).params
+    return tuple(param for param in params if param.name != "help")
+
+
+def _show_all(context: typer.Context, is_asked: bool) -> None:
+    if is_asked:
+        command: Any = context.command
+        typer.echo(command.help_text(context, everything=True))
+        raise typer.Exit
+
+
+def _show_log_if(is_asked: bool) -> None:
+    if is_asked:
+        show_log()
 
 
 def _row(names: str, told: str, width: int) -> list[str]:

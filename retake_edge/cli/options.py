@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from retake_edge import config
+from retake_edge.catalog.user_config import MODEL_VARIABLE
 from retake_edge.cli import help as groups
 from retake_edge.errors import ConfigError
 from retake_edge.formats import parse_time
@@ -55,13 +57,18 @@ CacheDir = Annotated[
 ]
 
 
-def _option(panel: str, *names: str, help: str, metavar: str = "N", **more: Any) -> Any:
-    """An option in a group of the help."""
-    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar, **more)
+def _option(panel: str, *names: str, help: str, metavar: str = "N", env: str = "") -> Any:
+    """An option in a group of the help; `env`: its variable in llama.cpp, without the prefix."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar, **_variable(env))
 
 
-def _switch(panel: str, *names: str, help: str) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel)
+def _switch(panel: str, *names: str, help: str, env: str = "") -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, **_variable(env))
+
+
+def _variable(env: str) -> dict[str, Any]:
+    """The variable that stands for an option; the whole help shows it."""
+    return {"envvar": f"LLAMA_ARG_{env}", "show_envvar": False} if env else {}
 
 
 def _options(
@@ -72,6 +79,7 @@ def _options(
             *("-m", "--model"),
             help="A name, a GGUF file or USER/REPO[:QUANT].",
             metavar="MODEL",
+            env="MODEL",
         ),
     ] = None,
     hf_repo: Annotated[
@@ -81,11 +89,17 @@ def _options(
             *("-hf", "--hf-repo"),
             help="In place of -m: a model of the hub, downloaded if missing.",
             metavar="USER/REPO[:QUANT]",
+            env="HF_REPO",
         ),
     ] = None,
     offline: Annotated[
         bool,
-        _switch(groups.MODEL_FILES, "--offline", help="Download nothing: use what is here."),
+        _switch(
+            groups.MODEL_FILES,
+            "--offline",
+            help="Download nothing: use what is here.",
+            env="OFFLINE",
+        ),
     ] = False,
     mmproj: Annotated[
         Path | None,
@@ -94,6 +108,7 @@ def _options(
             *("-mm", "--mmproj"),
             help="The projector's GGUF.  [default: the one beside the model]",
             metavar="FILE",
+            env="MMPROJ",
         ),
     ] = None,
     start: Annotated[
@@ -164,21 +179,47 @@ def _options(
     ] = _generation.seed,
     n_ctx: Annotated[
         int | None,
-        _option(groups.RUNNING, "-c", "--ctx-size", help="KV cells.  [default: what is needed]"),
+        _option(
+            groups.RUNNING,
+            "-c",
+            "--ctx-size",
+            help="KV cells.  [default: what is needed]",
+            env="CTX_SIZE",
+        ),
     ] = _runtime.n_ctx,
     n_gpu_layers: Annotated[
         int,
-        _option(groups.RUNNING, "-ngl", "--n-gpu-layers", help="Layers on the GPU; -1: all."),
+        _option(
+            groups.RUNNING,
+            "-ngl",
+            "--n-gpu-layers",
+            help="Layers on the GPU; -1: all.",
+            env="N_GPU_LAYERS",
+        ),
     ] = _runtime.n_gpu_layers,
     n_threads: Annotated[
         int | None,
-        _option(groups.RUNNING, "-t", "--threads", help="CPU threads.  [default: llama.cpp's]"),
+        _option(
+            groups.RUNNING,
+            "-t",
+            "--threads",
+            help="CPU threads.  [default: llama.cpp's]",
+            env="THREADS",
+        ),
     ] = _runtime.n_threads,
     n_batch: Annotated[
-        int, _option(groups.RUNNING, "-b", "--batch-size", help="Most tokens of a batch.")
+        int,
+        _option(groups.RUNNING, "-b", "--batch-size", help="Most tokens of a batch.", env="BATCH"),
     ] = _runtime.n_batch,
     n_ubatch: Annotated[
-        int, _option(groups.RUNNING, "-ub", "--ubatch-size", help="Most tokens computed at once.")
+        int,
+        _option(
+            groups.RUNNING,
+            "-ub",
+            "--ubatch-size",
+            help="Most tokens computed at once.",
+            env="UBATCH",
+        ),
     ] = _runtime.n_ubatch,
     type_k: Annotated[
         str,
@@ -187,6 +228,7 @@ def _options(
             *("-ctk", "--cache-type-k"),
             help=f"K: {', '.join(config.KV_TYPES)}.",
             metavar="TYPE",
+            env="CACHE_TYPE_K",
         ),
     ] = _runtime.type_k,
     type_v: Annotated[
@@ -196,11 +238,27 @@ def _options(
             *("-ctv", "--cache-type-v"),
             help=f"V: {', '.join(config.KV_TYPES)}.",
             metavar="TYPE",
+            env="CACHE_TYPE_V",
         ),
     ] = _runtime.type_v,
+    flash_attention: Annotated[
+        str,
+        _option(
+            groups.RUNNING,
+            *("-fa", "--flash-attn"),
+            help="Flash attention: on, off or auto.",
+            metavar="on|off|auto",
+            env="FLASH_ATTN",
+        ),
+    ] = _runtime.flash_attention,
     mmproj_offload: Annotated[
         bool,
-        _switch(groups.RUNNING, "--mmproj-offload/--no-mmproj-offload", help="Vision on the GPU."),
+        _switch(
+            groups.RUNNING,
+            "--mmproj-offload/--no-mmproj-offload",
+            help="Vision on the GPU.",
+            env="MMPROJ_OFFLOAD",
+        ),
     ] = _runtime.mmproj_offload,
     system: Annotated[
         str,
@@ -212,7 +270,10 @@ def _options(
         ),
     ] = "",
     max_tokens: Annotated[
-        int, _option(groups.DRAWING, "-n", "--predict", help="Most tokens of an answer.")
+        int,
+        _option(
+            groups.DRAWING, "-n", "--predict", help="Most tokens of an answer.", env="N_PREDICT"
+        ),
     ] = _generation.max_tokens,
     temperature: Annotated[
         float | None,
@@ -220,34 +281,52 @@ def _options(
             groups.DRAWING,
             "--temp",
             help="0: always the likeliest word.  [default: the model's, or 0]",
+            env="TEMPERATURE",
         ),
     ] = _generation.temperature,
     top_k: Annotated[
         int | None,
-        _option(groups.DRAWING, "--top-k", help="Most words drawn from; 0: all.  [default: 40]"),
+        _option(
+            groups.DRAWING,
+            "--top-k",
+            help="Most words drawn from; 0: all.  [default: 40]",
+            env="TOP_K",
+        ),
     ] = _generation.top_k,
     top_p: Annotated[
         float | None,
         _option(
-            groups.DRAWING, "--top-p", help="Draw from the likeliest this share.  [default: 0.95]"
+            groups.DRAWING,
+            "--top-p",
+            help="Draw from the likeliest this share.  [default: 0.95]",
+            env="TOP_P",
         ),
     ] = _generation.top_p,
     min_p: Annotated[
         float | None,
         _option(
-            groups.DRAWING, "--min-p", help="Least share of the likeliest word's.  [default: 0.05]"
+            groups.DRAWING,
+            "--min-p",
+            help="Least share of the likeliest word's.  [default: 0.05]",
+            env="MIN_P",
         ),
     ] = _generation.min_p,
     repeat_penalty: Annotated[
         float | None,
         _option(
-            groups.DRAWING, "--repeat-penalty", help="Above 1: repeat words less.  [default: 1]"
+            groups.DRAWING,
+            "--repeat-penalty",
+            help="Above 1: repeat words less.  [default: 1]",
+            env="REPEAT_PENALTY",
         ),
     ] = _generation.repeat_penalty,
     presence_penalty: Annotated[
         float | None,
         _option(
-            groups.DRAWING, "--presence-penalty", help="Above 0: use new words more.  [default: 0]"
+            groups.DRAWING,
+            "--presence-penalty",
+            help="Above 0: use new words more.  [default: 0]",
+            env="PRESENCE_PENALTY",
         ),
     ] = _generation.presence_penalty,
     repeat_last_n: Annotated[
@@ -321,6 +400,7 @@ def _options(
             type_k=type_k,
             type_v=type_v,
             mmproj_offload=mmproj_offload,
+            flash_attention=flash_attention,
         ),
         prompt=config.PromptConfig(system),
         generation=config.GenerationConfig(
@@ -375,7 +455,9 @@ def opens_video(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapper(**values: Any) -> None:
-        given = _given(values.pop("ctx"), values)
+        context = values.pop("ctx")
+        given = _given(context, values)
+        values |= dict.fromkeys(_yielding(context, given))
         request = _options(**{name: values.pop(name) for name in shared})
         command(**values, request=replace(request, given=given))
 
@@ -391,3 +473,11 @@ def _given(context: typer.Context, names: Iterable[str]) -> frozenset[str]:
     return frozenset(
         name for name, source in sources.items() if source and source.name == "COMMANDLINE"
     )
+
+
+def _yielding(context: typer.Context, given: frozenset[str]) -> list[str]:
+    """Models of the environment that give way: to a flag, and to our own variable."""
+    if given & {"model", "hf_repo"} or os.environ.get(MODEL_VARIABLE):
+        return [name for name in ("model", "hf_repo") if name not in given]
+    is_both = all(context.params.get(name) for name in ("model", "hf_repo"))
+    return ["hf_repo"] if is_both else []

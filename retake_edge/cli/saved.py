@@ -33,6 +33,7 @@ _DECIDED = {
     "policy_seed": "--policy-seed",
     "type_k": "-ctk",
     "type_v": "-ctv",
+    "flash_attention": "-fa",
     "system": "-sys",
     "fit": "--fit",
     "no_cache": "--no-cache",

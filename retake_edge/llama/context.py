@@ -32,8 +32,8 @@ _FULL, _ABORTED = 1, 2  # what llama_decode returns
 class Context:
     """A context of one model: its KV cache, and batches decoded with explicit positions.
 
-    `flash_attention` is 'on', 'off', 'auto' (off where the device lacks it for these K and V types)
-    or None: auto, but on for a quantized V, which needs it.
+    `flash_attention` is 'on', 'off' or 'auto': off where the device lacks it for these K and V
+    types, but on for a quantized V, which needs it.
 
     Raises:
         MemoryBudgetError: llama.cpp cannot make a context of that size.
@@ -49,7 +49,7 @@ class Context:
         n_seq_max: int = 1,
         type_k: str = "f16",
         type_v: str = "f16",
-        flash_attention: str | None = None,
+        flash_attention: str = "auto",
         kv_unified: bool = True,
         n_threads: int | None = None,
         cb_eval: Any = None,
@@ -62,10 +62,9 @@ class Context:
         # One row of logits a sequence: room for a whole batch's would be 300 MB of Qwen's.
         params.n_outputs_max = n_seq_max
         params.type_k, params.type_v = _KV_TYPES[type_k], _KV_TYPES[type_v]
-        needs_flash = type_v not in ("f32", "f16")
-        params.flash_attn_type = _FLASH_ATTENTION[
-            flash_attention or ("on" if needs_flash else "auto")
-        ]
+        if flash_attention == "auto" and type_v not in ("f32", "f16"):
+            flash_attention = "on"
+        params.flash_attn_type = _FLASH_ATTENTION[flash_attention]
         params.no_perf = True
         params.abort_callback, params.abort_callback_data = stopping.abort_callback(self._llama)
         if n_threads:

@@ -105,6 +105,7 @@ def context_settings(settings: RetakeConfig, n_ctx: int, n_at_once: int = 1) -> 
         "n_seq_max": 2,  # the second sequence is for saving and loading cells
         "type_k": runtime.type_k,
         "type_v": runtime.type_v,
+        "flash_attention": runtime.flash_attention,
         "n_threads": runtime.n_threads,
     }
 

@@ -147,7 +147,9 @@ class RunPlanner:
         """Return the bytes of the plan's cells at each type of K and V that the model can have."""
         found = {}
         for kind in KV_TYPES:
-            runtime = replace(plan.settings.runtime, type_k=kind, type_v=kind)
+            runtime = replace(
+                plan.settings.runtime, type_k=kind, type_v=kind, flash_attention="auto"
+            )
             settings = replace(plan.settings, runtime=runtime)
             with suppress(MemoryBudgetError):  # rows of the model do not divide into its blocks
                 buffers = model_buffers(self.model(settings), settings, plan.cells.memory.n_ctx)

@@ -147,6 +147,7 @@ def make_context(
             n_seq_max=2,  # the second sequence is for saving and loading cells
             type_k=runtime.type_k,
             type_v=runtime.type_v,
+            flash_attention=runtime.flash_attention,
             n_threads=runtime.n_threads,
         )
     )

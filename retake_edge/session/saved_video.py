@@ -123,7 +123,12 @@ def recorded(store: SessionStore, prefix: str, settings: RetakeConfig) -> Record
             f"{key[:8]}'."
         )
     head, was = info.head, RetakeConfig.from_dict(info.head["config"])
-    runtime = replace(settings.runtime, type_k=was.runtime.type_k, type_v=was.runtime.type_v)
+    runtime = replace(
+        settings.runtime,
+        type_k=was.runtime.type_k,
+        type_v=was.runtime.type_v,
+        flash_attention=was.runtime.flash_attention,
+    )
     named = head["source"]
     source: ModelManifest | ModelFiles = ModelFiles(Path(named["model"]), Path(named["mmproj"]))
     if named["name"]:

@@ -256,3 +256,62 @@ def test_the_help_of_every_command_says_what_it_does():
 def test_verbose_may_stand_after_the_command(cache):
     code, _, err = run("ask", str(VIDEO), QUESTION, *ARGUMENTS, *cache, "-v")
     assert code == 0 and "llama" in err
+
+
+def test_what_stands_after_an_option_is_its_value_also_where_it_looks_like_a_flag(cache):
+    for value in ("-v", "--help-all"):
+        code, out, err = run("ask", str(VIDEO), "-q", value, *ARGUMENTS, *cache, "--json")
+        assert code == 0, err
+        assert "llama" not in err and [a["question"] for a in json.loads(out)] == [value]
+
+
+def runtime_of(cache, *options, **env):
+    """The settings of llama.cpp that an answer was made with."""
+    arguments = ["ask", str(VIDEO), QUESTION, *ARGUMENTS, *cache, *options, "--json"]
+    code, out, err = run(*arguments, env={**os.environ, **env})
+    assert code == 0, err
+    document = json.loads(out)
+    return document["config"]["runtime"], document["config"]["generation"], document["session"]
+
+
+def test_flash_attention_is_as_asked_and_off_makes_a_saved_video_of_its_own(cache):
+    for asked, is_reused in (("on", True), ("off", False), ("auto", True), ("off", True)):
+        runtime, _, session = runtime_of(cache, "-fa", asked)
+        assert (runtime["flash_attention"], session["is_reused"]) == (asked, is_reused)
+    code, _, err = run("ask", str(VIDEO), QUESTION, *ARGUMENTS, "-fa", "off", "-ctv", "q8_0")
+    assert code == 2 and "a quantized V needs flash attention" in err
+
+
+def test_variables_of_llama_cpp_count_where_no_flag_is_given(cache):
+    env = {
+        "LLAMA_ARG_FLASH_ATTN": "off",
+        "LLAMA_ARG_UBATCH": "256",
+        "LLAMA_ARG_CTX_SIZE": "2048",
+        "LLAMA_ARG_TOP_K": "7",
+        "LLAMA_ARG_TEMPERATURE": "0.5",
+    }
+    runtime, generation, _ = runtime_of(cache, "-ub", "128", "--temp", "0", **env)
+    assert (runtime["flash_attention"], runtime["n_ubatch"], runtime["n_ctx"]) == ("off", 128, 2048)
+    assert (generation["top_k"], generation["temperature"]) == (7, 0)
+
+
+def test_a_model_of_llama_cpps_variables_gives_way_to_ours_and_to_a_flag(cache):
+    model = {"LLAMA_ARG_MODEL": ARGUMENTS[1], "LLAMA_ARG_MMPROJ": ARGUMENTS[3]}
+    plan = ["plan", str(VIDEO), "--json", *cache]
+    for options, env, name in (
+        ([], model, "tiny-f32"),
+        (["-m", "qwen2.5-vl-3b"], {"LLAMA_ARG_MODEL": ARGUMENTS[1]}, "qwen2.5-vl-3b"),
+        ([], {"LLAMA_ARG_MODEL": ARGUMENTS[1], "RETAKE_MODEL": "tiny"}, "tiny"),
+        (["-m", ARGUMENTS[1], "-mm", ARGUMENTS[3]], {"LLAMA_ARG_HF_REPO": "a/b"}, "tiny-f32"),
+    ):
+        code, out, err = run(*plan, *options, env={**os.environ, **env})
+        assert code == 0, err
+        assert json.loads(out)["model"]["name"] == name
+
+
+def test_the_whole_help_shows_the_variables():
+    told = CliRunner().invoke(app, ["ask", "--help-all"]).stdout
+    short = CliRunner().invoke(app, ["ask", "--help"]).stdout
+    for name in ("MODEL", "CTX_SIZE", "FLASH_ATTN", "CACHE_TYPE_V", "N_PREDICT", "OFFLINE"):
+        assert f"[env: LLAMA_ARG_{name}]" in " ".join(told.split())
+    assert "LLAMA_ARG" not in short

@@ -177,6 +177,7 @@ def _context(
         n_ubatch=runtime.n_ubatch,
         type_k=runtime.type_k,
         type_v=runtime.type_v,
+        flash_attention=runtime.flash_attention,
         n_threads=runtime.n_threads,
     )
 

@@ -180,6 +180,7 @@ def _context(llm: Model, n_ctx: int, runtime: RuntimeConfig) -> Context:
         n_ubatch=runtime.n_ubatch,
         type_k=runtime.type_k,
         type_v=runtime.type_v,
+        flash_attention=runtime.flash_attention,
         n_threads=runtime.n_threads,
     )
 

@@ -25,6 +25,7 @@ from retake_edge.models.manifest import ModelManifest
 from retake_edge.version import __version__
 
 if TYPE_CHECKING:
+    from retake_edge.config import RuntimeConfig
     from retake_edge.plan.run import RunPlan
 
 _MAX_REMEMBERED = 1000
@@ -97,12 +98,18 @@ def session_facts(
             "closing": manifest.prompt.closing,
         },
         "kept": _kept(plan),
-        "cells": [plan.settings.runtime.type_k, plan.settings.runtime.type_v],
+        "cells": _stored(plan.settings.runtime),
         "engine": dict(engine_facts()),
         "attention_rotation_disabled": rotation_switch(),
     }
     # As they are read from a session, so that they can be compared.
     return dict(json.loads(json.dumps(facts)))
+
+
+def _stored(runtime: RuntimeConfig) -> list[str]:
+    """How cells are stored; llama.cpp stores V the other way round without flash attention."""
+    is_turned = runtime.flash_attention == "off"
+    return [runtime.type_k, runtime.type_v, *(["no flash attention"] if is_turned else [])]
 
 
 def _kept(plan: RunPlan) -> dict[str, Any]:
