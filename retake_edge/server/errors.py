@@ -119,6 +119,8 @@ def handle_errors(app: FastAPI) -> None:
 
     async def http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if isinstance(error.__cause__, ApiError):  # raised while the body was read
+            return response_of(error.__cause__)
         found = ApiError(error.status_code, str(error.detail), headers=dict(error.headers or {}))
         return response_of(found)
 
