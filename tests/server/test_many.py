@@ -92,8 +92,8 @@ def test_a_retry_joins_the_reading_that_runs(server, new_scene):
     assert server.n_read() == n_read + 1
 
 
-def test_beyond_the_queue_a_client_is_told_when_to_come_again(guarded, new_scene):
-    guarded.http.headers["X-Api-Key"] = "open-sesame"
+def test_beyond_the_queue_a_client_is_told_when_to_come_again(guarded, new_scene, monkeypatch):
+    monkeypatch.setitem(guarded.http.headers, "X-Api-Key", "open-sesame")
     stream = started(guarded, new_scene)
     content = [file_url(new_scene), text("Is there a red card?")]
     with ThreadPoolExecutor(1) as pool:
