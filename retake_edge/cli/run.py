@@ -36,6 +36,10 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what failed before.")
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Spread over a Ray cluster: its address, or local.", metavar="ADDRESS"),
+    ] = None,
     *,
     request: CliRequest,
 ) -> None:
@@ -56,7 +60,14 @@ def run(
     digest = work_list.run_digest(request.settings, hashes)
     with RowFile(out, digest, drop_failed=retry_failed) as rows:
         groups = work_list.grouped(wanted, rows.done)
-        work(groups, rows, opener)
+        if ray is None:
+            work(groups, rows, opener)
+        else:
+            from retake_edge.cli.progress import shown_progress
+            from retake_edge.evaluate.cluster import run_on_cluster
+
+            with shown_progress(stage="jobs") as progress:
+                run_on_cluster(groups, rows, opener, address=ray, progress=progress)
         keys = {job.key for job in wanted}
         mine = [row for row in rows.rows if row["key"] in keys]
         typer.echo(f"{len(mine)} rows in {out}", err=True)
