@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from retake_edge.config import PivotKVConfig, RetakeConfig
+from retake_edge.config import CompressionConfig, RetakeConfig
 from retake_edge.errors import ConfigError
 from retake_edge.evaluate.jobs import Job, grouped
 from retake_edge.evaluate.opening import Opener
@@ -64,7 +64,7 @@ def jobs(tmp_path_factory):
 
 
 def opener(cache_dir: Path, deadly: str = "") -> Opener:
-    settings = {"": RetakeConfig(pivotkv=PivotKVConfig(policy="none"))}
+    settings = {"": RetakeConfig(compression=CompressionConfig(policy="none"))}
     return Deadly(resolve_model("tiny"), settings, cache_dir=cache_dir, deadly=deadly)
 
 
