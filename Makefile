@@ -39,10 +39,6 @@ PARITY_FAMILIES ?=
 # Needed by pip and CMake in every step below.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := $(BIN)/python -m pip install --quiet
-# The builds run in .venv itself, so that CMake finds the same tools at the same paths every time
-# and compiles only what changed (an isolated build gets new paths each time).
-PIP_BUILD := $(PIP_INSTALL) --no-build-isolation
-
 NATIVE_INPUTS := CMakeLists.txt scripts/fetch_llama_cpp.py scripts/apply_patches.py \
     scripts/take_bindings.py $(wildcard cpp_patches/*) $(wildcard cpp_patches/src/*)
 
@@ -53,6 +49,10 @@ build: $(DONE)/package
 
 demo: build
 	$(BIN)/retake-edge ask $(DEMO_ARGS) "$(DEMO_VIDEO)" "$(DEMO_QUESTION)"
+	@printf '%s\n' '' 'Next, for your own videos:' \
+	    '  export PATH="$(CURDIR)/$(BIN):$$PATH"' \
+	    '  retake-edge doctor' \
+	    '  retake-edge pull qwen2.5-vl-3b'
 
 eval-demo: build
 	for set in videomme mlvu lvbench longvideobench; do \
@@ -120,6 +120,8 @@ $(DONE)/options: FORCE | $(DONE)/venv
 	    rm -rf build/editable retake_edge/lib retake_edge/_bindings && \
 	    printf '%s\n' "$$options" > $@; }
 
+# The build runs in .venv itself, so that CMake finds the same tools at the same paths every time and
+# compiles only what changed (an isolated build gets new paths each time).
 # The package in editable form: Python changes need no build, and what is built goes to
 # retake_edge/lib and retake_edge/_bindings. A local llama.cpp tree may have changed, so it is looked
 # at every time.
@@ -127,5 +129,6 @@ $(DONE)/package: $(DONE)/build-tools $(DONE)/options $(NATIVE_INPUTS) pyproject.
     $(if $(RETAKE_LLAMA_CPP_SOURCE),FORCE)
 	@echo "Building the patched llama.cpp: some minutes the first time, then only what changed."
 	CMAKE_ARGS="$$(sed -n 's/^CMAKE_ARGS=//p' $(DONE)/options)" \
-	    $(PIP_BUILD) --editable '.[dev,serve]'
+	    $(BIN)/python scripts/show_percentage.py $(BIN)/python -m pip install --verbose \
+	    --no-build-isolation --editable '.[dev,serve]'
 	@touch $@

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import show_percentage
 from apply_patches import (
     LEFT_OUT,
     STAMP,
@@ -312,3 +313,15 @@ def test_an_archive_without_bindings_is_refused(small_pin: Upstream, tmp_path: P
 def test_installing_brings_no_other_llama_cpp_along() -> None:
     project = (PATCH_DIR.parent / "pyproject.toml").read_text(encoding="utf-8")
     assert "llama" not in project.partition("dependencies = [")[2].partition("]")[0]
+
+
+def test_a_build_shows_its_percentage_and_its_output_only_if_it_fails(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    steps = 'for i in 1 2 3 4; do echo "[$i/4] compiling"; done; exit {}'
+    assert show_percentage.main(["sh", "-c", steps.format(0)]) == 0
+    assert capfd.readouterr().out.split("\n")[:2] == ["building 25 %", "building 50 %"]
+    assert show_percentage.main(["sh", "-c", steps.format(3)]) == 3
+    assert "[4/4] compiling" in capfd.readouterr().err
+    assert show_percentage.percent_of("[ 37%] Building CXX object") == 37
+    assert show_percentage.percent_of("Collecting numpy") is None

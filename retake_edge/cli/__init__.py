@@ -20,7 +20,13 @@ from retake_edge.cli.interrupts import EXIT_INTERRUPTED, handle_interrupts
 from retake_edge.cli.models import models
 from retake_edge.cli.pull import pull
 from retake_edge.cli.scene import scene
-from retake_edge.cli.streams import EXIT_READER_GONE, ReaderGone, leave_output, prepare_streams
+from retake_edge.cli.streams import (
+    EXIT_READER_GONE,
+    ReaderGone,
+    leave_output,
+    prepare_streams,
+    tell,
+)
 from retake_edge.cli.usage import EXIT_USAGE, ClickError, is_help, usage_sentence
 from retake_edge.errors import RetakeError
 
@@ -89,7 +95,7 @@ def _common(
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    typer.echo(f"warning: {message}", err=True)
+    tell(f"warning: {message}")
 
 
 def main() -> NoReturn:
@@ -105,11 +111,11 @@ def main() -> NoReturn:
     except ClickError as error:
         leave_output()
         told = str(error) if is_help(error) else f"error: {usage_sentence(error)}"
-        typer.echo(told, err=True)
+        tell(told)
         sys.exit(EXIT_USAGE)
     except RetakeError as error:
         leave_output()
-        typer.echo(f"error: {error}", err=True)
+        tell(f"error: {error}")
         sys.exit(error.exit_code)
     except ReaderGone:
         leave_output()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from retake_edge.cli.progress import shortened, shown_progress
+from retake_edge.cli.streams import tell
 from retake_edge.formats import clock, spoken_seconds
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def write_answer(
     if show:
         typer.echo()
         if not written.strip():
-            typer.echo(_NO_ANSWER, err=True)
+            tell(_NO_ANSWER)
 
 
 def tell_evidence(answer: Answer) -> None:
@@ -58,15 +59,15 @@ def tell_evidence(answer: Answer) -> None:
     from retake_edge.session.evidence import evidence_line
 
     if line := evidence_line(answer.evidence):
-        typer.echo(line, err=True)
+        tell(line)
 
 
 def tell_facts(session: Session) -> None:
     """Write what an answer rests on; with -v also the engine's figures."""
-    typer.echo(facts_line(session), err=True)
+    tell(facts_line(session))
     if is_verbose():
         use = session.positions(session.engine.answer_end)
-        typer.echo(f"{session.video.summary()}; positions {use}", err=True)
+        tell(f"{session.video.summary()}; positions {use}")
 
 
 def facts_line(session: Session) -> str:

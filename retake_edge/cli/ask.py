@@ -14,7 +14,7 @@ from retake_edge.cli.answer_block import tell_evidence, tell_facts, write_answer
 from retake_edge.cli.help import examples
 from retake_edge.cli.opening import open_session
 from retake_edge.cli.options import CliRequest, opens_video
-from retake_edge.cli.streams import standard_input
+from retake_edge.cli.streams import standard_input, tell
 from retake_edge.cli.videos import video_and_question
 from retake_edge.errors import ConfigError
 from retake_edge.questions import checked_question, decoded, questions_of
@@ -115,7 +115,7 @@ def _read(file: str) -> str:
 def _answered(session: Session, questions: list[str], *, show: bool) -> Iterator[Answer]:
     for question in questions:
         if show and len(questions) > 1:
-            typer.echo(f"> {question}", err=True)
+            tell(f"> {question}")
         write_answer(session.stream(question), session, show=show)
         answer = session.last_answer()
         if show:
@@ -137,4 +137,4 @@ def _save_frames(video: Path, answers: list[Answer], folder: Path, session: Sess
     )[1]
     for answer in answers:
         paths = save_frames(video, answer.evidence, folder, fps=1 / step_s)
-        typer.echo(f"{len(paths)} frames saved in {folder}", err=True)
+        tell(f"{len(paths)} frames saved in {folder}")

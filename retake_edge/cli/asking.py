@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from retake_edge.cli.streams import tell
+
 if TYPE_CHECKING:
     from retake_edge.cli.options import CliRequest
     from retake_edge.models.resolve import NotDownloadedError
@@ -29,7 +31,7 @@ def pulled_at_terminal(missing: NotDownloadedError, request: CliRequest) -> bool
         f"{missing.name} is not downloaded: {size / 1e9:.1f} GB, {free / 1e9:.1f} GB of disk free."
     )
     if size > free:
-        typer.echo(f"{told} There is no room for it.", err=True)
+        tell(f"{told} There is no room for it.")
         return False
     if not agreed(f"{told}\nDownload it now? [Y/n] "):
         return False

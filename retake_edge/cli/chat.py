@@ -21,7 +21,7 @@ from retake_edge.cli.help import HelpfulCommand, examples
 from retake_edge.cli.interrupts import at_prompt, obeyed
 from retake_edge.cli.opening import open_session
 from retake_edge.cli.options import CliRequest, opens_video
-from retake_edge.cli.streams import standard_input
+from retake_edge.cli.streams import standard_input, tell
 from retake_edge.cli.videos import video_file
 from retake_edge.errors import ConfigError, MemoryBudgetError
 from retake_edge.questions import check_text, decoded
@@ -78,7 +78,7 @@ def chat(
             _load_history(request.cache_dir)
         tell_facts(session)
         if is_terminal:
-            typer.echo(_HOW_TO, err=True)
+            tell(_HOW_TO)
         if go_on:
             _recall(room)
         _talk(room, is_terminal=is_terminal)
@@ -109,7 +109,7 @@ def _recall(room: _Room) -> None:
     if room.saved is None:
         raise ConfigError("No conversation is saved with --no-cache, so none can be gone on with.")
     for question, answer in load_turns(room.saved):
-        typer.echo(f"{_PROMPT}{question}\n{answer}", err=True)
+        tell(f"{_PROMPT}{question}\n{answer}")
         room.conversation.recall(question, answer)
 
 
@@ -140,7 +140,7 @@ def _read_line(is_terminal: bool) -> str | None:
                 typer.echo()
             return None
         except ConfigError as error:
-            typer.echo(f"error: {error}", err=True)
+            tell(f"error: {error}")
 
 
 def _typed() -> str:
@@ -169,11 +169,11 @@ def _answer(room: _Room, question: str, *, is_terminal: bool) -> None:
         if not is_terminal:
             raise
         obeyed()
-        typer.echo("(stopped; this turn is forgotten)", err=True)
+        tell("(stopped; this turn is forgotten)")
         return
     except MemoryBudgetError as error:
         # The video is still there and a conversation can begin anew: no reason to leave.
-        typer.echo(f"error: {error} /reset starts a new one.", err=True)
+        tell(f"error: {error} /reset starts a new one.")
         return
     tell_evidence(room.conversation.turns[-1])
 
@@ -209,21 +209,21 @@ def _save(room: _Room) -> None:
 
     turns = [(turn.question, turn.text) for turn in room.conversation.turns]
     if room.saved is None:
-        typer.echo("error: Nothing is saved with --no-cache.", err=True)
+        tell("error: Nothing is saved with --no-cache.")
     elif not turns:
-        typer.echo("Nothing has been answered yet, so there is nothing to save.", err=True)
+        tell("Nothing has been answered yet, so there is nothing to save.")
     else:
         try:
             save_turns(room.saved, turns)
         except ConfigError as error:
-            typer.echo(f"error: {error}", err=True)
+            tell(f"error: {error}")
             return
-        typer.echo("saved; 'retake-edge chat VIDEO -c' goes on with it", err=True)
+        tell("saved; 'retake-edge chat VIDEO -c' goes on with it")
 
 
 def _reset(room: _Room) -> None:
     room.conversation.reset()
-    typer.echo("The conversation starts anew.", err=True)
+    tell("The conversation starts anew.")
 
 
 def _help(room: _Room) -> None:
@@ -238,7 +238,7 @@ def _help(room: _Room) -> None:
 
 
 def _unknown(room: _Room) -> None:
-    typer.echo("There is no such command; /help shows them.", err=True)
+    tell("There is no such command; /help shows them.")
 
 
 _COMMANDS: dict[str, Callable[[_Room], None]] = {

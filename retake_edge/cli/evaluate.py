@@ -13,6 +13,7 @@ import typer
 from retake_edge.cli.help import examples
 from retake_edge.cli.jobs_run import first_file, leave, model_facts, opener_of, tell_failures, work
 from retake_edge.cli.options import CliRequest, opens_video
+from retake_edge.cli.streams import tell
 from retake_edge.errors import ConfigError, VideoError
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def evaluate(
     if plot is not None:
         write_whole(plot, report.plot(document))
     typer.echo(json.dumps(document, indent=1) if as_json else report.tables(document))
-    typer.echo(f"run file: {out}", err=True)
+    tell(f"run file: {out}")
     leave(tell_failures(mine))
 
 
@@ -186,6 +187,6 @@ def _tell_missing(missing: list[str], is_any_there: bool) -> None:
             f"None of the {len(missing)} videos is there; put them below the folder of --data."
         )
     for video in missing[:_MOST_NAMED]:
-        typer.echo(f"missing: {video}", err=True)
+        tell(f"missing: {video}")
     if len(missing) > _MOST_NAMED:
-        typer.echo(f"missing: {len(missing) - _MOST_NAMED} more; the run file names them", err=True)
+        tell(f"missing: {len(missing) - _MOST_NAMED} more; the run file names them")

@@ -14,6 +14,7 @@ from retake_edge.cli.answer_block import is_verbose
 from retake_edge.cli.help import examples
 from retake_edge.cli.opening import open_session
 from retake_edge.cli.options import CliRequest, opens_video
+from retake_edge.cli.streams import tell
 from retake_edge.cli.videos import videos_of
 from retake_edge.errors import ConfigError, RetakeError
 from retake_edge.formats import clock
@@ -48,10 +49,10 @@ def index(
         return
     failures = _read_all(files, request, as_json=as_json)
     if failures:
-        typer.echo(f"not read: {len(failures)} of {len(files)} videos", err=True)
+        tell(f"not read: {len(failures)} of {len(files)} videos")
         for path, error in failures.items():
             where = "" if str(path) in str(error) else f"{path}: "
-            typer.echo(f"error: {where}{error}", err=True)
+            tell(f"error: {where}{error}")
         sys.exit(next(iter(failures.values())).exit_code)
 
 
@@ -59,7 +60,7 @@ def _read_all(files: list[Path], request: CliRequest, *, as_json: bool) -> dict[
     """Read one after the other; return what could not be read, and why."""
     documents, failures = [], {}
     for n, path in enumerate(files, 1):
-        typer.echo(f"{n} of {len(files)}: {path}", err=True)
+        tell(f"{n} of {len(files)}: {path}")
         try:
             document = _read(path, request)
         except RetakeError as error:
@@ -86,7 +87,7 @@ def _read(video: Path, request: CliRequest) -> dict[str, Any]:
             "warning."
         )
     if is_verbose():
-        typer.echo(summary, err=True)
+        tell(summary)
     return {"session": asdict(saved), "video": asdict(stats), "seconds": seconds}
 
 
@@ -102,4 +103,4 @@ def _tell_state(video: Path, document: dict[str, Any]) -> None:
     saved = document["session"]
     state = "was there already" if saved["is_reused"] else "saved"
     length = clock(document["video"]["duration_s"])
-    typer.echo(f"{video.name}, {length}: {state}, {saved['n_bytes'] / 1e6:.1f} MB", err=True)
+    tell(f"{video.name}, {length}: {state}, {saved['n_bytes'] / 1e6:.1f} MB")

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from retake_edge.cli.opening import model_name, source_of
 from retake_edge.cli.options import CliRequest
+from retake_edge.cli.streams import tell
 from retake_edge.errors import MemoryBudgetError, RetakeError, VideoError
 
 if TYPE_CHECKING:
@@ -56,10 +55,7 @@ def work(groups: Sequence[Group], rows: RowFile, opener: Opener) -> None:
 
     for n, group in enumerate(groups, 1):
         variant = f", {group.variant}" if group.variant else ""
-        typer.echo(
-            f"{n} of {len(groups)}: {group.jobs[0].video}{variant}, {len(group.jobs)} questions",
-            err=True,
-        )
+        tell(f"{n} of {len(groups)}: {group.jobs[0].video}{variant}, {len(group.jobs)} questions")
         for row in ask_group(group, open_session):
             rows.append(row)
 
@@ -69,11 +65,11 @@ def tell_failures(rows: Iterable[Row]) -> int:
     failed = [row for row in rows if row["error"]]
     told = list(dict.fromkeys((row["video"], row["error"]["message"]) for row in failed))
     if failed:
-        typer.echo(f"not answered: {len(failed)} questions", err=True)
+        tell(f"not answered: {len(failed)} questions")
     for video, message in told[:_MOST_NAMED]:
-        typer.echo(f"error: {message if video in message else f'{video}: {message}'}", err=True)
+        tell(f"error: {message if video in message else f'{video}: {message}'}")
     if len(told) > _MOST_NAMED:
-        typer.echo(f"and {len(told) - _MOST_NAMED} more; the rows have them all", err=True)
+        tell(f"and {len(told) - _MOST_NAMED} more; the rows have them all")
     return _exit_code(failed[0]["error"]["kind"]) if failed else 0
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from retake_edge.catalog.catalog import ModelEntry
+    from retake_edge.cli.streams import tell
+from retake_edge.catalog.catalog import ModelEntry
 
 
 def models(
@@ -38,7 +39,7 @@ def models(
         typer.echo()
         for entry in entries:
             typer.echo(_details(entry))
-    typer.echo(f"\n{machine_line()}\n{next_step(entries)}", err=True)
+    tell(f"\n{machine_line()}\n{next_step(entries)}")
 
 
 def _details(entry: ModelEntry) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import typer
-
+from retake_edge.cli.streams import tell
 from retake_edge.config import WHOLE_POLICIES
 
 if TYPE_CHECKING:
@@ -34,11 +33,11 @@ def warn_of_no_effect(request: CliRequest, session: Session, *, asks: bool) -> N
     """Tell of each option that was given in vain; `asks`: whether any question is answered."""
     found = dict([*_in_vain_here(request, session), *_in_vain(request)])
     for option, why in found.items():
-        typer.echo(f"warning: {option} has no effect: {why}", err=True)
+        tell(f"warning: {option} has no effect: {why}")
     if not asks:
         for name, option in _NAMES.items():
             if name in request.given:
-                typer.echo(f"warning: {option} has no effect: no question is answered", err=True)
+                tell(f"warning: {option} has no effect: no question is answered")
 
 
 def _in_vain(request: CliRequest) -> Iterator[tuple[str, str]]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from retake_edge.cli.asking import pulled_at_terminal
 from retake_edge.cli.options import CliRequest
+from retake_edge.cli.streams import tell
 from retake_edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ def _fitted(
     with RunPlanner(source, cells_after(request.settings, n_reserve)) as planner:
         found = fitted(planner, probe_video(video), request.settings)
     if found.flags:
-        typer.echo(f"fit: {found.flags}", err=True)
+        tell(f"fit: {found.flags}")
     return found.plan.settings
 
 

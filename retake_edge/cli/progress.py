@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from retake_edge.cli.interrupts import answering
+from retake_edge.cli.streams import between_words, tell
 from retake_edge.formats import clock, duration
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Put a line above what is shown."""
-        typer.echo(text, err=True)
+        tell(text)
 
     def _told(self, is_new: bool) -> None:
         """Show what was just told."""
@@ -128,7 +127,7 @@ class _Drawn(Progress):
         self._console, self._spinner = console, Spinner("dots" if is_utf8 else "line", style="cyan")
 
     def say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(between_words(text), markup=False, highlight=False, soft_wrap=True)
 
     def __rich__(self) -> RenderableType:
         from rich.table import Table

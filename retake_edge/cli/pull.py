@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from retake_edge.cli.streams import tell
+
 
 def pull(
     model: Annotated[
@@ -34,7 +36,7 @@ def pull(
         manifest = load_manifest(model)
         manifest.verify()
         typer.echo(f"{manifest.model}\n{manifest.mmproj}")
-        typer.echo(f"{model} comes with retake-edge", err=True)
+        tell(f"{model} comes with retake-edge")
         return
     ref = hub_ref(model) or hub.parse_ref(model)
     sha256 = HashCache(SessionStore().cache_dir / "hashes.json").sha256
@@ -45,6 +47,4 @@ def pull(
             pair, n_fetched = hub.pull(ref, sha256=sha256, progress=progress)
     typer.echo("\n".join(str(path) for path in pair.files))
     total = sum(path.stat().st_size for path in pair.files)
-    typer.echo(
-        f"{ref}: {total / 1e6:.1f} MB checked, {n_fetched / 1e6:.1f} MB of it downloaded", err=True
-    )
+    tell(f"{ref}: {total / 1e6:.1f} MB checked, {n_fetched / 1e6:.1f} MB of it downloaded")

@@ -11,6 +11,7 @@ import typer
 from retake_edge.cli.help import examples
 from retake_edge.cli.jobs_run import first_file, leave, opener_of, tell_failures, work
 from retake_edge.cli.options import CliRequest, opens_video
+from retake_edge.cli.streams import tell
 
 if TYPE_CHECKING:
     from retake_edge.evaluate.jobs import Job
@@ -54,7 +55,7 @@ def run(
 
     wanted = work_list.shard([_worded(job) for job in work_list.read_jobs(jobs)], shard)
     if not wanted:
-        typer.echo(f"shard {shard} has no video", err=True)
+        tell(f"shard {shard} has no video")
         return
     opener, hashes = opener_of(first_file(wanted), request, {"": request.settings})
     digest = work_list.run_digest(request.settings, hashes)
@@ -70,7 +71,7 @@ def run(
                 run_on_cluster(groups, rows, opener, address=ray, progress=progress)
         keys = {job.key for job in wanted}
         mine = [row for row in rows.rows if row["key"] in keys]
-        typer.echo(f"{len(mine)} rows in {out}", err=True)
+        tell(f"{len(mine)} rows in {out}")
         code = tell_failures(mine)
     leave(code)
 

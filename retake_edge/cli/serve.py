@@ -11,6 +11,7 @@ import typer
 from retake_edge.cli.help import examples
 from retake_edge.cli.opening import model_name, resolved
 from retake_edge.cli.options import CliRequest, opens_video
+from retake_edge.cli.streams import tell
 from retake_edge.errors import ConfigError, ModelError
 from retake_edge.formats import parse_bytes
 
@@ -102,14 +103,12 @@ def serve(
         request.cache_dir,
         None if max_loaded is None else parse_bytes(max_loaded),
     )
-    run(options, host, port, lambda url: typer.echo(f"{model_name(source)} at {url}", err=True))
+    run(options, host, port, lambda url: tell(f"{model_name(source)} at {url}"))
 
 
 def _warn_if_open(host: str, limits: ServerLimits) -> None:
     if host not in ("127.0.0.1", "localhost", "::1") and not limits.api_keys:
-        typer.echo(
-            f"warning: anyone who reaches {host} can ask and upload; set --api-key.", err=True
-        )
+        tell(f"warning: anyone who reaches {host} can ask and upload; set --api-key.")
 
 
 def _source(request: CliRequest) -> ModelManifest | ModelFiles:

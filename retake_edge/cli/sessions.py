@@ -11,6 +11,7 @@ import typer
 
 from retake_edge.cli.help import HelpfulCommand
 from retake_edge.cli.options import CacheDir
+from retake_edge.cli.streams import tell
 from retake_edge.errors import ConfigError
 from retake_edge.formats import parse_bytes, shown_bytes
 
@@ -43,7 +44,7 @@ def list_sessions(as_json: Json = False, cache_dir: CacheDir = None) -> None:
         return
     if found:
         typer.echo(session_table(store, found))
-    typer.echo(f"{_videos(len(found))}, {_total(found)}, in {store.folder}", err=True)
+    tell(f"{_videos(len(found))}, {_total(found)}, in {store.folder}")
 
 
 @app.command(cls=HelpfulCommand)
@@ -106,9 +107,9 @@ def _remove(store: SessionStore, chosen: list[SavedSession], *, yes: bool) -> No
         from retake_edge.cli.asking import agreed
         from retake_edge.cli.session_table import session_table
 
-        typer.echo(session_table(store, chosen), err=True)
+        tell(session_table(store, chosen))
         if not agreed(f"Remove {_videos(len(chosen))}, {_total(chosen)}? [y/N] ", default=False):
-            typer.echo("Nothing is removed.", err=True)
+            tell("Nothing is removed.")
             return
     for session in chosen:
         store.remove(session.key)
@@ -116,7 +117,7 @@ def _remove(store: SessionStore, chosen: list[SavedSession], *, yes: bool) -> No
 
 
 def _tell_removed(sessions: list[SavedSession]) -> None:
-    typer.echo(f"{_videos(len(sessions))} removed, {_total(sessions)}", err=True)
+    tell(f"{_videos(len(sessions))} removed, {_total(sessions)}")
 
 
 def _videos(n: int) -> str:

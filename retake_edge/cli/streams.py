@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
+import textwrap
 from typing import TYPE_CHECKING, BinaryIO
+
+import typer
 
 from retake_edge.errors import ConfigError
 
@@ -46,6 +50,25 @@ class _Told(io.FileIO):
             return super().write(data)
         except OSError:
             return memoryview(data).nbytes
+
+
+def tell(text: object = "") -> None:
+    """Write a note on standard error; at a terminal its lines break between words."""
+    typer.echo(between_words(str(text)) if sys.stderr.isatty() else text, err=True)
+
+
+def between_words(text: str) -> str:
+    """Return text whose lines fit the terminal; what is laid out with gaps or indented stays."""
+    n_columns = shutil.get_terminal_size().columns
+    lines = []
+    for line in text.split("\n"):
+        is_prose = len(line) > n_columns and "  " not in line
+        lines += (
+            textwrap.wrap(line, n_columns, break_long_words=False, break_on_hyphens=False)
+            if is_prose
+            else [line]
+        )
+    return "\n".join(lines)
 
 
 def prepare_streams() -> None:

@@ -7,8 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import typer
-
+from retake_edge.cli.streams import tell
 from retake_edge.errors import ConfigError, VideoError
 
 SUFFIXES = frozenset(
@@ -45,7 +44,7 @@ def video_and_question(video: str, question: str | None) -> tuple[Path, str | No
             )
         return video_file(video), None
     if not os.path.lexists(video) and not _is_a_video(video) and _is_a_video(question):
-        typer.echo(f"note: {question} is taken as the video, which usually comes first", err=True)
+        tell(f"note: {question} is taken as the video, which usually comes first")
         video, question = question, video
     return video_file(video), question
 
