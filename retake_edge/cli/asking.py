@@ -35,7 +35,7 @@ def pulled_at_terminal(missing: NotDownloadedError, request: CliRequest) -> bool
         return False
     if not agreed(f"{told}\nDownload it now? [Y/n] "):
         return False
-    sha256 = HashCache(SessionStore(request.cache_dir).cache_dir / "hashes.json").sha256
+    sha256 = HashCache.beside(SessionStore(request.cache_dir).cache_dir).sha256
     with shown_progress() as progress:
         hub.pull(missing.ref, with_mmproj=request.mmproj is None, sha256=sha256, progress=progress)
     return True

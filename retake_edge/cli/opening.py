@@ -145,7 +145,7 @@ def _hashes(request: CliRequest) -> HashCache:
     from retake_edge.session.store.folder import SessionStore
     from retake_edge.session.store.key import HashCache
 
-    return HashCache(SessionStore(request.cache_dir).cache_dir / "hashes.json")
+    return HashCache.beside(SessionStore(request.cache_dir).cache_dir)
 
 
 def _from_hub(request: CliRequest, progress: ProgressCallback) -> ModelFiles:

@@ -39,7 +39,7 @@ def pull(
         tell(f"{model} comes with retake-edge")
         return
     ref = hub_ref(model) or hub.parse_ref(model)
-    sha256 = HashCache(SessionStore().cache_dir / "hashes.json").sha256
+    sha256 = HashCache.beside(SessionStore().cache_dir).sha256
     with shown_progress() as progress:
         if offline:
             pair, n_fetched = hub.obtain(ref, offline=True, sha256=sha256), 0

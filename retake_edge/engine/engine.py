@@ -6,9 +6,8 @@ each layer keeps, and the native library moves those to the front and frees the 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
@@ -29,6 +28,7 @@ from retake_edge.llama.capture import Capture, n_cache_layers, require_compressi
 from retake_edge.llama.context import Context
 from retake_edge.llama.model import Floats, Ints
 from retake_edge.llama.sampler import Sampler, SamplerSettings, settings_of_run
+from retake_edge.stages import StageTimes
 
 __all__ = ["ChunkResult", "Engine", "EngineState", "ImageRule", "Mark"]
 
@@ -68,7 +68,7 @@ class Engine:
         self._rng = np.random.default_rng(settings.compression.seed)
         self._projection: Floats | None = None
         self._kept_values: Floats | None = None
-        self._seconds: dict[str, float] = {}
+        self._times = StageTimes()
 
     @cached_property
     def _n_layer(self) -> int:
@@ -158,23 +158,23 @@ class Engine:
             raise
 
     def _prefill_chunk(self, chunk: PrefillChunk, keep_ratio: float) -> ChunkResult:
-        self._seconds = {}
+        self._times = StageTimes()
         n, n_text = len(chunk.frame), int(chunk.is_text.sum())
         n_keep = n_text + kept_vision(n - n_text, keep_ratio) if keep_ratio < 1 else n
         if not self._compresses or n_keep >= n:
-            with self._measure("prefill"):
+            with self._times.measure("prefill"):
                 self._decode(chunk)
             self._advance(chunk.positions, time_axis(chunk.positions))
             return self._result(chunk, np.arange(n, dtype=np.int32)[None])
         require_compressible(self._context)
         with Capture(self._context, n_max=n, q_stride=self._query_stride(n)) as capture:
-            with self._measure("prefill"):
+            with self._times.measure("prefill"):
                 self._decode(chunk)
             evidence = self._evidence(chunk, capture)
-            with self._measure("select"):
+            with self._times.measure("select"):
                 keep = self._select(evidence, n_keep)
                 weights = policies.cell_weights(self._settings.compression.policy, evidence, keep)
-            with self._measure("compact"):
+            with self._times.measure("compact"):
                 self._commit(capture, chunk, keep, weights)
         return self._result(chunk, keep)
 
@@ -207,7 +207,7 @@ class Engine:
     def _evidence(self, chunk: PrefillChunk, capture: Capture) -> policies.ChunkSignals:
         policy = policies.POLICIES[self._settings.compression.policy]
         scores = values = None
-        with self._measure("score"):
+        with self._times.measure("score"):
             unrotate, n = self.reforges, policy.query_windows
             if policy.needs_scores and policy.needs_values:
                 projection = self._value_projection(capture.n_embd_v)
@@ -277,13 +277,7 @@ class Engine:
         token_frames = np.where(seen, chunk.frame, -1 - chunk.frame)
         cell_frames = np.broadcast_to(token_frames[keep], (self._n_layer, keep.shape[1]))
         self.n_cells += keep.shape[1]
-        return ChunkResult(len(frame), cell_frames, pivot_share, self._seconds)
-
-    @contextmanager
-    def _measure(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._seconds[stage] = time.perf_counter() - start
+        return ChunkResult(len(frame), cell_frames, pivot_share, self._times.seconds)
 
     def generate(self, prompt: str, attention: AnswerAttention | None = None) -> Iterator[int]:
         """Yield the tokens of an answer to `prompt`, and leave the cache as it was before.

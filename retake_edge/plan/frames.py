@@ -169,7 +169,7 @@ def plan_memory(
         raise MemoryBudgetError(_budget_message(shape, kept, compression))
     if runtime.n_ctx is not None and needed > runtime.n_ctx:
         raise MemoryBudgetError(_cells_message(shape, ratio, needed, runtime.n_ctx))
-    n_ctx = runtime.n_ctx or -(-needed // _CELL_PADDING) * _CELL_PADDING
+    n_ctx = runtime.n_ctx or padded(needed)
     kv_bytes = int(n_ctx * bytes_per_cell)
     if available_bytes is not None and kv_bytes > available_bytes:
         raise MemoryBudgetError(
@@ -238,6 +238,11 @@ def _cells_message(shape: VideoShape, ratio: float, needed: int, n_ctx: int) -> 
         f"{shape.n_before + shape.n_after} for text), but -c gives {n_ctx}; raise -c, or lower "
         "--keep-ratio, --max-frames or --long-side."
     )
+
+
+def padded(n_cells: int) -> int:
+    """Return the cells of the context that llama.cpp makes for `n_cells`."""
+    return -(-n_cells // _CELL_PADDING) * _CELL_PADDING
 
 
 def kv_bytes_per_cell(model: Model, runtime: RuntimeConfig) -> float:

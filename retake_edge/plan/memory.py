@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from retake_edge.compress.policies import kept_vision
-from retake_edge.config import WHOLE_POLICIES, RetakeConfig
+from retake_edge.config import WHOLE_POLICIES, RetakeConfig, RuntimeConfig
 from retake_edge.engine.trained_context import position_mode
 from retake_edge.llama.buffers import (
     BufferUse,
@@ -95,14 +95,18 @@ class DeviceUse:
         return asdict(self) | sums
 
 
-def context_settings(settings: RetakeConfig, n_ctx: int, n_at_once: int = 1) -> dict[str, Any]:
-    """Return how a run makes its context of `n_ctx` cells, `n_at_once` tokens in one batch."""
-    runtime = settings.runtime
+def context_settings(
+    runtime: RuntimeConfig, n_ctx: int, n_at_once: int = 1, n_seq_max: int = 2
+) -> dict[str, Any]:
+    """Return how a run makes its context of `n_ctx` cells, `n_at_once` tokens in one batch.
+
+    The second sequence is for saving and loading cells.
+    """
     return {
         "n_ctx": n_ctx,
         "n_batch": max(runtime.n_batch, n_at_once),
         "n_ubatch": max(runtime.n_ubatch, n_at_once),
-        "n_seq_max": 2,  # the second sequence is for saving and loading cells
+        "n_seq_max": n_seq_max,
         "type_k": runtime.type_k,
         "type_v": runtime.type_v,
         "flash_attention": runtime.flash_attention,
@@ -117,7 +121,7 @@ def model_buffers(model: Model, settings: RetakeConfig, n_ctx: int) -> list[Buff
     everything grows by the same amount with each cell.
     """
     if n_ctx <= _MOST_CELLS:
-        with Context(model, **context_settings(settings, n_ctx)) as context:
+        with Context(model, **context_settings(settings.runtime, n_ctx)) as context:
             return buffers_of(context)
     half = model_buffers(model, settings, _MOST_CELLS // 2)
     full = model_buffers(model, settings, _MOST_CELLS)

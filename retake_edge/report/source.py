@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from retake_edge.errors import SessionError
 from retake_edge.llama.buffers import peak_memory_bytes
 from retake_edge.report.page import Report, ReportAnswer
 from retake_edge.report.pictures import Thumbnail
 from retake_edge.session.answer import versions
+from retake_edge.session.prefilled import video_map_of
 from retake_edge.session.session import Session
 from retake_edge.session.store.checkpoint import Chunks, open_journal
 from retake_edge.session.store.folder import SessionStore
 from retake_edge.session.store.journal import ARRAYS, read_arrays
-from retake_edge.session.video_map import VideoMap, VideoStats
+from retake_edge.session.video_map import VideoStats
 
 _PARTS_OF_OTHERS = ("first_token",)
 
@@ -70,7 +69,7 @@ def saved_report(store: SessionStore, prefix: str) -> Report:
     try:
         return Report(
             VideoStats(**end["video"]),
-            _map(chunks, head["frames_per_step"]),
+            video_map_of(chunks.frame_times_s[:: head["frames_per_step"]], chunks),
             head["config"],
             {"name": head["model"]},
             {},
@@ -80,14 +79,6 @@ def saved_report(store: SessionStore, prefix: str) -> Report:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise journal.error(f"its records do not fit ({error!r})") from None
-
-
-def _map(chunks: Chunks, frames_per_step: int) -> VideoMap:
-    return VideoMap(
-        np.array(chunks.frame_times_s[::frames_per_step]),
-        np.concatenate([result.pivot_share for result in chunks.results]),
-        np.concatenate([result.cell_frames for result in chunks.results], axis=1),
-    )
 
 
 def _whole_stages(seconds: Mapping[str, Any]) -> dict[str, float]:

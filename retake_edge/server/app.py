@@ -71,7 +71,7 @@ def make_service(options: ServerOptions) -> Service:
         max_blob_bytes=limits.max_upload_bytes,
     )
     uploads = Uploads(blobs)
-    sources = Sources(limits, blobs, uploads, HashCache(cache_dir / "hashes.json"))
+    sources = Sources(limits, blobs, uploads, HashCache.beside(cache_dir))
     return Service(
         options.model_name,
         worker.start(),

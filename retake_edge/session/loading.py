@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from retake_edge.engine.engine import Engine, EngineState
-from retake_edge.plan.frames import kv_bytes_per_cell
+from retake_edge.plan.frames import kv_bytes_per_cell, padded
 from retake_edge.session.prefilled import (
     OpenRequest,
     PrefilledVideo,
@@ -20,8 +20,6 @@ from retake_edge.session.store.checkpoint import load_chunks, open_journal
 from retake_edge.session.store.journal import Journal
 from retake_edge.session.video_map import VideoStats
 from retake_edge.stages import StageTimes
-
-_CELL_PADDING = 256
 
 
 def read_session(request: OpenRequest, file: Path, key: str) -> PrefilledVideo:
@@ -71,4 +69,4 @@ def _video_stats(journal: Journal, end: dict[str, Any], path: str | Path) -> Vid
 
 
 def _n_ctx(request: OpenRequest, n_needed: int) -> int:
-    return request.settings.runtime.n_ctx or -(-n_needed // _CELL_PADDING) * _CELL_PADDING
+    return request.settings.runtime.n_ctx or padded(n_needed)

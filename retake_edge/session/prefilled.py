@@ -20,6 +20,7 @@ from retake_edge.llama.model import Model
 from retake_edge.models.families import manifest_of
 from retake_edge.models.manifest import ModelFiles, ModelManifest
 from retake_edge.plan.frames import kv_bytes_per_cell
+from retake_edge.plan.memory import context_settings
 from retake_edge.plan.run import Estimate
 from retake_edge.plan.seconds import Calibration
 from retake_edge.progress import ProgressCallback, in_percent
@@ -138,16 +139,4 @@ def make_context(
             f"{available / 2**30:.1f} GiB are available; close other programs, or lower "
             "--keep-ratio or --kv-budget."
         )
-    return resources.enter_context(
-        Context(
-            llm,
-            n_ctx=n_ctx,
-            n_batch=max(runtime.n_batch, n_at_once),
-            n_ubatch=max(runtime.n_ubatch, n_at_once),
-            n_seq_max=2,  # the second sequence is for saving and loading cells
-            type_k=runtime.type_k,
-            type_v=runtime.type_v,
-            flash_attention=runtime.flash_attention,
-            n_threads=runtime.n_threads,
-        )
-    )
+    return resources.enter_context(Context(llm, **context_settings(runtime, n_ctx, n_at_once)))

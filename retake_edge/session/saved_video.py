@@ -58,7 +58,7 @@ class SavedVideo:
 
 def hash_cache(store: SessionStore) -> HashCache:
     """Return the hashes of files that are remembered beside the sessions."""
-    return HashCache(store.cache_dir / "hashes.json")
+    return HashCache.beside(store.cache_dir)
 
 
 def known_hashes(source: ModelManifest | ModelFiles) -> dict[str, str]:

@@ -29,10 +29,11 @@ from retake_edge.errors import ConfigError
 from retake_edge.llama.context import Context
 from retake_edge.llama.model import Model
 from retake_edge.models.manifest import ModelManifest
+from retake_edge.plan.frames import padded
+from retake_edge.plan.memory import context_settings
 from retake_edge.vision.encoder import VisionEncoder, VisionFeatures
 
 _SEED_STRIDE = 1_000_003
-_CELL_PADDING = 256
 
 
 @dataclass(frozen=True)
@@ -170,16 +171,7 @@ def _context(
     n_text = n_clock_tokens(model, manifest, features)
     n_before = len(model.tokenize(manifest.prompt.before)) + 1
     needed = n_before + n_frames * (n_tokens + n_text) + N_AFTER
-    return Context(
-        model,
-        n_ctx=-(-needed // _CELL_PADDING) * _CELL_PADDING,
-        n_batch=runtime.n_batch,
-        n_ubatch=runtime.n_ubatch,
-        type_k=runtime.type_k,
-        type_v=runtime.type_v,
-        flash_attention=runtime.flash_attention,
-        n_threads=runtime.n_threads,
-    )
+    return Context(model, **context_settings(runtime, padded(needed), n_seq_max=1))
 
 
 def _asked(video: BenchVideo, n_frames: int, index: int) -> list[Asked]:

@@ -32,6 +32,7 @@ from retake_edge.models.families import manifest_of
 from retake_edge.models.manifest import ModelManifest
 from retake_edge.models.resolve import resolve_model
 from retake_edge.plan.frames import CellBudget, VideoShape, kv_bytes_per_cell, plan_memory
+from retake_edge.plan.memory import context_settings
 from retake_edge.vision.encoder import VisionFeatures, newline_of
 
 QUESTION = "What happens in this video, and when?"
@@ -173,16 +174,7 @@ def _plan(
 
 
 def _context(llm: Model, n_ctx: int, runtime: RuntimeConfig) -> Context:
-    return Context(
-        llm,
-        n_ctx=n_ctx,
-        n_batch=runtime.n_batch,
-        n_ubatch=runtime.n_ubatch,
-        type_k=runtime.type_k,
-        type_v=runtime.type_v,
-        flash_attention=runtime.flash_attention,
-        n_threads=runtime.n_threads,
-    )
+    return Context(llm, **context_settings(runtime, n_ctx, n_seq_max=1))
 
 
 def _features(task: SpeedTask) -> Iterator[VisionFeatures]:

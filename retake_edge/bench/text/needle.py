@@ -25,10 +25,11 @@ from retake_edge.llama.context import Context
 from retake_edge.llama.model import Model
 from retake_edge.models.families.template import text_prompt
 from retake_edge.models.manifest import Prompt
+from retake_edge.plan.frames import padded
+from retake_edge.plan.memory import context_settings
 
 _N_AFTER = 128
 _ANSWER_TOKENS = 16
-_CELL_PADDING = 256
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def run_text_needle(
     ]
     tokens = [model.tokenize(document.text) for document in documents]
     longest = max(map(len, tokens)) + len(model.tokenize(prompt.before)) + _N_AFTER + 1
-    n_ctx = -(-longest // _CELL_PADDING) * _CELL_PADDING
+    n_ctx = padded(longest)
     outcomes: list[TextOutcome] = []
     seconds: dict[str, float] = {}
     with _context(model, n_ctx, runtime) as context:
@@ -119,16 +120,7 @@ def run_text_needle(
 
 
 def _context(model: Model, n_ctx: int, runtime: RuntimeConfig) -> Context:
-    return Context(
-        model,
-        n_ctx=n_ctx,
-        n_batch=runtime.n_batch,
-        n_ubatch=runtime.n_ubatch,
-        type_k=runtime.type_k,
-        type_v=runtime.type_v,
-        flash_attention=runtime.flash_attention,
-        n_threads=runtime.n_threads,
-    )
+    return Context(model, **context_settings(runtime, n_ctx, n_seq_max=1))
 
 
 def _prefilled(

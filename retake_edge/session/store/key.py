@@ -55,6 +55,11 @@ class HashCache:
     def __init__(self, path: Path) -> None:
         self._known = JsonCache(path, _MAX_REMEMBERED)
 
+    @classmethod
+    def beside(cls, cache_dir: Path) -> HashCache:
+        """Return the hashes that are remembered beside the sessions of a cache folder."""
+        return cls(cache_dir / "hashes.json")
+
     def sha256(self, file: Path) -> str:
         """Return a file's SHA-256 as 64 hex digits."""
         name, identity = str(file.resolve()), file_identity(file)
