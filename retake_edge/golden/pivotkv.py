@@ -20,11 +20,10 @@ import numpy as np
 from retake_edge.engine import positions
 from retake_edge.errors import ConfigError, RetakeError
 from retake_edge.golden.limits import CPU, CPU_KEY, CPU_SCORE, Limits
-from retake_edge.golden.native import NativeRunner, is_layer_independent, write_yarn_model
-from retake_edge.golden.reference import chunk_scores, keep_count, make_rope, move_keys
-from retake_edge.golden.reference_lm import ReferenceModel
+from retake_edge.golden.reference.cache import chunk_scores, keep_count, make_rope, move_keys
+from retake_edge.golden.reference.model import ReferenceModel
 from retake_edge.golden.report import Array, Comparison, GoldenSet, Report
-from retake_edge.golden.run import (
+from retake_edge.golden.runners.case import (
     KEEP,
     N_GENERATED,
     PER_LAYER,
@@ -38,6 +37,7 @@ from retake_edge.golden.run import (
     run_case,
     select_as_reference,
 )
+from retake_edge.golden.runners.native import NativeRunner, is_layer_independent, write_yarn_model
 
 MODEL_FILE = "tiny-f32.gguf"
 _POSITIONS = ("pos", "comp_pos", "post_pos", "dec_pos")

@@ -13,9 +13,9 @@ import pytest
 
 from retake_edge.golden.limits import CPU, DEVICE
 from retake_edge.golden.pivotkv import load_case, widest_gap
-from retake_edge.golden.reference_lm import ReferenceModel
+from retake_edge.golden.reference.model import ReferenceModel
 from retake_edge.golden.report import Comparison, GoldenSet, Report
-from retake_edge.golden.run import KEEP, PER_LAYER, NumpyRunner, run_case
+from retake_edge.golden.runners.case import KEEP, PER_LAYER, NumpyRunner, run_case
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -9,13 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retake_edge.golden.native import NativeRunner, write_yarn_model
-from retake_edge.golden.oracle import OracleRunner
 from retake_edge.golden.pivotkv import load_case
-from retake_edge.golden.reference_lm import ReferenceModel
+from retake_edge.golden.reference.model import ReferenceModel
 from retake_edge.golden.report import GoldenSet
-from retake_edge.golden.run import KEEP, SHARED, NumpyRunner, PrefillCase, PrefillResult, run_case
-from retake_edge.golden.sequence_state import parse_sequence_state
+from retake_edge.golden.runners.blob import parse_sequence_state
+from retake_edge.golden.runners.case import (
+    KEEP,
+    SHARED,
+    NumpyRunner,
+    PrefillCase,
+    PrefillResult,
+    run_case,
+)
+from retake_edge.golden.runners.native import NativeRunner, write_yarn_model
+from retake_edge.golden.runners.oracle import OracleRunner
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MODEL = GOLDEN / "tiny-f32.gguf"

@@ -2,7 +2,7 @@
 
 The order of operations and the position rules stand here once; a `Runner` does the arithmetic:
 numpy (`NumpyRunner`), the native library (`NativeRunner`), or llama.cpp's public API alone
-(`retake_edge.golden.oracle`).
+(`retake_edge.golden.runners.oracle`).
 
 Source: video-ReTaKe at e268c32, with transformers 4.48 Qwen2-VL.
 """
@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from retake_edge.compress.policies import ChunkSignals, select_cells
 from retake_edge.engine import positions
-from retake_edge.golden.reference import chunk_scores, move_keys
-from retake_edge.golden.reference_lm import ReferenceModel
+from retake_edge.golden.reference.cache import chunk_scores, move_keys
+from retake_edge.golden.reference.model import ReferenceModel
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]

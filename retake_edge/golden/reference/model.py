@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retake_edge.errors import ModelError
-from retake_edge.golden.reference import Rope, make_rope, softmax, with_yarn
+from retake_edge.golden.reference.cache import Rope, make_rope, softmax, with_yarn
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]

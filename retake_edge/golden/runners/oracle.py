@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from retake_edge.errors import ModelError
-from retake_edge.golden.native import NativeRunner, shared_positions
-from retake_edge.golden.reference import Rope, chunk_scores, make_rope, move_keys
-from retake_edge.golden.run import Floats, Ints, Move, Select
-from retake_edge.golden.sequence_state import Bytes, SequenceState, parse_sequence_state
+from retake_edge.golden.reference.cache import Rope, chunk_scores, make_rope, move_keys
+from retake_edge.golden.runners.blob import Bytes, SequenceState, parse_sequence_state
+from retake_edge.golden.runners.case import Floats, Ints, Move, Select
+from retake_edge.golden.runners.native import NativeRunner, shared_positions
 from retake_edge.llama import library
 
 _SCRATCH_SEQUENCE = 1

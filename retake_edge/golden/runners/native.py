@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from retake_edge.golden import limits
-from retake_edge.golden.run import Floats, Ints, Move, Select
+from retake_edge.golden.runners.case import Floats, Ints, Move, Select
 from retake_edge.llama.buffers import buffers_of
 from retake_edge.llama.capture import Capture
 from retake_edge.llama.context import Context
