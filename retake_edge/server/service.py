@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -68,12 +67,11 @@ def _each_frame(settings: RetakeConfig, fps: float) -> RetakeConfig:
 async def events_of(job: Job, request: Request) -> AsyncIterator[Event | None]:
     """Yield what the worker tells, None at times without news; ends early if the client leaves."""
     gone = asyncio.ensure_future(_gone(request))
+    news = asyncio.ensure_future(job.events.get())
     try:
         while True:
-            news = asyncio.ensure_future(job.events.get())
             await asyncio.wait({news, gone}, timeout=PING_S, return_when=asyncio.FIRST_COMPLETED)
             if not news.done():
-                news.cancel()
                 if gone.done():
                     return
                 yield None
@@ -82,11 +80,12 @@ async def events_of(job: Job, request: Request) -> AsyncIterator[Event | None]:
             yield event
             if isinstance(event, Done | Failed):
                 return
+            news = asyncio.ensure_future(job.events.get())
     finally:
-        gone.cancel()
-        with suppress(asyncio.CancelledError):
-            await gone
         job.leave()
+        gone.cancel()
+        news.cancel()
+        await asyncio.gather(gone, news, return_exceptions=True)
 
 
 async def _gone(request: Request) -> None:

@@ -74,11 +74,13 @@ def new_scene(scenes, request):
 
 
 def test_a_client_that_leaves_frees_its_turn_and_loses_nothing(crowded, scenes, new_scene):
+    path, questions = scenes[0]
+    content = [file_url(path), text(questions[0].text)]
+    answer = answer_of(crowded.chat(content))
     n_read = crowded.n_read()
     stream = started(crowded, new_scene)
     stream.__exit__(None, None, None)
-    path, questions = scenes[0]
-    assert answer_of(crowded.chat([file_url(path), text(questions[0].text)]))
+    assert answer_of(crowded.chat(content)) == answer
     assert crowded.n_read() == n_read  # the other one was given up
     assert answer_of(crowded.chat([file_url(new_scene), text("Is there a red card?")]))
     assert crowded.n_read() == n_read + 1
