@@ -15,6 +15,8 @@ from retake_edge.llama.model import Model
 from retake_edge.session.store.journal import Journal
 from retake_edge.stopping import is_requested
 
+pytestmark = pytest.mark.process
+
 EXIT_INTERRUPTED = 130
 _SMALL = ("--long-side", "224", "--keep-ratio", "0.5")  # enough of a wait to press a key in
 
