@@ -130,6 +130,13 @@ def test_run_gives_a_row_for_every_job_also_for_one_that_fails(jobs, made, tmp_p
     assert all(row["text"] and "evidence" in row for row in rows if not row["error"])
 
 
+def test_fitting_each_video_by_itself_is_refused(jobs, tmp_path):
+    path, _ = jobs
+    done = call("run", path, "--out", tmp_path / "a.jsonl", *TINY, "--fit")
+    assert "all videos need the same ones" in str(done.exception)
+    assert not (tmp_path / "a.jsonl").exists()
+
+
 def test_a_run_that_is_killed_goes_on_where_it_was(jobs, made, tmp_path):
     path, ids = jobs
     out, rng = tmp_path / "a.jsonl", random.Random(1)
