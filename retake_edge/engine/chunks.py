@@ -306,7 +306,8 @@ def clock_tokens(
     if layout.kind == "mrope-clock" and len(tokens) != 1:
         raise ModelError(
             f"This model has no word for the time {int(first_s)} s; it knows the first "
-            f"{layout.max_clock_s or 0:g} s of a video: choose a part with --start and --end."
+            f"{layout.max_clock_s or 0:g} s of a video: choose a part with --start and --end, or "
+            "another model with -m."
         )
     return tokens
 
