@@ -14,6 +14,7 @@ from retake_edge.compress.policies import kept_vision
 from retake_edge.config import CompressionConfig, GenerationConfig, RetakeConfig, RuntimeConfig
 from retake_edge.engine.chunks import ChunkBuilder, FrameBlock, frame_blocks, n_text_per_step
 from retake_edge.engine.engine import ChunkResult, Engine
+from retake_edge.engine.prefill import prefill
 from retake_edge.llama.context import Context
 from retake_edge.llama.model import Ints, Model
 from retake_edge.models.manifest import ModelManifest
@@ -72,10 +73,8 @@ def replay(
         context.model, manifest.layout, engine.next_position, newline=newline_of(manifest)
     )
     ratio = 1.0 if variant.frames else keep
-    results = [
-        engine.prefill_chunk(builder.build(block, engine.next_position), ratio)
-        for block in _blocks(features, frames, context.model, settings)
-    ]
+    blocks = _blocks(features, frames, context.model, settings)
+    results = [result for _, result in prefill(engine, builder, blocks, ratio)]
     cells = np.concatenate([result.cell_frames for result in results], axis=1)
     return Replayed(engine, results, in_whole_video(cells, frames))
 

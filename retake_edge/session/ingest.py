@@ -15,6 +15,7 @@ import numpy as np
 
 from retake_edge.engine.chunks import ChunkBuilder, FrameBlock, StreamState, frame_blocks
 from retake_edge.engine.engine import ChunkResult, Engine, ImageRule
+from retake_edge.engine.prefill import prefill
 from retake_edge.engine.trained_context import position_mode, trained_positions
 from retake_edge.errors import NativeError, SessionError
 from retake_edge.llama.capture import is_compressible
@@ -269,8 +270,8 @@ class _Run:
             n_embd=n_embd,
             after=self.stream,
         )
-        for block in blocks:
-            self._prefill_block(block, is_whole=is_whole)
+        for block, result in prefill(self.engine, self.builder, blocks, self.plan.keep_ratio):
+            self._take(block, result, is_whole=is_whole)
             del block  # its memory is that of the next one
         self._tell("encode", self.reader.n_frames, self.reader.n_planned(), is_done=True)
         if chosen:
@@ -279,11 +280,8 @@ class _Run:
         if self.recorder is not None and is_whole:
             self._save(partial(self.recorder.add_whole, self.reader, self.chunks.joined()))
 
-    def _prefill_block(self, block: FrameBlock, *, is_whole: bool) -> None:
-        """Prefill, compress and save a chunk; `is_whole`: the cells are saved all at the end."""
-        time_start = self.engine.next_time if self.engine.reforges else None
-        chunk = self.builder.build(block, self.engine.next_position, time_start=time_start)
-        result = self.engine.prefill_chunk(chunk, self.plan.keep_ratio)
+    def _take(self, block: FrameBlock, result: ChunkResult, *, is_whole: bool) -> None:
+        """Note and save a chunk; `is_whole`: the cells are saved all at the end."""
         self.chunks.results.append(result)
         for stage, seconds in result.seconds.items():
             self.times.add(stage, seconds)

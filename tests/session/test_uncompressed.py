@@ -21,6 +21,7 @@ from retake_edge.bench.variants import VARIANTS
 from retake_edge.config import CompressionConfig, GenerationConfig, RetakeConfig
 from retake_edge.engine.chunks import ChunkBuilder, frame_blocks
 from retake_edge.engine.engine import Engine, ImageRule
+from retake_edge.engine.prefill import prefill
 from retake_edge.errors import MemoryBudgetError
 from retake_edge.llama.capture import why_not_compressible
 from retake_edge.llama.context import Context
@@ -158,8 +159,8 @@ def test_frames_are_decoded_as_llama_cpps_helper_decodes_them(pairs: Path, kind:
             engine = engine_of(context, encoder)
             engine.prefill_text(before)
             builder = ChunkBuilder(model, manifest.layout, engine.next_position)
-            for block in frame_blocks(iter([features]), 2, per_patch=True, n_embd=model.n_embd):
-                engine.prefill_chunk(builder.build(block, engine.next_position), 1.0)
+            blocks = frame_blocks(iter([features]), 2, per_patch=True, n_embd=model.n_embd)
+            assert len(list(prefill(engine, builder, blocks, 1.0))) == 2
             engine.prefill_text(after)
             ours, n_cells = context.logits(), engine.n_cells
         with small_context(model) as context:
