@@ -3,9 +3,9 @@
     python scripts/measure_cache_types.py --threads 1 2
 
 A published shape with random f16 weights, random features, the types in turn, several times over.
-One layer, of which llama.cpp leaves out the feed-forward network but for the last row: next to all
-of the time is attention and its projections. What is left out takes the same time over any cache,
-so a whole model's ratio lies between 1 and the one told here: a bound, and no model's figure.
+Two layers: of the last one llama.cpp leaves out the feed-forward network but for the last row. What
+is left out takes the same time over any cache, so a whole model's ratio lies between 1 and the one
+told here.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from retake_edge.models.shapes import SHAPES
 from retake_edge.version import __version__
 
 TYPES = ("f16", "q8_0", "q4_0")
+N_LAYERS = 2
 SIDE = 16
 """Tokens a side of a frame."""
 
@@ -93,7 +94,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        path, _ = random_pair(SHAPES[options.shape].cut(1), "f16", Path(folder))
+        path, _ = random_pair(SHAPES[options.shape].cut(N_LAYERS), "f16", Path(folder))
         with Model(path) as model:
             rng = np.random.default_rng(0)
             rows = rng.standard_normal((options.tokens, model.n_embd_inp), dtype=np.float32)
@@ -109,7 +110,7 @@ def main() -> None:
         "n_cpu": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),
         "shape": options.shape,
-        "n_layer": 1,
+        "n_layer": N_LAYERS,
         "n_tokens": options.tokens,
     }
     print(json.dumps({**facts, "runs": runs}, indent=1))
