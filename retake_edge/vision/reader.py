@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from retake_edge.config import RetakeConfig
 from retake_edge.models.manifest import ModelManifest
-from retake_edge.progress import ProgressCallback
+from retake_edge.progress import ProgressCallback, no_progress
 from retake_edge.stages import StageTimes
 from retake_edge.video.read import FrameBatch, VideoInfo, sample_frames, time_grid
 from retake_edge.vision.encoder import Doubles, VisionEncoder, VisionFeatures
@@ -27,7 +27,7 @@ Thumbnail = tuple[float, bytes]
 
 
 class VideoReader:
-    """A video being read: `features` yields its grid frames, once `encoder` is set.
+    """A video being read: `features` yields its grid frames, after `use`.
 
     `frame_times_s`: of every frame delivered so far; `times_s`: of every grid frame; `thumbnails`:
     of evenly spaced grid frames, MAX_THUMBNAILS at most. A video that an earlier run
@@ -40,7 +40,6 @@ class VideoReader:
         manifest: ModelManifest,
         settings: RetakeConfig,
         times: StageTimes,
-        progress: ProgressCallback,
         done_times_s: Doubles | None = None,
     ) -> None:
         sampling = settings.sampling
@@ -50,7 +49,8 @@ class VideoReader:
         self.times_s: list[float] = []
         self.thumbnails: list[Thumbnail] = []
         self._is_stretched = manifest.frames.fit == "stretch"
-        self._times, self._progress = times, progress
+        self._times = times
+        self._progress: ProgressCallback = no_progress
         self._window = {
             "fps": sampling.fps or manifest.fps,
             "max_frames": sampling.max_frames or manifest.max_frames,
@@ -70,6 +70,10 @@ class VideoReader:
         )
         self._batches = self._times.each("decode", batches)
         self.features = self._encode()
+
+    def use(self, encoder: VisionEncoder, progress: ProgressCallback) -> None:
+        """Take the tower for the frames, and tell `progress` of what is decoded and encoded."""
+        self.encoder, self._progress = encoder, progress
 
     def begin(self) -> VideoInfo:
         """Decode the first frames, and return what the file holds."""

@@ -1,0 +1,224 @@
+"""One reading of a video: chunk by chunk to its end, saved as it goes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from functools import partial
+
+import numpy as np
+
+from retake_edge.engine.chunks import ChunkBuilder, FrameBlock, StreamState, frame_blocks
+from retake_edge.engine.engine import ChunkResult, Engine
+from retake_edge.engine.prefill import prefill
+from retake_edge.engine.trained_context import position_mode, trained_positions
+from retake_edge.llama.capture import is_compressible
+from retake_edge.llama.model import Model
+from retake_edge.models.manifest import ModelManifest
+from retake_edge.plan.choose import ChosenFrames, choose_frames, in_whole_video
+from retake_edge.plan.frames import CellBudget
+from retake_edge.plan.run import Estimate
+from retake_edge.session.prefilled import (
+    PrefilledVideo,
+    OpenRequest,
+    SessionWarning,
+    head_of,
+    video_map_of,
+)
+from retake_edge.session.store.checkpoint import (
+    Chunks,
+    Recorder,
+    Resume,
+)
+from retake_edge.session.telling import Teller
+from retake_edge.session.video_map import VideoMap, VideoStats
+from retake_edge.stages import StageTimes
+from retake_edge.vision.encoder import VisionEncoder, VisionFeatures, newline_of
+from retake_edge.vision.reader import VideoReader
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The models of a run."""
+
+    llm: Model
+    manifest: ModelManifest
+    encoder: VisionEncoder
+
+
+@dataclass
+class Run:
+    """One reading of a video: all it works with, and what it has done so far.
+
+    `n_chosen`: frames to be used of a video that does not fit whole, None where it does.
+    """
+
+    request: OpenRequest
+    loaded: Loaded
+    times: StageTimes
+    plan: CellBudget
+    engine: Engine
+    reader: VideoReader
+    features: Iterator[VisionFeatures]
+    builder: ChunkBuilder
+    teller: Teller
+    estimate: Estimate
+    chunks: Chunks = field(default_factory=Chunks)
+    stream: StreamState | None = None
+    n_chosen: int | None = None
+    why_whole: str = ""
+    recorder: Recorder | None = None
+
+    def record(self, resources: ExitStack, recorder: Recorder, key: str) -> None:
+        """Save what is done from now on."""
+        self.recorder = recorder
+        resources.callback(recorder.close)
+        head = {
+            "key": key,
+            **head_of(self.request, self.loaded.manifest.name),
+            "frames_per_step": self.reader.frames_per_step,
+            "n_before": self.engine.next_position,
+            "plan": asdict(self.plan),
+        }
+        self._save(lambda: recorder.begin(head))
+
+    def go_on(self, resources: ExitStack, recorder: Recorder, state: Resume) -> None:
+        """Save what is done from now on behind what an earlier run saved."""
+        self.recorder = recorder
+        resources.callback(recorder.close)
+        self._save(lambda: recorder.go_on(state, self.chunks))
+
+    def _save(self, write: Callable[[], None]) -> None:
+        """Write to the session; where that fails, go on without one."""
+        try:
+            with self.times.measure("save"):
+                write()
+        except OSError as error:
+            assert self.recorder is not None
+            self.recorder.close()
+            self.recorder = None
+            warnings.warn(
+                f"The session cannot be saved ({error.strerror}), so the next question will read "
+                "the video again; choose another --cache-dir.",
+                SessionWarning,
+                stacklevel=2,
+            )
+
+    def prefill(self) -> None:
+        """Prefill and compress chunk by chunk to the video's end."""
+        settings = self.request.settings
+        n_embd = self.loaded.llm.n_embd
+        is_whole = self.n_chosen is not None or not is_compressible(self.engine.context)
+        chosen = self._chosen() if self.n_chosen is not None else None
+        blocks = frame_blocks(
+            iter([chosen.features]) if chosen else self.features,
+            min(self.plan.shape.steps_per_chunk, self.plan.shape.n_steps),
+            per_patch=settings.dpselect.per_patch,
+            n_embd=n_embd,
+            after=self.stream,
+        )
+        for block, result in prefill(self.engine, self.builder, blocks, self.plan.keep_ratio):
+            self._take(block, result, is_whole=is_whole)
+            del block  # its memory is that of the next one
+        self.teller.tell("encode", self.reader.n_frames, self.reader.n_planned(), is_done=True)
+        if chosen:
+            self.chunks.results = [self._in_whole_video(chosen)]
+        self._end(chosen)
+        if self.recorder is not None and is_whole:
+            self._save(partial(self.recorder.add_whole, self.reader, self.chunks.joined()))
+
+    def _take(self, block: FrameBlock, result: ChunkResult, *, is_whole: bool) -> None:
+        """Note and save a chunk; `is_whole`: the cells are saved all at the end."""
+        self.chunks.results.append(result)
+        for stage, seconds in result.seconds.items():
+            self.times.add(stage, seconds)
+        stream = self.stream = StreamState.after(block, self.loaded.llm.n_embd, self.stream)
+        if self.recorder is not None and not is_whole:
+            self._save(partial(self._record_chunk, self.recorder, stream, result))
+        self.teller.prefilled_s = float(block.features.times_s[-1])
+        if self.recorder is not None and not is_whole:
+            self.teller.saved_s = self.teller.prefilled_s
+        self.teller.tell("prefill", self.reader.n_frames, self.reader.n_planned())
+
+    def _end(self, chosen: ChosenFrames | None) -> None:
+        """Prefill what follows the video, whatever is asked of it."""
+        assert self.reader.info is not None
+        if self.loaded.manifest.layout.ends_with_newline:
+            newline = newline_of(self.loaded.manifest)
+            assert newline is not None
+            self.engine.prefill_rows(newline[None])
+        times_s = chosen.features.times_s.tolist() if chosen else self.reader.frame_times_s
+        ending = self.loaded.manifest.prompt.ending(times_s, self.reader.info.duration_s)
+        if ending:
+            self.engine.prefill_text(ending)
+
+    def _chosen(self) -> ChosenFrames:
+        """Read the video to its end, and choose frames."""
+        assert self.n_chosen is not None
+        n_steps = -(-self.reader.n_planned() // self.reader.frames_per_step)
+        return choose_frames(self.features, n_steps, self.n_chosen, self.loaded.llm.n_embd)
+
+    def _in_whole_video(self, chosen: ChosenFrames) -> ChunkResult:
+        """What became of the chosen frames, told of all frames of the video."""
+        shape, joined = self.plan.shape, self.chunks.joined()
+        n_cells = len(chosen.pivot_share) * (shape.vision_per_step + shape.text_per_step)
+        cell_frames = in_whole_video(joined.cell_frames, chosen.index)
+        return ChunkResult(n_cells, cell_frames, chosen.pivot_share)
+
+    def _record_chunk(self, recorder: Recorder, stream: StreamState, result: ChunkResult) -> None:
+        recorder.add(self.engine, stream, self.reader, result, self.times.seconds)
+
+    def finished(self, resources: ExitStack) -> PrefilledVideo:
+        """Free the vision tower, and return the video."""
+        self.loaded.encoder.close()
+        video_map = video_map_of(self.reader.times_s, self.chunks)
+        stats = self._stats(video_map)
+        if self.recorder is not None:
+            recorder = self.recorder
+            self._save(lambda: recorder.finish(self.engine, asdict(stats), self.times.seconds))
+        thumbnails = self.chunks.thumbnails + self.reader.thumbnails
+        return PrefilledVideo(
+            self.engine,
+            self.loaded.manifest,
+            stats,
+            video_map,
+            thumbnails,
+            self.times,
+            dict(self.times.seconds),
+            resources.pop_all(),
+            is_saved=self.recorder is not None,
+            estimate=self.estimate,
+        )
+
+    def _stats(self, video_map: VideoMap) -> VideoStats:
+        assert self.reader.info is not None
+        return VideoStats(
+            path=str(self.request.path),
+            duration_s=self.reader.info.duration_s,
+            n_frames=self.reader.n_frames,
+            n_grid_frames=len(video_map.frame_times_s),
+            n_keyframes=int((video_map.pivot_share > 0).sum()),
+            n_frames_kept=len(np.unique(video_map.cell_frames[video_map.cell_frames >= 0])),
+            n_cells_before=sum(result.n_cells for result in self.chunks.results),
+            n_cells_kept=video_map.cell_frames.shape[1],
+            keep_ratio=self._keep_ratio(),
+            n_ctx=self.plan.n_ctx,
+            kv_bytes=self.plan.kv_bytes,
+            reduced_by=self._reduced_by(),
+            why_whole=self.why_whole,
+            positions=position_mode(self.request.settings.pivotkv.positions, self.loaded.llm),
+            n_positions=self.engine.n_positions,
+            n_positions_trained=trained_positions(self.loaded.llm),
+        )
+
+    def _keep_ratio(self) -> float:
+        if self.n_chosen is not None:
+            return self.n_chosen / max(1, len(self.reader.times_s))
+        return self.plan.keep_ratio
+
+    def _reduced_by(self) -> str:
+        if self.n_chosen is not None:
+            return "frames"
+        return "cells" if self.plan.keep_ratio < 1 else "nothing"
