@@ -25,7 +25,7 @@ from native_support import AttentionTrace, Kvc, ask, decode, make_chunk, open_co
 from random_models import HEAD_DIM, write_model
 
 from retake_edge.errors import MemoryBudgetError, NativeError
-from retake_edge.golden.limits import DEVICE_FORWARD, DEVICE_LOGIT
+from retake_edge.golden.limits import DEVICE_FORWARD, DEVICE_LOGIT, DEVICE_QUANTIZED
 from retake_edge.llama import library
 from retake_edge.llama.buffers import buffers_of
 from retake_edge.llama.context import Context
@@ -448,6 +448,7 @@ def test_many_layers_are_compacted_in_several_graphs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cache", ["f32", "q8_0 flash"])
 def test_a_cache_with_a_stream_per_sequence_compresses_the_same(models: Any, cache: str) -> None:
     model = models("golden")
+    limit = DEVICE_FORWARD if cache == "f32" else DEVICE_QUANTIZED
     chunk, other = chunk_of(model), make_chunk(model, 4, (3, 4), 0, 7)
     keep = random_keep(4, len(chunk), 20)
     results = []
@@ -464,9 +465,7 @@ def test_a_cache_with_a_stream_per_sequence_compresses_the_same(models: Any, cac
             assert kvc.commit(keep, positions_for(chunk, 20)) == ns.OK, kvc.reason
             assert context.sequence_state(0) == before
             results.append((scores, ask(context, 20, seq=1)))
-    np.testing.assert_allclose(
-        results[1][0], results[0][0], rtol=0, atol=ns.near(1e-4, DEVICE_FORWARD)
-    )
+    np.testing.assert_allclose(results[1][0], results[0][0], rtol=0, atol=ns.near(1e-4, limit))
     np.testing.assert_allclose(
         results[1][1], results[0][1], rtol=0, atol=ns.near(3e-2, DEVICE_LOGIT)
     )
@@ -661,6 +660,7 @@ def test_a_saved_state_answers_as_the_compressed_cache_did(models: Any, cache: s
 @pytest.mark.parametrize("cache", ["f32", "q8_0 flash"])
 def test_a_chunk_in_scattered_cells_compresses_the_same(models: Any, cache: str) -> None:
     """Another sequence's removed tokens leave holes, which the chunk fills."""
+    limit = DEVICE_FORWARD if cache == "f32" else DEVICE_QUANTIZED
     model = models("golden")
     chunk, filler = chunk_of(model), make_chunk(model, 10, (2, 2), 0, 3)
     keep = random_keep(4, len(chunk), 20)
@@ -686,7 +686,7 @@ def test_a_chunk_in_scattered_cells_compresses_the_same(models: Any, cache: str)
                 ask(context, 20), logits, rtol=0, atol=ns.near(1e-4, DEVICE_LOGIT)
             )
     (plain_scores, plain, plain_logits), (scores, state, logits) = results
-    np.testing.assert_allclose(scores, plain_scores, rtol=0, atol=ns.near(1e-5, DEVICE_FORWARD))
+    np.testing.assert_allclose(scores, plain_scores, rtol=0, atol=ns.near(1e-5, limit))
     np.testing.assert_allclose(logits, plain_logits, rtol=0, atol=ns.near(1e-4, DEVICE_LOGIT))
     for layer in range(4):
         got, expected = as_floats(state.k[layer], cache), as_floats(plain.k[layer], cache)
