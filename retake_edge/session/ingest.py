@@ -20,8 +20,8 @@ from retake_edge.plan.frames import CellBudget, VideoShape
 from retake_edge.plan.run import Estimate, RunPlanner
 from retake_edge.progress import in_percent
 from retake_edge.session.prefilled import (
-    PrefilledVideo,
     OpenRequest,
+    PrefilledVideo,
     load_model,
     make_context,
 )
@@ -200,11 +200,11 @@ class _Beginning:
         return ChunkBuilder(llm, manifest.layout, base, origin_s, newline_of(manifest))
 
     def _engine(self, plan: CellBudget, resources: ExitStack) -> Engine:
-        llm, request, both_ways = self._loaded.llm, self._request, self._loaded.encoder.both_ways
+        llm, request, non_causal = self._loaded.llm, self._request, self._loaded.encoder.non_causal
         with self._times.measure("load"):
-            n_at_once = plan.shape.vision_per_step if both_ways else 1
+            n_at_once = plan.shape.vision_per_step if non_causal else 1
             context = make_context(resources, llm, request, plan.n_ctx, n_at_once)
-        images = ImageRule(alone=both_ways or llm.scales_tokens, both_ways=both_ways)
+        images = ImageRule(one_by_one=non_causal or llm.scales_tokens, non_causal=non_causal)
         return Engine(context, request.settings, n_after=request.n_after, images=images)
 
 

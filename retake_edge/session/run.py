@@ -21,8 +21,8 @@ from retake_edge.plan.choose import ChosenFrames, choose_frames, in_whole_video
 from retake_edge.plan.frames import CellBudget
 from retake_edge.plan.run import Estimate
 from retake_edge.session.prefilled import (
-    PrefilledVideo,
     OpenRequest,
+    PrefilledVideo,
     SessionWarning,
     head_of,
     video_map_of,
@@ -208,7 +208,7 @@ class Run:
             kv_bytes=self.plan.kv_bytes,
             reduced_by=self._reduced_by(),
             why_whole=self.why_whole,
-            positions=position_mode(self.request.settings.pivotkv.positions, self.loaded.llm),
+            positions=position_mode(self.request.settings.compression.positions, self.loaded.llm),
             n_positions=self.engine.n_positions,
             n_positions_trained=trained_positions(self.loaded.llm),
         )
