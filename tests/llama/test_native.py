@@ -14,8 +14,8 @@ import pytest
 from retake_edge.llama import library as native
 
 LOAD = (
-    "from retake_edge import errors, native\n"
-    "try:\n    native.load_libraries(); print('loaded')\n"
+    "from retake_edge import errors\nfrom retake_edge.llama import library\n"
+    "try:\n    library.load_libraries(); print('loaded')\n"
     "except errors.NativeError as error:\n    print(error)\n"
 )
 
