@@ -76,8 +76,8 @@ def test_a_llama_cpp_package_of_the_user_works_beside_ours(other_llama_cpp, firs
     theirs = "import llama_cpp; assert llama_cpp.lib.theirs() == 42\n"
     code = theirs + LOAD if first == "theirs" else LOAD + theirs
     code += "assert llama_cpp.lib.theirs() == 42\n"
-    code += "assert native.load_libraries()._lib.retake_abi_version() == native.ABI_VERSION\n"
-    code += "assert not hasattr(native.load_libraries()._lib, 'theirs')\n"
+    code += "assert library.load_libraries()._lib.retake_abi_version() == library.ABI_VERSION\n"
+    code += "assert not hasattr(library.load_libraries()._lib, 'theirs')\n"
     assert python(code, PYTHONPATH=str(other_llama_cpp)).stdout.strip() == "loaded"
 
 
