@@ -24,7 +24,7 @@ from retake_edge.llama.context import Context
 from retake_edge.models.manifest import ModelFiles
 from retake_edge.progress import no_progress
 from retake_edge.session.ingest import read_video
-from retake_edge.session.prefilled import Request
+from retake_edge.session.prefilled import OpenRequest
 from retake_edge.vision.encoder import VisionEncoder, VisionFeatures
 
 FOLDER = Path(__file__).parents[1] / "golden" / "families"
@@ -122,7 +122,7 @@ def run(family: str, case: str, own_features: bool = True) -> Run:
         _watch_encoder(patch, seen, None if own_features else expected.stages["features"])
         patch.setattr(Context.__init__, "__kwdefaults__", _without_flash_attention())
         _watch_context(patch, seen)
-        request = Request(CLIP, files(family), settings(expected.asked), 300, no_progress)
+        request = OpenRequest(CLIP, files(family), settings(expected.asked), 300, no_progress)
         prefilled = read_video(request)
         with prefilled.resources:
             prompt = prefilled.manifest.prompt.question(expected.question)
