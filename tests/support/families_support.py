@@ -120,9 +120,10 @@ def run(family: str, case: str, own_features: bool = True) -> Run:
     with pytest.MonkeyPatch.context() as patch:
         _watch_tower(patch, tower)
         _watch_encoder(patch, seen, None if own_features else expected.stages["features"])
-        patch.setattr(Context.__init__, "__kwdefaults__", _without_flash_attention())
         _watch_context(patch, seen)
-        request = OpenRequest(CLIP, files(family), settings(expected.asked), 300, no_progress)
+        config = settings(expected.asked)
+        config = replace(config, runtime=replace(config.runtime, flash_attention="off"))
+        request = OpenRequest(CLIP, files(family), config, 300, no_progress)
         prefilled = read_video(request)
         with prefilled.resources:
             prompt = prefilled.manifest.prompt.question(expected.question)
@@ -131,10 +132,6 @@ def run(family: str, case: str, own_features: bool = True) -> Run:
             seen.logits = prefilled.engine.context.logits()
             answer.close()
     return seen
-
-
-def _without_flash_attention() -> dict[str, Any]:
-    return {**Context.__init__.__kwdefaults__, "flash_attention": "off"}
 
 
 def _watch_encoder(patch: pytest.MonkeyPatch, seen: Run, instead: Array | None) -> None:
