@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -100,6 +100,11 @@ def obeyed() -> None:
 
 
 def _watch(reading: int) -> None:
+    with suppress(OSError):  # the pipe is gone with the process
+        _watch_pipe(reading)
+
+
+def _watch_pipe(reading: int) -> None:
     while pressed := os.read(reading, 64):
         for byte in pressed:
             if byte == _OBEYED[0]:

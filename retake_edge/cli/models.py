@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retake_edge.cli.streams import tell
+
 if TYPE_CHECKING:
-    from retake_edge.cli.streams import tell
 from retake_edge.catalog.catalog import ModelEntry
 
 

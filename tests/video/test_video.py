@@ -637,5 +637,6 @@ def test_the_worker_starts_without_the_rest_of_the_package() -> None:
     modules = result.stdout.split()
     ours = {name for name in modules if name.startswith("retake_edge.")}
     parts = ("worker", "frames", "goal", "index", "mark", "picture", "pieces", "stream")
-    assert ours == {f"retake_edge.video_{part}" for part in parts}
+    video = {"retake_edge.video", *(f"retake_edge.video.{part}" for part in parts)}
+    assert ours == {"retake_edge.version", *video}
     assert not {"numpy", "cv2", "typer"} & set(modules)
