@@ -11,7 +11,7 @@ import typer
 from retake_edge.cli.streams import tell
 
 if TYPE_CHECKING:
-from retake_edge.catalog.catalog import ModelEntry
+    from retake_edge.catalog.catalog import ModelEntry
 
 
 def models(
