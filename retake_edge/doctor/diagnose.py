@@ -121,7 +121,7 @@ def _load_apart() -> None:
     from retake_edge.doctor.self_test import TIMEOUT_S, ending, python_apart
     from retake_edge.llama import library as native
 
-    code = "from retake_edge import native; native.load_libraries()"
+    code = "from retake_edge.llama import library; library.load_libraries()"
     result = python_apart("-c", code, timeout_s=TIMEOUT_S)
     if result.returncode < 0:
         raise NativeError(

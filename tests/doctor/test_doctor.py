@@ -98,7 +98,7 @@ def test_a_package_that_cannot_be_imported_is_an_error_and_the_other_checks_go_o
     monkeypatch.setitem(sys.modules, "retake_edge.llama.buffers", None)
     (check,) = diagnose._tried("memory", diagnose._memory)
     assert (check.status, check.exit_code) == (ERROR, NativeError.exit_code)
-    assert "device_memory" in check.text and check.advice
+    assert "buffers" in check.text and check.advice
 
 
 # --- the self-test ----------------------------------------------------------------------------
