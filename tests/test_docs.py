@@ -1,10 +1,12 @@
 """README and docs are what the code says: the file tree, the commands, the transcript."""
 
+import importlib
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from update_readme import PROGRESS
 
 from retake_edge.compress.policies import POLICIES as RULES
@@ -54,3 +56,33 @@ def test_the_map_of_the_house_has_the_lines_of_the_layer_contract():
         lines.setdefault(int(number), set()).update(re.findall(r"`(\w+)/?`", names))
     assert [lines[number] for number in sorted(lines)] == contract[1:]
     assert list(lines) == sorted(lines)
+
+
+def _texts():
+    folders = ("docs", "cpp_patches", "retake_edge", "scripts", "tests")
+    found = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "Makefile"]
+    for folder in folders:
+        found += [
+            path for end in ("md", "py", "patch") for path in ROOT.glob(f"{folder}/**/*.{end}")
+        ]
+    return [path for path in found if "_bindings" not in path.parts]
+
+
+@pytest.mark.parametrize("path", _texts(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_and_module_that_a_text_names_is_there(path):
+    text = path.read_text(encoding="utf-8")
+    files = set(re.findall(r"\b(?:retake_edge|tests|scripts)/[a-z_/]+\.py\b", text))
+    assert [name for name in files if not (ROOT / name).is_file()] == []
+    names = set(re.findall(r"\bretake_edge(?:\.[a-z]\w*)+", text))  # also in strings
+    names |= {".".join(pair) for pair in re.findall(r"from (retake_edge[\w.]*) import (\w+)", text)}
+    assert [name for name in names if "_bindings" not in name and not _is_there(name)] == []
+
+
+def _is_there(name: str) -> bool:
+    """Whether a dotted name is a module of the package, or what a module holds."""
+    module, _, held = name.rpartition(".")
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        return bool(module) and _is_there(module) and hasattr(importlib.import_module(module), held)
+    return True

@@ -278,7 +278,7 @@ def _program_bytes(model: Model) -> int:
 def vision_compute_bytes(mmproj: GgufFile, frames: FramePlan) -> int:
     """Return the size of the tower's buffers for one grid frame, with flash attention.
 
-    Fitted to llama.cpp's own figures, and held against them in tests/test_memory_plan.py: the
+    Fitted to llama.cpp's own figures, and held against them in tests/plan/test_memory_plan.py: the
     widest place of a layer, a mask for windows, the features that deepstack layers hand on; of a
     very narrow tower the pixels themselves.
     """

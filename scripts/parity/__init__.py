@@ -4,8 +4,8 @@ real video, from a toy of the family's architecture with random weights.
     PYTHONPATH=scripts python -m parity make [FAMILY ...] --out DIR     writes goldens
     PYTHONPATH=scripts python -m parity check [FAMILY ...] --out DIR    compares them with new ones
 
-tests/test_families.py holds retake-edge against them; that needs neither torch nor transformers.
-`make parity` checks them all.
+tests/models/test_families.py holds retake-edge against them; that needs neither torch nor
+transformers. `make parity` checks them all.
 """
 
 from parity import torchvision_stub as torchvision_stub  # before transformers, wherever that is

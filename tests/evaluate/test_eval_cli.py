@@ -29,7 +29,6 @@ def call(*arguments):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A set of every kind, with the cache that their videos share."""
-    pytest.importorskip("pyarrow")
     folder = tmp_path_factory.mktemp("sets")
     for name in SETS:
         done = call(

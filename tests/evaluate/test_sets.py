@@ -2,7 +2,9 @@
 
 import json
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from retake_edge.errors import ConfigError
 from retake_edge.evaluate.locate import VideoFiles
@@ -36,9 +38,7 @@ LONGVIDEOBENCH = {
 def write(path, value):
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
-        arrow = pytest.importorskip("pyarrow")
-        parquet = pytest.importorskip("pyarrow.parquet")
-        parquet.write_table(arrow.Table.from_pylist(value), path)
+        parquet.write_table(pyarrow.Table.from_pylist(value), path)
     elif path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(record) + "\n" for record in value))
     else:
@@ -132,7 +132,6 @@ def test_a_question_twice_is_told(tmp_path):
 
 
 def test_a_damaged_parquet_file_is_told(tmp_path):
-    pytest.importorskip("pyarrow")
     (tmp_path / "x.parquet").write_bytes(b"PAR1 and nothing more")
     with pytest.raises(ConfigError, match="is damaged"):
         read_records(tmp_path / "x.parquet")

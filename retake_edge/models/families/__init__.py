@@ -2,7 +2,7 @@
 
 One module a family; each has a function that returns its `Family` for a pair of files, or None
 for a pair of another kind. What a module says is held against the family's own processor and
-model by `scripts/parity` and tests/test_families.py.
+model by `scripts/parity` and tests/models/test_families.py.
 """
 
 from __future__ import annotations
