@@ -24,7 +24,9 @@ def read_records(path: Path) -> list[Record]:
     except OSError as error:
         raise ConfigError(f"Cannot read {path} ({error.strerror or error}).") from None
     except ValueError as error:
-        raise ConfigError(f"{path} is damaged ({error}); download it again.") from None
+        raise ConfigError(
+            f"{path} is damaged ({error}); correct it, or download it again."
+        ) from None
     if not isinstance(found, list) or not all(isinstance(record, dict) for record in found):
         raise ConfigError(f"{path} holds no list of records; check that it is the set's own file.")
     return found
@@ -46,8 +48,17 @@ def _json(path: Path) -> Any:
 
 
 def _jsonl(path: Path) -> Any:
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
-    return [json.loads(line) for line in lines if line.strip()]
+    """Return a record a line; a line that is none is told with its number."""
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+        if line.strip():
+            try:
+                found.append(json.loads(line))
+            except ValueError as error:
+                raise ConfigError(
+                    f"Line {number} of {path} is damaged: it is no JSON ({error}); correct it."
+                ) from None
+    return found
 
 
 _READERS = {".parquet": _parquet, ".json": _json, ".jsonl": _jsonl}

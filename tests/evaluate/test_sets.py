@@ -150,3 +150,9 @@ def test_videos_are_found_by_name_in_any_folder(tmp_path):
     assert files.missing(["abc", "no", "no", "abd"]) == ["no", "abd"]
     with pytest.raises(ConfigError, match=r"Several files are named m\.mp4"):
         files.find("m.mp4")
+
+
+def test_a_line_that_is_no_json_is_told_by_its_number(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"a": 1}\n\n{bad\n')
+    with pytest.raises(ConfigError, match=r"Line 3 of .*x\.jsonl is damaged"):
+        read_records(tmp_path / "x.jsonl")
