@@ -29,7 +29,8 @@ def test_the_file_tree_is_up_to_date():
     assert check.returncode == 0, check.stderr
 
 
-def test_the_transcript_in_the_readme_is_what_the_program_says():
+def test_the_transcript_in_the_readme_is_what_the_program_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("RETAKE_CACHE_DIR", str(tmp_path))  # nothing was read before
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     pattern = r'^\$ retake-edge ask (\S+) "(.+?)" (.+)\n(.+)\n(.+\n.+)$'
     shown = re.findall(pattern, readme, re.MULTILINE)

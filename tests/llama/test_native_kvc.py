@@ -25,7 +25,7 @@ from native_support import AttentionTrace, Kvc, ask, decode, make_chunk, open_co
 from random_models import HEAD_DIM, write_model
 
 from retake_edge.errors import MemoryBudgetError, NativeError
-from retake_edge.golden.limits import DEVICE_FORWARD, DEVICE_LOGIT, DEVICE_QUANTIZED
+from retake_edge.golden.limits import DEVICE_FORWARD, DEVICE_LOGIT, DEVICE_MOVED, DEVICE_QUANTIZED
 from retake_edge.llama import library
 from retake_edge.llama.buffers import buffers_of
 from retake_edge.llama.context import Context
@@ -583,7 +583,7 @@ def test_re_rotated_keys_equal_keys_decoded_at_the_new_positions(models: Any, ki
                     as_floats(got[layer], "f32"),
                     as_floats(expected[layer], "f32"),
                     rtol=0,
-                    atol=ns.near(2e-4, DEVICE_FORWARD),
+                    atol=ns.near(2e-4, DEVICE_MOVED),
                 )
 
 
