@@ -255,7 +255,7 @@ class RetakeConfig:
         return cls(**built)
 
 
-def with_values(settings: RetakeConfig, **sections: Mapping[str, Any]) -> RetakeConfig:
+def with_values(config: RetakeConfig, **sections: Mapping[str, Any]) -> RetakeConfig:
     """Return settings with other values: section to name to value, None for as it is.
 
     A keep ratio and a budget exclude each other, so that one takes the other's place.
@@ -269,5 +269,5 @@ def with_values(settings: RetakeConfig, **sections: Mapping[str, Any]) -> Retake
         if "keep_ratio" in given:
             given["kv_budget"] = None
         if given:
-            changed[section] = replace(getattr(settings, section), **given)
-    return replace(settings, **changed)
+            changed[section] = replace(getattr(config, section), **given)
+    return replace(config, **changed)

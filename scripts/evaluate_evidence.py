@@ -72,12 +72,12 @@ def asked_about(scene: Scene, question: Question) -> Card:
 
 
 def outcomes(
-    scene: Scene, settings: RetakeConfig, model: ModelFiles | ModelManifest, n_questions: int
+    scene: Scene, config: RetakeConfig, model: ModelFiles | ModelManifest, n_questions: int
 ) -> Iterator[Outcome]:
     """Index a scene's video and yield the outcome of each question."""
     with tempfile.TemporaryDirectory() as folder:
         video = write_video(scene, Path(folder) / "scene.mp4", fps=4)
-        session = open_video(video, model, settings, use_cache=False)
+        session = open_video(video, model, config, use_cache=False)
     with session:
         for question in make_questions(scene, n_questions, scene.seed, NEEDLES):
             answer = session.ask(question.text)
@@ -138,7 +138,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the evaluation."""
     options = arguments()
-    settings = RetakeConfig(
+    config = RetakeConfig(
         compression=CompressionConfig(policy=options.policy, keep_ratio=options.keep_ratio),
         runtime=RuntimeConfig(n_threads=options.threads),
         generation=GenerationConfig(max_tokens=8),
@@ -154,7 +154,7 @@ def main() -> None:
         scene = make_scene(
             options.first_seed + i, options.seconds, difficulty=options.difficulty, n_cards=4
         )
-        found += outcomes(scene, settings, model, options.questions)
+        found += outcomes(scene, config, model, options.questions)
         hits, right = (share(getattr(o, name) for o in found) for name in ("is_hit", "is_right"))
         print(
             f"{i + 1} of {options.scenes} scenes: top span on the needle {hits.value:.2f}, "
@@ -162,7 +162,7 @@ def main() -> None:
             file=sys.stderr,
         )
     chosen = {key: value for key, value in vars(options).items() if key != "output"}
-    document = run_file("evidence", chosen | {"config": settings.to_dict()}, facts, results(found))
+    document = run_file("evidence", chosen | {"config": config.to_dict()}, facts, results(found))
     document["command"] = command_line(sys.argv).replace(
         "retake-edge", "python scripts/evaluate_evidence.py", 1
     )

@@ -50,7 +50,7 @@ class ChosenModel:
 
 def choose_model(
     video: str | Path,
-    settings: RetakeConfig,
+    config: RetakeConfig,
     *,
     n_reserve: int = QUESTION_RESERVE,
     sha256: Callable[[Path], str] | None = None,
@@ -70,17 +70,17 @@ def choose_model(
     info = probe_video(video)
     here = downloaded()
     for entry in here:
-        if _fits(entry, info, settings, n_reserve):
+        if _fits(entry, info, config, n_reserve):
             return ChosenModel(resolve_model(entry.name, sha256=sha256), BEST)
     if info.is_scene:
         return ChosenModel(resolve_model(SCENE_MODEL, sha256=sha256), SCENE)
     raise NoModelError(_why_none(here), catalog(progress))
 
 
-def _fits(entry: ModelEntry, info: VideoInfo, settings: RetakeConfig, n_reserve: int) -> bool:
+def _fits(entry: ModelEntry, info: VideoInfo, config: RetakeConfig, n_reserve: int) -> bool:
     try:
-        with RunPlanner(entry.pair, cells_after(settings, n_reserve)) as planner:
-            return planner.plan(info, settings).fits
+        with RunPlanner(entry.pair, cells_after(config, n_reserve)) as planner:
+            return planner.plan(info, config).fits
     except (ModelError, MemoryBudgetError):
         return False
 

@@ -96,15 +96,15 @@ def needs_of(source: ModelManifest | ModelFiles | Published) -> Needs:
 
 
 def _planned(source: ModelManifest | ModelFiles | Published) -> Needs:
-    settings = RetakeConfig()
+    config = RetakeConfig()
     with ExitStack() as held:
         is_hollow = isinstance(source, Published)
         if isinstance(source, Published):
             folder = TemporaryDirectory(prefix="retake-edge-")
             held.enter_context(folder)
             source = hollow_files(source, folder)
-        planner = RunPlanner(source, cells_after(settings), tried=is_hollow)
-        plan = held.enter_context(planner).plan(AN_HOUR, settings)
+        planner = RunPlanner(source, cells_after(config), tried=is_hollow)
+        plan = held.enter_context(planner).plan(AN_HOUR, config)
         needed = {use.device: use.needed for use in plan.memory}
         return Needs(needed, plan.work, planner.estimate(plan).speed_key)
 

@@ -36,7 +36,7 @@ def write_answer(
     pieces: Generator[str, None, None], session: Session, *, show: bool = True
 ) -> None:
     """Write an answer as it comes, with a line about the waiting before it; `show` off: no text."""
-    n_most, is_on_screen = session.settings.generation.max_tokens, show and sys.stdout.isatty()
+    n_most, is_on_screen = session.config.generation.max_tokens, show and sys.stdout.isatty()
     written = ""
     with closing(pieces), ExitStack() as waiting:
         progress = waiting.enter_context(shown_progress(stage="answer"))
@@ -83,7 +83,7 @@ def facts_line(session: Session) -> str:
 
 def seen_part(session: Session) -> tuple[float, float]:
     """Return where the part of the video begins and ends that was looked at, in seconds."""
-    sampling, duration_s = session.settings.sampling, session.video.duration_s
+    sampling, duration_s = session.config.sampling, session.video.duration_s
     end_s = duration_s if sampling.end_s is None else min(sampling.end_s, duration_s)
     return sampling.start_s, end_s
 

@@ -127,7 +127,7 @@ def _save_frames(video: Path, answers: list[Answer], folder: Path, session: Sess
     from retake_edge.report.pictures import save_frames
     from retake_edge.video.read import time_grid
 
-    sampling, manifest = session.settings.sampling, session.manifest
+    sampling, manifest = session.config.sampling, session.manifest
     step_s = time_grid(  # fewer frames than the rate says may have been looked at
         session.video.duration_s,
         fps=sampling.fps or manifest.fps,

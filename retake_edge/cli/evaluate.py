@@ -81,17 +81,17 @@ def evaluate(
         raise ConfigError(f"--plot is {plot}, but its name must end in .svg.")
     name, items, jobs, missing, asked, named = _questions(what, data, preset, limit)
     _tell_missing(missing, bool(jobs))
-    settings = _settings(request, asked, compare)
-    jobs = [replace(job, key=job.key + _mark(v), variant=v) for job in jobs for v in settings]
-    opener, hashes = opener_of(first_file(jobs), request, settings)
+    configs = _configs(request, asked, compare)
+    jobs = [replace(job, key=job.key + _mark(v), variant=v) for job in jobs for v in configs]
+    opener, hashes = opener_of(first_file(jobs), request, configs)
     out = out or Path(f"eval-{name}.json")
-    shown = {v: values.to_dict() for v, values in settings.items()}
-    digest = run_digest(next(iter(settings.values())), hashes, preset=preset, variants=shown)
+    shown = {v: values.to_dict() for v, values in configs.items()}
+    digest = run_digest(next(iter(configs.values())), hashes, preset=preset, variants=shown)
     with RowFile(out.with_suffix(".rows.jsonl"), digest, drop_failed=retry_failed) as rows:
         work(grouped(jobs, rows.done), rows, opener)
         keys = {job.key for job in jobs}
         mine = [row for row in rows.rows if row["key"] in keys]
-    found = report.Evaluated(name, preset, items, missing, named, tuple(settings), mine)
+    found = report.Evaluated(name, preset, items, missing, named, tuple(configs), mine)
     document = run_file(
         "eval", {"variants": shown}, model_facts(opener, hashes), report.results(found)
     )
@@ -161,7 +161,7 @@ def _own(path: Path, preset: str, limit: int | None) -> _Questions:
     return path.stem, items, worded, missing, asked, own.named
 
 
-def _settings(request: CliRequest, asked: Preset, compare: str) -> Mapping[str, RetakeConfig]:
+def _configs(request: CliRequest, asked: Preset, compare: str) -> Mapping[str, RetakeConfig]:
     """The settings of every variant; the preset's own where the command line has none."""
     from retake_edge.config import with_values
     from retake_edge.evaluate.variants import variants
@@ -171,8 +171,8 @@ def _settings(request: CliRequest, asked: Preset, compare: str) -> Mapping[str, 
         own["generation"] = {"max_tokens": asked.max_tokens}
     if asked.system and "system" not in request.given:
         own["prompt"] = {"system": asked.system}
-    settings = with_values(request.settings, **own)
-    return variants(compare, settings) if compare else {"": settings}
+    config = with_values(request.config, **own)
+    return variants(compare, config) if compare else {"": config}
 
 
 def _mark(variant: str) -> str:

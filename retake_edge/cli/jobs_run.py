@@ -23,7 +23,7 @@ _MOST_NAMED = 10
 
 
 def opener_of(
-    first: Path, request: CliRequest, settings: Mapping[str, RetakeConfig]
+    first: Path, request: CliRequest, configs: Mapping[str, RetakeConfig]
 ) -> tuple[Opener, dict[str, str]]:
     """Return what opens all videos, and the hashes of the model's files.
 
@@ -47,7 +47,7 @@ def opener_of(
     if request.use_cache:
         sha256 = hash_cache(SessionStore(request.cache_dir)).sha256
     hashes = {"model": sha256(source.model), "mmproj": sha256(source.mmproj)}
-    return Opener(source, settings, request.use_cache, request.cache_dir), hashes
+    return Opener(source, configs, request.use_cache, request.cache_dir), hashes
 
 
 def work(groups: Sequence[Group], rows: RowFile, opener: Opener) -> None:

@@ -42,7 +42,7 @@ def warn_of_no_effect(request: CliRequest, session: Session, *, asks: bool) -> N
 
 def _in_vain(request: CliRequest) -> Iterator[tuple[str, str]]:
     """What the settings alone tell."""
-    given, kept, drawn = request.given, request.settings.compression, request.settings.generation
+    given, kept, drawn = request.given, request.config.compression, request.config.generation
     if kept.policy in WHOLE_POLICIES:
         for name in ("pivot", "positions"):
             if name in given:
@@ -66,7 +66,7 @@ def _in_vain(request: CliRequest) -> Iterator[tuple[str, str]]:
 
 def _in_vain_here(request: CliRequest, session: Session) -> Iterator[tuple[str, str]]:
     """What the model, the video and the machine tell."""
-    given, video, kept = request.given, session.video, request.settings.compression
+    given, video, kept = request.given, session.video, request.config.compression
     rule, name = session.manifest.frames, session.manifest.name
     is_drawn = session.engine.sampler_settings.temperature > 0
     if not is_drawn:
@@ -77,7 +77,7 @@ def _in_vain_here(request: CliRequest, session: Session) -> Iterator[tuple[str, 
         yield "--seed", "nothing is drawn by chance; --temp draws"
     if "long_side" in given and rule.width_px:
         yield "--long-side", f"{name} sees all frames at {rule.width_px}x{rule.height_px}"
-    end_s = request.settings.sampling.end_s
+    end_s = request.config.sampling.end_s
     if "end" in given and end_s is not None and end_s > video.duration_s + 1:
         yield "--end", "the video ends before"
     if kept.policy not in WHOLE_POLICIES and (video.why_whole or video.reduced_by == "nothing"):
@@ -86,7 +86,7 @@ def _in_vain_here(request: CliRequest, session: Session) -> Iterator[tuple[str, 
             if option in given:
                 yield f"--{option}", why
     if "fps" in given and _is_capped(session):
-        most = request.settings.sampling.max_frames or session.manifest.max_frames
+        most = request.config.sampling.max_frames or session.manifest.max_frames
         yield (
             "--fps",
             f"at most {most} frames are looked at; --max-frames or a shorter part do more",
@@ -99,7 +99,7 @@ def _in_vain_here(request: CliRequest, session: Session) -> Iterator[tuple[str, 
 
 def _is_capped(session: Session) -> bool:
     """Whether the frames are fewer than their rate asks for."""
-    sampling, video = session.settings.sampling, session.video
+    sampling, video = session.config.sampling, session.video
     end_s = min(sampling.end_s or video.duration_s, video.duration_s)
     most = sampling.max_frames or session.manifest.max_frames
     return (end_s - sampling.start_s) * (sampling.fps or 0) > most + 1
@@ -107,7 +107,7 @@ def _is_capped(session: Session) -> bool:
 
 def _is_off(request: CliRequest, option: str) -> bool:
     """Whether the option asks for no GPU, which is what happens."""
-    runtime = request.settings.runtime
+    runtime = request.config.runtime
     return runtime.n_gpu_layers == 0 if option == "n_gpu_layers" else not runtime.mmproj_offload
 
 

@@ -41,13 +41,13 @@ def open_session(
         return session
     chosen = source_of(video, request, n_reserve)
     with shown_progress(video.name, model_name(chosen.source)) as progress:
-        settings = request.settings
+        config = request.config
         if request.fit:
-            settings = _fitted(video, chosen.source, request, n_reserve or QUESTION_RESERVE)
+            config = _fitted(video, chosen.source, request, n_reserve or QUESTION_RESERVE)
         session = open_video(
             video,
             chosen.source,
-            settings,
+            config,
             use_cache=request.use_cache,
             cache_dir=request.cache_dir,
             n_reserve=n_reserve or QUESTION_RESERVE,
@@ -111,7 +111,7 @@ def _source(
     assert video is not None
     return choose_model(
         video,
-        request.settings,
+        request.config,
         n_reserve=n_reserve or QUESTION_RESERVE,
         sha256=sha256,
         progress=progress,
@@ -134,11 +134,11 @@ def _fitted(
     from retake_edge.plan.run import RunPlanner
     from retake_edge.video.read import probe_video
 
-    with RunPlanner(source, cells_after(request.settings, n_reserve)) as planner:
-        found = fitted(planner, probe_video(video), request.settings)
+    with RunPlanner(source, cells_after(request.config, n_reserve)) as planner:
+        found = fitted(planner, probe_video(video), request.config)
     if found.flags:
         tell(f"fit: {found.flags}")
-    return found.plan.settings
+    return found.plan.config
 
 
 def _hashes(request: CliRequest) -> HashCache:

@@ -16,15 +16,26 @@ from typing import Annotated, Any
 
 import typer
 
-from retake_edge import config
 from retake_edge.catalog.user_config import MODEL_VARIABLE
 from retake_edge.cli import help as groups
+from retake_edge.config import (
+    KV_TYPES,
+    PIVOT_MODES,
+    POLICIES,
+    POSITION_MODES,
+    CompressionConfig,
+    GenerationConfig,
+    PromptConfig,
+    RetakeConfig,
+    RuntimeConfig,
+    SamplingConfig,
+)
 from retake_edge.errors import ConfigError
 from retake_edge.formats import parse_time
 from retake_edge.questions import decoded
 
-_compression, _runtime = config.CompressionConfig(), config.RuntimeConfig()
-_sampling, _generation = config.SamplingConfig(), config.GenerationConfig()
+_compression, _runtime = CompressionConfig(), RuntimeConfig()
+_sampling, _generation = SamplingConfig(), GenerationConfig()
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,7 @@ class CliRequest:
 
     model: str | None
     mmproj: Path | None
-    settings: config.RetakeConfig
+    config: RetakeConfig
     use_cache: bool
     cache_dir: Path | None
     hub: str | None = None
@@ -151,7 +162,7 @@ def _options(
         str,
         _option(
             groups.KEEPING,
-            help=f"Which cells stay: {', '.join(config.POLICIES)}.",
+            help=f"Which cells stay: {', '.join(POLICIES)}.",
             metavar="NAME",
         ),
     ] = _compression.policy,
@@ -159,7 +170,7 @@ def _options(
         str,
         _option(
             groups.KEEPING,
-            help=f"Positions of kept cells: {', '.join(config.POSITION_MODES)}.",
+            help=f"Positions of kept cells: {', '.join(POSITION_MODES)}.",
             metavar="NAME",
         ),
     ] = _compression.positions,
@@ -167,7 +178,7 @@ def _options(
         str,
         _option(
             groups.KEEPING,
-            help=f"Keyframe tokens: {', '.join(config.PIVOT_MODES)}.",
+            help=f"Keyframe tokens: {', '.join(PIVOT_MODES)}.",
             metavar="NAME",
         ),
     ] = _compression.pivot,
@@ -226,7 +237,7 @@ def _options(
         _option(
             groups.RUNNING,
             *("-ctk", "--cache-type-k"),
-            help=f"K: {', '.join(config.KV_TYPES)}.",
+            help=f"K: {', '.join(KV_TYPES)}.",
             metavar="TYPE",
             env="CACHE_TYPE_K",
         ),
@@ -236,7 +247,7 @@ def _options(
         _option(
             groups.RUNNING,
             *("-ctv", "--cache-type-v"),
-            help=f"V: {', '.join(config.KV_TYPES)}.",
+            help=f"V: {', '.join(KV_TYPES)}.",
             metavar="TYPE",
             env="CACHE_TYPE_V",
         ),
@@ -380,9 +391,9 @@ def _options(
 ) -> CliRequest:
     start_s = 0.0 if start is None else parse_time(start, "--start")
     end_s = None if end is None else parse_time(end, "--end")
-    settings = config.RetakeConfig(
-        config.SamplingConfig(fps, max_frames, long_side, start_s, end_s),
-        compression=config.CompressionConfig(
+    config = RetakeConfig(
+        SamplingConfig(fps, max_frames, long_side, start_s, end_s),
+        compression=CompressionConfig(
             policy=policy,
             keep_ratio=keep_ratio,
             kv_budget=kv_budget,
@@ -391,7 +402,7 @@ def _options(
             pivot=pivot,
             seed=policy_seed,
         ),
-        runtime=config.RuntimeConfig(
+        runtime=RuntimeConfig(
             n_ctx=n_ctx,
             n_gpu_layers=n_gpu_layers,
             n_threads=n_threads,
@@ -402,8 +413,8 @@ def _options(
             mmproj_offload=mmproj_offload,
             flash_attention=flash_attention,
         ),
-        prompt=config.PromptConfig(system),
-        generation=config.GenerationConfig(
+        prompt=PromptConfig(system),
+        generation=GenerationConfig(
             max_tokens,
             temperature,
             seed,
@@ -418,9 +429,7 @@ def _options(
     )
     if model and hf_repo:
         raise ConfigError(f"-m {model} and -hf {hf_repo} both name a model; give one of them.")
-    return CliRequest(
-        model or None, mmproj, settings, not no_cache, cache_dir, hf_repo, offline, fit
-    )
+    return CliRequest(model or None, mmproj, config, not no_cache, cache_dir, hf_repo, offline, fit)
 
 
 def _grammar(grammar: str, grammar_file: Path | None, schema: str, schema_file: Path | None) -> str:

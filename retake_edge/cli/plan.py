@@ -59,24 +59,24 @@ def plan(
 
     calibration = Calibration(SessionStore(request.cache_dir).cache_dir)
     info = AN_HOUR if video is None else probe_video(video_file(video))
-    settings, flags = request.settings, ""
+    config, flags = request.config, ""
     with ExitStack() as held:
         source, is_here = _source(None if video is None else info.path, request, held)
-        planner = RunPlanner(source, cells_after(settings), tried=not is_here)
+        planner = RunPlanner(source, cells_after(config), tried=not is_here)
         held.enter_context(planner)
         if request.fit:
-            found = fitted(planner, info, settings)
-            flags, settings = found.flags, found.plan.settings
+            found = fitted(planner, info, config)
+            flags, config = found.flags, found.plan.config
         try:
-            planned = planner.plan(info, settings)
+            planned = planner.plan(info, config)
         except MemoryBudgetError:
-            _print_proposals(proposals(planner, info, settings), to_stderr=True)
+            _print_proposals(proposals(planner, info, config), to_stderr=True)
             raise
         if measure:
             if video is None or not is_here:
                 raise ConfigError("--measure reads the video, so it needs one and its model.")
             _measure(planned, source, calibration)
-        advice = [] if planned.fits else proposals(planner, info, settings)
+        advice = [] if planned.fits else proposals(planner, info, config)
         document = _document(planner, planned, calibration, advice, flags)
     document["model"] = {"name": planner.manifest.name, "is_downloaded": is_here}
     if as_json:
@@ -126,16 +126,16 @@ def _measure(
     from retake_edge.cli.progress import shown_progress
     from retake_edge.session.open import open_video
 
-    sampling = planned.settings.sampling
+    sampling = planned.config.sampling
     step_s = (planned.frames.times_s[1] - planned.frames.times_s[0]) / max(1, planned.frames.n - 1)
     end_s = planned.frames.times_s[0] + _MEASURED_FRAMES * max(step_s, planned.video.frame_s)
     end_s = min(end_s, sampling.end_s or end_s)
     sampling = replace(sampling, end_s=end_s, max_frames=_MEASURED_FRAMES)
-    settings = replace(planned.settings, sampling=sampling)
+    config = replace(planned.config, sampling=sampling)
     with (
         shown_progress() as progress,
         open_video(
-            planned.video.path, source, settings, use_cache=False, progress=progress
+            planned.video.path, source, config, use_cache=False, progress=progress
         ) as session,
     ):
         session.calibrate(calibration)
@@ -157,7 +157,7 @@ def _expected(
     general = Calibration(default_cache_dir())
     with shown_progress() as progress:
         measure_machine(general, progress)
-    n_answer = planned.settings.generation.max_tokens
+    n_answer = planned.config.generation.max_tokens
     return (machine_seconds(general, planned.work, n_answer) or {}) | own or None
 
 
@@ -232,7 +232,7 @@ def _time_line(seconds: dict[str, float] | None, planned: RunPlan) -> str:
     total = sum(seconds[key] for key in names if key in seconds)
     line = f"about {duration(max(1.0, total))} to read it ({', '.join(known)})"
     if "answer" in seconds:
-        n_most = planned.settings.generation.max_tokens
+        n_most = planned.config.generation.max_tokens
         line += f"; an answer of {n_most} tokens {_seconds(seconds['answer'])}"
     return line
 

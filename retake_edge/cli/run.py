@@ -57,8 +57,8 @@ def run(
     if not wanted:
         tell(f"shard {shard} has no video")
         return
-    opener, hashes = opener_of(first_file(wanted), request, {"": request.settings})
-    digest = work_list.run_digest(request.settings, hashes)
+    opener, hashes = opener_of(first_file(wanted), request, {"": request.config})
+    digest = work_list.run_digest(request.config, hashes)
     with RowFile(out, digest, drop_failed=retry_failed) as rows:
         groups = work_list.grouped(wanted, rows.done)
         if ray is None:

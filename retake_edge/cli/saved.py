@@ -78,7 +78,7 @@ def opened_by_key(key: str, request: CliRequest, n_reserve: int) -> Session:
     with shown_progress(head.get("video", ""), head.get("model", "")) as progress:
         return open_session(
             key,
-            request.settings,
+            request.config,
             cache_dir=request.cache_dir,
             n_reserve=n_reserve,
             progress=progress,

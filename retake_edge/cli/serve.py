@@ -97,7 +97,7 @@ def serve(
     options = ServerOptions(
         source,
         model_name(source),
-        request.settings,
+        request.config,
         limits,
         request.use_cache,
         request.cache_dir,

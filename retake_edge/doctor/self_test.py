@@ -119,10 +119,10 @@ def _answers(questions: Iterable[str], video: str | Path) -> dict[str, str]:
     from retake_edge.config import CompressionConfig, RetakeConfig, SamplingConfig
     from retake_edge.session.open import open_video
 
-    settings = RetakeConfig(
+    config = RetakeConfig(
         SamplingConfig(end_s=END_S), compression=CompressionConfig(keep_ratio=0.25)
     )
-    with open_video(video, MODEL, settings, use_cache=False) as session:
+    with open_video(video, MODEL, config, use_cache=False) as session:
         return {question: session.ask(question).text for question in questions}
 
 

@@ -53,7 +53,7 @@ class Engine:
     def __init__(
         self,
         context: Context,
-        settings: RetakeConfig,
+        config: RetakeConfig,
         *,
         n_after: int,
         images: ImageRule | None = None,
@@ -62,10 +62,10 @@ class Engine:
         self._images = images or ImageRule()
         self.next_position = self.next_time = self.n_cells = self.n_positions = 0
         self.answer_end = 0
-        self.reforges = position_mode(settings.compression.positions, context.model) == "reforge"
-        self._context, self._settings, self._n_after = context, settings, n_after
-        self._compresses = settings.compression.policy not in WHOLE_POLICIES
-        self._rng = np.random.default_rng(settings.compression.seed)
+        self.reforges = position_mode(config.compression.positions, context.model) == "reforge"
+        self._context, self._config, self._n_after = context, config, n_after
+        self._compresses = config.compression.policy not in WHOLE_POLICIES
+        self._rng = np.random.default_rng(config.compression.seed)
         self._projection: Floats | None = None
         self._kept_values: Floats | None = None
         self._times = StageTimes()
@@ -82,11 +82,11 @@ class Engine:
     @cached_property
     def sampler_settings(self) -> SamplerSettings:
         """How answers are drawn, every value known."""
-        return settings_of_run(self.model, self._settings.generation)
+        return settings_of_run(self.model, self._config.generation)
 
     def draw_by(self, generation: GenerationConfig) -> None:
         """Draw answers in this way from now on; the cells kept for them stay as many as before."""
-        self._settings = replace(self._settings, generation=generation)
+        self._config = replace(self._config, generation=generation)
         self.__dict__.pop("sampler_settings", None)
 
     def state(self) -> EngineState:
@@ -173,7 +173,7 @@ class Engine:
             evidence = self._evidence(chunk, capture)
             with self._times.measure("select"):
                 keep = self._select(evidence, n_keep)
-                weights = policies.cell_weights(self._settings.compression.policy, evidence, keep)
+                weights = policies.cell_weights(self._config.compression.policy, evidence, keep)
             with self._times.measure("compact"):
                 self._commit(capture, chunk, keep, weights)
         return self._result(chunk, keep)
@@ -199,13 +199,13 @@ class Engine:
 
     def _query_stride(self, n: int) -> int:
         """Every how many tokens a query is kept; 0 if the policy needs none."""
-        settings = self._settings.compression
-        if not policies.POLICIES[settings.policy].needs_scores:
+        compression = self._config.compression
+        if not policies.POLICIES[compression.policy].needs_scores:
             return 0
-        return max(1, n // settings.n_queries) if settings.n_queries else 1
+        return max(1, n // compression.n_queries) if compression.n_queries else 1
 
     def _evidence(self, chunk: PrefillChunk, capture: Capture) -> policies.ChunkSignals:
-        policy = policies.POLICIES[self._settings.compression.policy]
+        policy = policies.POLICIES[self._config.compression.policy]
         scores = values = None
         with self._times.measure("score"):
             unrotate, n = self.reforges, policy.query_windows
@@ -239,9 +239,9 @@ class Engine:
         return self._projection
 
     def _select(self, evidence: policies.ChunkSignals, n_keep: int) -> Ints:
-        settings = self._settings.compression
+        compression = self._config.compression
         keep = policies.select_cells(
-            settings.policy, evidence, n_keep, self._rng, pivot=settings.pivot
+            compression.policy, evidence, n_keep, self._rng, pivot=compression.pivot
         )
         if evidence.values is not None:
             self._kept_values = coverage.remember(
@@ -288,7 +288,7 @@ class Engine:
             MemoryBudgetError: prompt and answer need more cells than were reserved, or positions
             than the model was trained for.
         """
-        max_tokens = self._settings.generation.max_tokens
+        max_tokens = self._config.generation.max_tokens
         tokens = self.model.tokenize(prompt)
         if len(tokens) + max_tokens > self._n_after:
             raise MemoryBudgetError(
@@ -326,7 +326,7 @@ class Engine:
             MemoryBudgetError: prompt and answer do not fit into the cells that are left, or into
             the positions that the model was trained for.
         """
-        max_tokens = self._settings.generation.max_tokens if known is None else len(known)
+        max_tokens = self._config.generation.max_tokens if known is None else len(known)
         tokens = self.model.tokenize(prompt)
         n_free = self._context.n_ctx - self.n_cells
         if len(tokens) + max_tokens > n_free:
@@ -356,12 +356,12 @@ class Engine:
         known: list[int] | None = None,
     ) -> Iterator[int]:
         """Decode a prompt and its answer, drawn or `known`, from `position` on."""
-        settings = self._settings.generation
-        n_most = settings.max_tokens if known is None else len(known)
+        generation = self._config.generation
+        n_most = generation.max_tokens if known is None else len(known)
         recorded = (
             attention.recorded(self._context, len(tokens), n_most) if attention else nullcontext()
         )
-        drawn = Sampler(self.model, self.sampler_settings, settings.seed, settings.grammar)
+        drawn = Sampler(self.model, self.sampler_settings, generation.seed, generation.grammar)
         with drawn as sampler, recorded:
             sampler.remember(tokens)
             self._context.decode_tokens(tokens, position)

@@ -161,9 +161,9 @@ def shard(jobs: Sequence[Job], text: str) -> list[Job]:
     return [job for job in jobs if job.file in mine]
 
 
-def run_digest(settings: RetakeConfig, model: Mapping[str, str], **more: object) -> str:
+def run_digest(config: RetakeConfig, model: Mapping[str, str], **more: object) -> str:
     """Return what names all that answers depend on, besides the question and the machine."""
-    values = settings.to_dict()
+    values = config.to_dict()
     runtime = values.pop("runtime")
     return digest([values, runtime["type_k"], runtime["type_v"], dict(model), more])
 

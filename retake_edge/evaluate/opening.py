@@ -19,7 +19,7 @@ class Opener:
     """A model, and settings by variant ('': the only one); may be sent to another process."""
 
     source: ModelManifest | ModelFiles
-    settings: Mapping[str, RetakeConfig]
+    configs: Mapping[str, RetakeConfig]
     use_cache: bool = True
     cache_dir: Path | None = None
 
@@ -28,13 +28,13 @@ class Opener:
         return open_video(
             group.file,
             self.source,
-            self.settings_of(group),
+            self.config_of(group),
             use_cache=self.use_cache,
             cache_dir=self.cache_dir,
             progress=progress,
         )
 
-    def settings_of(self, group: Group) -> RetakeConfig:
+    def config_of(self, group: Group) -> RetakeConfig:
         """Return the settings under which a group is read and asked."""
         stretch = {"start_s": group.start_s, "end_s": group.end_s}
-        return with_values(self.settings[group.variant], sampling=stretch)
+        return with_values(self.configs[group.variant], sampling=stretch)

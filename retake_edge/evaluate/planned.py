@@ -27,14 +27,14 @@ def longest_first(groups: Sequence[Group], opener: Opener) -> list[Group]:
         planners: dict[str, RunPlanner] = {}
 
         def cost(group: Group) -> float:
-            settings = opener.settings_of(group)
+            config = opener.config_of(group)
             try:
                 video = probe_video(group.file)
                 if group.variant not in planners:
-                    planner = RunPlanner(opener.source, cells_after(settings))
+                    planner = RunPlanner(opener.source, cells_after(config))
                     planners[group.variant] = stack.enter_context(planner)
                 planner = planners[group.variant]
-                seconds = planner.seconds(planner.plan(video, settings), calibration)
+                seconds = planner.seconds(planner.plan(video, config), calibration)
             except RetakeError:
                 return 0.0
             return sum(seconds.values()) if seconds else video.duration_s

@@ -12,8 +12,8 @@ _SHORT = {"keep": "keep_ratio"}
 _SECTIONS = tuple(field.name for field in fields(RetakeConfig))
 
 
-def variants(text: str, settings: RetakeConfig) -> dict[str, RetakeConfig]:
-    """Return the settings of every variant by its name; those not named are as in `settings`.
+def variants(text: str, config: RetakeConfig) -> dict[str, RetakeConfig]:
+    """Return the settings of every variant by its name; those not named are as in `config`.
 
     Raises:
         ConfigError: a setting is unknown, no number where one is needed, or out of range.
@@ -22,7 +22,7 @@ def variants(text: str, settings: RetakeConfig) -> dict[str, RetakeConfig]:
     for part in (part.strip() for part in text.split(";")):
         if part:
             name = ",".join(word.strip() for word in part.split(","))
-            found[name] = _changed(settings, name)
+            found[name] = _changed(config, name)
     if len(found) < 2:
         raise ConfigError(
             f"--compare is {text!r}, but it must be two or more settings between semicolons, "
@@ -31,26 +31,26 @@ def variants(text: str, settings: RetakeConfig) -> dict[str, RetakeConfig]:
     return found
 
 
-def _changed(settings: RetakeConfig, text: str) -> RetakeConfig:
+def _changed(config: RetakeConfig, text: str) -> RetakeConfig:
     values: dict[str, dict[str, Any]] = {}
     for word in text.split(","):
         name, equals, value = (part.strip() for part in word.partition("="))
         name = _SHORT.get(name, name.replace("-", "_"))
-        section = next((s for s in _SECTIONS if _has(settings, s, name)), None)
+        section = next((s for s in _SECTIONS if _has(config, s, name)), None)
         if not equals or section is None:
             raise ConfigError(f"--compare has {word!r}, which is no setting and its value.")
-        values.setdefault(section, {})[name] = _parsed(getattr(settings, section), name, value)
+        values.setdefault(section, {})[name] = _parsed(getattr(config, section), name, value)
     for given in values.values():
         if "keep_ratio" in given:
             given.setdefault("kv_budget", None)
         elif "kv_budget" in given:
             given["keep_ratio"] = None
-    changed = {s: replace(getattr(settings, s), **values[s]) for s in values}
-    return replace(settings, **changed)
+    changed = {s: replace(getattr(config, s), **values[s]) for s in values}
+    return replace(config, **changed)
 
 
-def _has(settings: RetakeConfig, section: str, name: str) -> bool:
-    return any(field.name == name for field in fields(getattr(settings, section)))
+def _has(config: RetakeConfig, section: str, name: str) -> bool:
+    return any(field.name == name for field in fields(getattr(config, section)))
 
 
 def _parsed(section: Any, name: str, value: str) -> Any:

@@ -47,7 +47,7 @@ class CellPlan:
 def plan_cells(
     model: Model,
     manifest: ModelManifest,
-    settings: RetakeConfig,
+    config: RetakeConfig,
     video: VideoInfo,
     n_after: int,
 ) -> CellPlan:
@@ -59,8 +59,8 @@ def plan_cells(
         MemoryBudgetError: the cells do not fit into `-c`, or the model was not trained for that
             many positions.
     """
-    shape = video_shape(model, manifest, settings, video, n_after)
-    why_whole, compression, runtime = "", settings.compression, settings.runtime
+    shape = video_shape(model, manifest, config, video, n_after)
+    why_whole, compression, runtime = "", config.compression, config.runtime
     if compression.policy not in WHOLE_POLICIES:
         why_whole = why_not_compressible(model, type_k=runtime.type_k, type_v=runtime.type_v)
     n_before, n_chosen = shape.n_video_cells, None
@@ -68,10 +68,10 @@ def plan_cells(
         n_fit = _whole_frames(model, shape, compression, runtime.n_ctx)
         n_chosen = n_fit if n_fit < shape.n_steps else None
         if n_chosen is not None:
-            shape = video_shape(model, manifest, settings, video, n_after, n_fit)
+            shape = video_shape(model, manifest, config, video, n_after, n_fit)
         compression = replace(compression, policy="none", kv_budget=None)
     memory = _plan_memory(model, shape, compression, runtime)
-    use = _positions(model, manifest, settings, video, memory)
+    use = _positions(model, manifest, config, video, memory)
     require_inside(use, manifest.name, memory, compression, model.n_pos_per_embd)
     return CellPlan(memory, n_before, use, n_chosen, why_whole)
 
@@ -91,14 +91,14 @@ def _plan_memory(
 def _positions(
     model: Model,
     manifest: ModelManifest,
-    settings: RetakeConfig,
+    config: RetakeConfig,
     video: VideoInfo,
     memory: CellBudget,
 ) -> PositionUse:
     """The positions of a plan; a conversation may take more, turn by turn."""
-    frames = plan_frames(manifest, settings, video)
-    n_after = min(memory.shape.n_after, QUESTION_RESERVE + settings.generation.max_tokens)
-    mode = position_mode(settings.compression.positions, model)
+    frames = plan_frames(manifest, config, video)
+    n_after = min(memory.shape.n_after, QUESTION_RESERVE + config.generation.max_tokens)
+    mode = position_mode(config.compression.positions, model)
     highest = highest_position(
         manifest.layout, memory, frames, manifest.frames, n_after, reforges=mode == "reforge"
     )
@@ -113,10 +113,10 @@ def _whole_frames(
     return frames_that_fit(shape, compression, n_ctx, n_positions)
 
 
-def cells_after(settings: RetakeConfig, n_reserve: int = QUESTION_RESERVE) -> int:
+def cells_after(config: RetakeConfig, n_reserve: int = QUESTION_RESERVE) -> int:
     """Return the cells that stay free for text after the video: a question and its answer.
 
     With -c they are what is left, and the video's share must not depend on them.
     """
-    n_question = QUESTION_RESERVE if settings.runtime.n_ctx is not None else n_reserve
-    return n_question + settings.generation.max_tokens
+    n_question = QUESTION_RESERVE if config.runtime.n_ctx is not None else n_reserve
+    return n_question + config.generation.max_tokens

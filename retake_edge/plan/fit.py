@@ -42,7 +42,7 @@ class Proposal:
 class _State:
     """Where a search is: `plan` is None where the cells do not even fit into `-c`."""
 
-    settings: RetakeConfig
+    config: RetakeConfig
     frames: FramePlan
     plan: RunPlan | None
 
@@ -62,18 +62,18 @@ _Change = tuple[_Move, Any]
 class _Search:
     """Plans of one video under changed settings."""
 
-    def __init__(self, planner: RunPlanner, video: VideoInfo, settings: RetakeConfig) -> None:
-        self.planner, self.video, self.settings = planner, video, settings
+    def __init__(self, planner: RunPlanner, video: VideoInfo, config: RetakeConfig) -> None:
+        self.planner, self.video, self.config = planner, video, config
 
     def state(self, changes: Sequence[_Change] = ()) -> _State:
-        settings = self.settings
+        config = self.config
         for move, value in changes:
-            settings = move.apply(settings, value)
+            config = move.apply(config, value)
         try:
-            plan = self.planner.plan(self.video, settings)
+            plan = self.planner.plan(self.video, config)
         except (MemoryBudgetError, ConfigError):
             plan = None
-        return _State(settings, plan_frames(self.planner.manifest, settings, self.video), plan)
+        return _State(config, plan_frames(self.planner.manifest, config, self.video), plan)
 
     def fit(self, changes: Sequence[_Change]) -> Proposal | None:
         """The plan with these changes, if it fits."""
@@ -95,16 +95,16 @@ class _Search:
         return move, values[high]
 
 
-def proposals(planner: RunPlanner, video: VideoInfo, settings: RetakeConfig) -> list[Proposal]:
+def proposals(planner: RunPlanner, video: VideoInfo, config: RetakeConfig) -> list[Proposal]:
     """Return the single changes that make the run fit, each as small as it can be."""
-    search = _Search(planner, video, settings)
+    search = _Search(planner, video, config)
     start = search.state()
     changes = [search.mildest((), move, move.values(start, False)) for move in _MOVES]
     found = [search.fit([change]) for change in changes if change is not None]
     return [proposal for proposal in found if proposal is not None]
 
 
-def fitted(planner: RunPlanner, video: VideoInfo, settings: RetakeConfig) -> Proposal:
+def fitted(planner: RunPlanner, video: VideoInfo, config: RetakeConfig) -> Proposal:
     """Return a plan that fits: of the settings given, or of ones changed in order of least loss.
 
     Narrower cells come first, then less at once, less on the GPU, fewer cells, smaller frames and
@@ -114,7 +114,7 @@ def fitted(planner: RunPlanner, video: VideoInfo, settings: RetakeConfig) -> Pro
     Raises:
         MemoryBudgetError: nothing makes it fit.
     """
-    search, changes = _Search(planner, video, settings), list[_Change]()
+    search, changes = _Search(planner, video, config), list[_Change]()
     found = search.fit(changes)
     for move in _MOVES if found is None else ():
         values = move.values(search.state(changes), True)
@@ -126,7 +126,7 @@ def fitted(planner: RunPlanner, video: VideoInfo, settings: RetakeConfig) -> Pro
         return found
     tried = " ".join(move.flags.format(value) for move, value in changes)
     require_room(
-        planner.plan(video, search.state(changes).settings).memory, f"not even {tried} makes it fit"
+        planner.plan(video, search.state(changes).config).memory, f"not even {tried} makes it fit"
     )
     raise AssertionError("a plan that fits was not found")
 
@@ -143,15 +143,15 @@ def _without_needless(search: _Search, changes: list[_Change]) -> Proposal:
 
 def _ctx_values(state: _State, _is_fit: bool) -> Sequence[int]:
     """As many cells as are needed, where -c asks for more."""
-    if state.plan is None or state.settings.runtime.n_ctx is None:
+    if state.plan is None or state.config.runtime.n_ctx is None:
         return ()
     needed = state.plan.cells.memory.n_needed
-    return (needed,) if needed < state.settings.runtime.n_ctx else ()
+    return (needed,) if needed < state.config.runtime.n_ctx else ()
 
 
 def _type_values(state: _State, is_fit: bool) -> Sequence[str]:
     """Narrower K and V; --fit takes only the one that is next to lossless."""
-    types = {state.settings.runtime.type_k, state.settings.runtime.type_v}
+    types = {state.config.runtime.type_k, state.config.runtime.type_v}
     if not types <= set(_NARROW_TYPES):
         return _NARROW_TYPES[:1] if is_fit else _NARROW_TYPES
     return () if is_fit or types == {"q4_0"} else ("q4_0",)
@@ -162,28 +162,28 @@ def _layer_values(state: _State, _is_fit: bool) -> Sequence[int]:
     if not _is_device_short(state):
         return ()
     assert state.plan is not None
-    n = state.settings.runtime.n_gpu_layers
+    n = state.config.runtime.n_gpu_layers
     return range((n if n >= 0 else state.plan.n_layer + 1) - 1, -1, -1)
 
 
 def _tower_values(state: _State, _is_fit: bool) -> Sequence[bool]:
     """The vision tower in this machine's memory, where the GPU's is too small."""
-    return (False,) if state.settings.runtime.mmproj_offload and _is_device_short(state) else ()
+    return (False,) if state.config.runtime.mmproj_offload and _is_device_short(state) else ()
 
 
 def _position_values(state: _State, _is_fit: bool) -> Sequence[str]:
     """Kept cells moved together, where evicted ones would go on taking positions."""
-    compression = state.settings.compression
+    compression = state.config.compression
     is_apart = compression.positions != "reforge" and compression.policy not in WHOLE_POLICIES
     return ("reforge",) if state.plan is None and is_apart else ()
 
 
 def _keep_values(state: _State, is_fit: bool) -> Sequence[float]:
     """Fewer cells of the video."""
-    compression = state.settings.compression
+    compression = state.config.compression
     if compression.policy == "none" or (state.plan is None and compression.kv_budget):
         return ()  # nothing is evicted, or as much as can be is already
-    ratio = state.settings.compression.keep_ratio or 1.0
+    ratio = state.config.compression.keep_ratio or 1.0
     ratio = ratio if state.plan is None else state.plan.cells.memory.keep_ratio
     least = _FIT_KEEP_PERCENT if is_fit else 1
     return [percent / 100 for percent in range(int(100 * ratio) - 1, least - 1, -1)]
@@ -205,16 +205,16 @@ def _is_device_short(state: _State) -> bool:
 def _section(name: str, fields: Sequence[str]) -> Callable[[RetakeConfig, Any], RetakeConfig]:
     """A function that sets fields of one section of the settings to a value."""
 
-    def apply(settings: RetakeConfig, value: Any) -> RetakeConfig:
-        section = replace(getattr(settings, name), **dict.fromkeys(fields, value))
-        return replace(settings, **{name: section})
+    def apply(config: RetakeConfig, value: Any) -> RetakeConfig:
+        section = replace(getattr(config, name), **dict.fromkeys(fields, value))
+        return replace(config, **{name: section})
 
     return apply
 
 
-def _keep(settings: RetakeConfig, ratio: float) -> RetakeConfig:
-    compression = replace(settings.compression, keep_ratio=ratio, kv_budget=None)
-    return replace(settings, compression=compression)
+def _keep(config: RetakeConfig, ratio: float) -> RetakeConfig:
+    compression = replace(config.compression, keep_ratio=ratio, kv_budget=None)
+    return replace(config, compression=compression)
 
 
 _MOVES = (
@@ -222,7 +222,7 @@ _MOVES = (
     _Move(_type_values, "-ctk {0} -ctv {0}", _section("runtime", ["type_k", "type_v"])),
     _Move(
         lambda state, _: [
-            n for n in _CHUNK_FRAMES if n < state.settings.compression.prefill_chunk_frames
+            n for n in _CHUNK_FRAMES if n < state.config.compression.prefill_chunk_frames
         ],
         "--prefill-chunk-frames {}",
         _section("compression", ["prefill_chunk_frames"]),

@@ -82,13 +82,13 @@ class FramePlan:
     times_s: tuple[float, float]
 
 
-def plan_frames(manifest: ModelManifest, settings: RetakeConfig, video: VideoInfo) -> FramePlan:
+def plan_frames(manifest: ModelManifest, config: RetakeConfig, video: VideoInfo) -> FramePlan:
     """Return the frames that will be taken of a video.
 
     Raises:
         ConfigError: two grid frames would share a time position.
     """
-    sampling = settings.sampling
+    sampling = config.sampling
     start_s, step_s, n = time_grid(
         video.duration_s,
         fps=sampling.fps or manifest.fps,
@@ -113,7 +113,7 @@ def plan_frames(manifest: ModelManifest, settings: RetakeConfig, video: VideoInf
 def video_shape(
     model: Model,
     manifest: ModelManifest,
-    settings: RetakeConfig,
+    config: RetakeConfig,
     video: VideoInfo,
     n_after: int,
     n_steps: int | None = None,
@@ -122,7 +122,7 @@ def video_shape(
 
     `n_steps`: grid frames used, if not all.
     """
-    frames, rule = plan_frames(manifest, settings, video), manifest.frames
+    frames, rule = plan_frames(manifest, config, video), manifest.frames
     n_frames = n_steps * rule.frames_per_step if n_steps else frames.n
     n_steps = n_steps or frames.n_steps
     last_s = frames.times_s[1]  # its time text is the longest
@@ -135,7 +135,7 @@ def video_shape(
         text_per_step=n_text_per_step(model, manifest.layout, n_steps - 1, last_s, last_s),
         n_before=n_around + manifest.layout.ends_with_newline,
         n_after=n_after,
-        steps_per_chunk=max(1, settings.compression.prefill_chunk_frames // rule.frames_per_step),
+        steps_per_chunk=max(1, config.compression.prefill_chunk_frames // rule.frames_per_step),
     )
 
 

@@ -114,17 +114,17 @@ def context_settings(
     }
 
 
-def model_buffers(model: Model, settings: RetakeConfig, n_ctx: int) -> list[BufferUse]:
+def model_buffers(model: Model, config: RetakeConfig, n_ctx: int) -> list[BufferUse]:
     """Return what the model and a context of `n_ctx` cells would take; no weights are needed.
 
     llama.cpp's table of cells is real also then, so that of very many is estimated from fewer:
     everything grows by the same amount with each cell.
     """
     if n_ctx <= _MOST_CELLS:
-        with Context(model, **context_settings(settings.runtime, n_ctx)) as context:
+        with Context(model, **context_settings(config.runtime, n_ctx)) as context:
             return buffers_of(context)
-    half = model_buffers(model, settings, _MOST_CELLS // 2)
-    full = model_buffers(model, settings, _MOST_CELLS)
+    half = model_buffers(model, config, _MOST_CELLS // 2)
+    full = model_buffers(model, config, _MOST_CELLS)
     more = (n_ctx - _MOST_CELLS) / (_MOST_CELLS // 2)
 
     def grown(low: int, high: int) -> int:
@@ -139,7 +139,7 @@ def model_buffers(model: Model, settings: RetakeConfig, n_ctx: int) -> list[Buff
 def memory_use(
     model: Model,
     files: tuple[GgufFile, GgufFile],
-    settings: RetakeConfig,
+    config: RetakeConfig,
     cells: CellBudget,
     frames: FramePlan,
     video_px: tuple[int, int],
@@ -153,9 +153,9 @@ def memory_use(
     height) of the video's own frames; `available`: bytes by device ('' this machine), instead of
     what they say themselves; `is_whole`: the cells are saved all at once.
     """
-    (lm, mmproj), buffers = files, model_buffers(model, settings, cells.n_ctx)
+    (lm, mmproj), buffers = files, model_buffers(model, config, cells.n_ctx)
     devices = ["", *sorted({part.device for part in buffers if part.device})]
-    tower = devices[1] if settings.runtime.mmproj_offload and len(devices) > 1 else ""
+    tower = devices[1] if config.runtime.mmproj_offload and len(devices) > 1 else ""
     found = []
     for device in devices:
         extra: dict[str, int] = {}
@@ -163,10 +163,10 @@ def memory_use(
             extra |= {"vision": sum(mmproj.tensor_bytes.values())}
             extra |= {"vision_compute": vision_compute_bytes(mmproj, frames)}
         if not device:
-            extra |= _around(model, settings, cells, frames, video_px, is_whole=is_whole)
+            extra |= _around(model, config, cells, frames, video_px, is_whole=is_whole)
             extra |= {"mapped": _mapped_bytes(lm, buffers)}
         own = [part for part in buffers if part.device == device]
-        extra["work"] = extra.get("work", 0) + _score_bytes(model, settings, cells, buffers, own)
+        extra["work"] = extra.get("work", 0) + _score_bytes(model, config, cells, buffers, own)
         found.append(_model_use(device, buffers, extra, available))
     return found
 
@@ -214,7 +214,7 @@ def _available(use: DeviceUse, account: BufferUse) -> int | None:
 
 def _around(
     model: Model,
-    settings: RetakeConfig,
+    config: RetakeConfig,
     cells: CellBudget,
     frames: FramePlan,
     video_px: tuple[int, int],
@@ -225,7 +225,7 @@ def _around(
     shape = cells.shape
     per_step = shape.vision_per_step * model.n_embd_inp * _F32
     steps = min(shape.steps_per_chunk, shape.n_steps)
-    n_batch = min(settings.runtime.encode_batch_frames, frames.n)
+    n_batch = min(config.runtime.encode_batch_frames, frames.n)
     batch_steps = -(-n_batch * frames.n_steps // frames.n)
     n_frame = frames.width_px * frames.height_px * 3
     chunk_copies = 2 if shape.text_per_step else 1  # text between frames takes another array
@@ -249,7 +249,7 @@ def saved_bytes(cells: CellBudget, *, is_whole: bool) -> int:
 
 def _score_bytes(
     model: Model,
-    settings: RetakeConfig,
+    config: RetakeConfig,
     cells: CellBudget,
     buffers: list[BufferUse],
     own: list[BufferUse],
@@ -258,17 +258,17 @@ def _score_bytes(
     n_cell_bytes = sum(part.cells for part in own)
     if not n_cell_bytes:
         return 0
-    shape, policy = cells.shape, settings.compression.policy
+    shape, policy = cells.shape, config.compression.policy
     n_chunk = min(shape.steps_per_chunk, shape.n_steps) * shape.vision_per_step
     compresses = policy not in WHOLE_POLICIES and cells.keep_ratio < 1
-    reforges = position_mode(settings.compression.positions, model) == "reforge"
-    works = score_works(settings, n_chunk, cells.n_kept_cells, scores=compresses, reforges=reforges)
+    reforges = position_mode(config.compression.positions, model) == "reforge"
+    works = score_works(config, n_chunk, cells.n_kept_cells, scores=compresses, reforges=reforges)
     kept = max(work.kept_bytes(model) for work in works)
     kept = kept * n_cell_bytes // sum(part.cells for part in buffers)
     if own[0].device:  # the scheduler's buffer is there already, and only grows
         most = max(work.device_bytes(model) for work in works)
         return kept + max(0, most - sum(part.compute for part in own))
-    return kept + max(work.host_bytes(model, settings.runtime.n_threads) for work in works)
+    return kept + max(work.host_bytes(model, config.runtime.n_threads) for work in works)
 
 
 def _program_bytes(model: Model) -> int:

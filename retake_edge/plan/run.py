@@ -37,7 +37,7 @@ class RunPlan:
     from; `n_layer`: of the language model.
     """
 
-    settings: RetakeConfig
+    config: RetakeConfig
     video: VideoInfo
     frames: FramePlan
     cells: CellPlan
@@ -58,7 +58,7 @@ class RunPlan:
             "cells": asdict(self.cells),
             "memory": [device.to_dict() for device in self.memory],
             "fits": self.fits,
-            "settings": self.settings.to_dict(),
+            "config": self.config.to_dict(),
         }
 
 
@@ -101,39 +101,39 @@ class RunPlanner:
     def __exit__(self, *_: object) -> None:
         self._resources.close()
 
-    def manifest_for(self, settings: RetakeConfig) -> ModelManifest:
+    def manifest_for(self, config: RetakeConfig) -> ModelManifest:
         """Return how the model is used with the system prompt of some settings."""
-        return self._manifest(settings.prompt.system)
+        return self._manifest(config.prompt.system)
 
     def _manifest(self, system: str) -> ModelManifest:
         if isinstance(self.source, ModelManifest):
             return manifest_of(self.source, system)
         return infer_manifest(self.lm, self.mmproj, system)
 
-    def model(self, settings: RetakeConfig) -> Model:
+    def model(self, config: RetakeConfig) -> Model:
         """Return the model without weights, its layers placed as the settings say."""
-        n_gpu_layers = settings.runtime.n_gpu_layers
+        n_gpu_layers = config.runtime.n_gpu_layers
         if n_gpu_layers not in self._models:
             model = Model(self.source.model, n_gpu_layers=n_gpu_layers, weights=False)
             self._models[n_gpu_layers] = self._resources.enter_context(model)
         return self._models[n_gpu_layers]
 
-    def plan(self, video: VideoInfo, settings: RetakeConfig) -> RunPlan:
+    def plan(self, video: VideoInfo, config: RetakeConfig) -> RunPlan:
         """Plan a run.
 
         Raises:
             MemoryBudgetError: the cells do not fit into `-c`. ModelError: the video has times that
             the model has no word for.
         """
-        model = self.model(settings)
-        frames = plan_frames(self.manifest, settings, video)
-        manifest = self.manifest_for(settings)
-        cells = plan_cells(model, manifest, settings, video, self.n_after)
+        model = self.model(config)
+        frames = plan_frames(self.manifest, config, video)
+        manifest = self.manifest_for(config)
+        cells = plan_cells(model, manifest, config, video, self.n_after)
         size = video.width_px, video.height_px
         memory = memory_use(
             model,
             (self.lm, self.mmproj),
-            settings,
+            config,
             cells.memory,
             frames,
             size,
@@ -141,40 +141,38 @@ class RunPlanner:
             is_whole=bool(cells.why_whole) or cells.n_chosen is not None,
         )
         work = work_of(self.lm, self.mmproj, cells.memory, frames, video)
-        return RunPlan(settings, video, frames, cells, memory, work, model.n_layer)
+        return RunPlan(config, video, frames, cells, memory, work, model.n_layer)
 
     def kv_bytes(self, plan: RunPlan) -> dict[str, int]:
         """Return the bytes of the plan's cells at each type of K and V that the model can have."""
         found = {}
         for kind in KV_TYPES:
-            runtime = replace(
-                plan.settings.runtime, type_k=kind, type_v=kind, flash_attention="auto"
-            )
-            settings = replace(plan.settings, runtime=runtime)
+            runtime = replace(plan.config.runtime, type_k=kind, type_v=kind, flash_attention="auto")
+            config = replace(plan.config, runtime=runtime)
             with suppress(MemoryBudgetError):  # rows of the model do not divide into its blocks
-                buffers = model_buffers(self.model(settings), settings, plan.cells.memory.n_ctx)
+                buffers = model_buffers(self.model(config), config, plan.cells.memory.n_ctx)
                 found[kind] = sum(part.cells for part in buffers)
         return found
 
-    def estimated(self, video: VideoInfo, settings: RetakeConfig) -> Estimate:
+    def estimated(self, video: VideoInfo, config: RetakeConfig) -> Estimate:
         """Plan a run and refuse it if it does not fit; return how much work it is.
 
         Raises:
             MemoryBudgetError: the cells do not fit into `-c`, or the bytes into a device.
         """
-        plan = self.plan(video, settings)
+        plan = self.plan(video, config)
         require_room(plan.memory)
         return self.estimate(plan)
 
     def estimate(self, plan: RunPlan) -> Estimate:
         """Return how much work a plan is."""
         devices = [device.device or "CPU" for device in plan.memory]
-        key = calibration_key(self.lm, self.mmproj, plan.settings, devices)
+        key = calibration_key(self.lm, self.mmproj, plan.config, devices)
         return Estimate(key, plan.work)
 
     def seconds(self, plan: RunPlan, calibration: Calibration) -> dict[str, float] | None:
         """Return the seconds expected by stage, None before anything was measured."""
-        n_answer = plan.settings.generation.max_tokens
+        n_answer = plan.config.generation.max_tokens
         return calibration.seconds(self.estimate(plan).speed_key, plan.work, n_answer)
 
 

@@ -68,12 +68,12 @@ class ScoreWork:
 
 
 def score_works(
-    settings: RetakeConfig, n_chunk: int, n_kept: int, *, scores: bool, reforges: bool = False
+    config: RetakeConfig, n_chunk: int, n_kept: int, *, scores: bool, reforges: bool = False
 ) -> list[ScoreWork]:
     """Return what a run scores: `n_chunk` tokens of a chunk (with `scores`), and the evidence of an
     answer over `n_kept` cells. `reforges`: whether positions are.
     """
-    compression, type_k = settings.compression, settings.runtime.type_k
+    compression, type_k = config.compression, config.runtime.type_k
     works = [ScoreWork(n_kept, MOST_QUERIES, 1, type_k, unrotates=False)]
     policy = POLICIES[compression.policy]
     if scores and policy.needs_scores:

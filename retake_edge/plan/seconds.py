@@ -127,10 +127,10 @@ def _parameters(file: GgufFile, prefixes: tuple[str, ...]) -> int:
 
 
 def calibration_key(
-    lm: GgufFile, mmproj: GgufFile, settings: RetakeConfig, devices: list[str]
+    lm: GgufFile, mmproj: GgufFile, config: RetakeConfig, devices: list[str]
 ) -> str:
     """Return the name of what the speed depends on: shapes, types, devices, threads."""
-    runtime = settings.runtime
+    runtime = config.runtime
     facts = {
         "model": [sorted((n, *s) for n, s in file.tensor_shapes.items()) for file in (lm, mmproj)],
         "types": [sorted(file.tensor_types.items()) for file in (lm, mmproj)],
@@ -139,7 +139,7 @@ def calibration_key(
             *(runtime.n_threads, runtime.n_gpu_layers, runtime.mmproj_offload),
             *(runtime.type_k, runtime.type_v, runtime.n_ubatch),
         ],
-        "policy": settings.compression.policy,
+        "policy": config.compression.policy,
     }
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 

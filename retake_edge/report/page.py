@@ -135,7 +135,7 @@ def _facts(report: Report) -> dict[str, Any]:
             for name, seconds in report.seconds.items()
         ],
         "total_seconds": _seconds(total),
-        "settings": [_section(name, values) for name, values in _settings(report).items()],
+        "settings": [_section(name, values) for name, values in _config(report).items()],
         "version": report.versions.get("retake_edge", ""),
     }
 
@@ -226,7 +226,7 @@ def _rounded(values: Floats | np.ndarray[Any, Any]) -> list[float]:
     return [round(float(value), 4) for value in values]
 
 
-def _settings(report: Report) -> dict[str, Mapping[str, Any]]:
+def _config(report: Report) -> dict[str, Mapping[str, Any]]:
     return {"model": report.model, **report.config, "versions": report.versions}
 
 

@@ -41,7 +41,7 @@ def report_of(session: Session, answers: Sequence[ReportAnswer]) -> Report:
     return Report(
         session.video,
         session.map,
-        session.settings.to_dict(),
+        session.config.to_dict(),
         session.model_facts(),
         versions(),
         _whole_stages(seconds),

@@ -38,7 +38,7 @@ class ServerOptions:
 
     source: ModelManifest | ModelFiles
     model_name: str
-    settings: RetakeConfig
+    config: RetakeConfig
     limits: ServerLimits
     use_cache: bool = True
     cache_dir: Path | None = None
@@ -55,7 +55,7 @@ def make_service(options: ServerOptions) -> Service:
     limits, metrics = options.limits, Metrics()
     worker = Worker(
         options.source,
-        n_gpu_layers=options.settings.runtime.n_gpu_layers,
+        n_gpu_layers=options.config.runtime.n_gpu_layers,
         n_queue=limits.n_queue,
         max_video_s=limits.max_video_s,
         cache_dir=options.cache_dir,
@@ -75,7 +75,7 @@ def make_service(options: ServerOptions) -> Service:
     return Service(
         options.model_name,
         worker.start(),
-        options.settings,
+        options.config,
         limits,
         worker,
         metrics,

@@ -62,7 +62,7 @@ class Job:
     """One question about one video; `key` names the video together with how it is looked at."""
 
     video: SentVideo
-    settings: RetakeConfig
+    config: RetakeConfig
     generation: GenerationConfig
     turns: list[tuple[str, str]]
     question: str
@@ -74,7 +74,7 @@ class Job:
     began_s: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        facts = asdict(self.settings)
+        facts = asdict(self.config)
         del facts["generation"]
         self.key = json.dumps([self.video.sha256, facts], sort_keys=True)
 

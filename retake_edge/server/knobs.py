@@ -57,7 +57,7 @@ _KNOBS: dict[str, tuple[str, str, _Reader]] = {
 """What a request may set, under the names that clients use: section, setting, how it is read."""
 
 
-def video_settings(base: RetakeConfig, body: ChatBody, refs: Sequence[VideoRef]) -> RetakeConfig:
+def video_config(base: RetakeConfig, body: ChatBody, refs: Sequence[VideoRef]) -> RetakeConfig:
     """Return how the video is looked at; the part goes before `extra_body`, that before kwargs.
 
     Raises:
@@ -80,7 +80,7 @@ def video_settings(base: RetakeConfig, body: ChatBody, refs: Sequence[VideoRef])
     return with_values(base, **found)
 
 
-def generation_settings(base: GenerationConfig, body: ChatBody) -> GenerationConfig:
+def generation_config(base: GenerationConfig, body: ChatBody) -> GenerationConfig:
     """Return how the answer is drawn.
 
     Raises:

@@ -74,7 +74,7 @@ class Pool:
                 return open_video(
                     job.video.path,
                     self._source,
-                    job.settings,
+                    job.config,
                     use_cache=self._use_cache,
                     cache_dir=self._cache_dir,
                     n_reserve=self._n_reserve,

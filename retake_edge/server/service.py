@@ -12,7 +12,7 @@ from retake_edge.config import RetakeConfig
 from retake_edge.server.blobs import BlobStore
 from retake_edge.server.errors import ApiError
 from retake_edge.server.jobs import Done, Event, Failed, Job
-from retake_edge.server.knobs import generation_settings, video_settings
+from retake_edge.server.knobs import generation_config, video_config
 from retake_edge.server.limits import ServerLimits
 from retake_edge.server.messages import asked_of
 from retake_edge.server.metrics import Metrics
@@ -26,11 +26,11 @@ PING_S = 15.0
 
 @dataclass(frozen=True)
 class Service:
-    """One running server; `model_name`: what clients are told, `settings`: where none are asked."""
+    """One running server; `model_name`: what clients are told, `config`: where none are asked."""
 
     model_name: str
     model_facts: str
-    settings: RetakeConfig
+    config: RetakeConfig
     limits: ServerLimits
     worker: Worker
     metrics: Metrics
@@ -42,15 +42,15 @@ class Service:
     async def submit(self, body: ChatBody) -> Job:
         """Let a request wait for its turn; raises ApiError and RetakeError."""
         asked = asked_of(body.messages, self.limits.max_turns)
-        generation = generation_settings(self.settings.generation, body)
-        settings = video_settings(self.settings, body, asked.refs)
-        fps = settings.sampling.fps if asked.refs[0].kind == "image" else None
+        generation = generation_config(self.config.generation, body)
+        config = video_config(self.config, body, asked.refs)
+        fps = config.sampling.fps if asked.refs[0].kind == "image" else None
         video = await asyncio.to_thread(self.sources.get, asked.refs, fps)
         try:
             if video.image_fps is not None:
-                settings = _each_frame(settings, video.image_fps)
+                config = _each_frame(config, video.image_fps)
             loop = asyncio.get_running_loop()
-            job = Job(video, settings, generation, asked.turns, asked.question, loop)
+            job = Job(video, config, generation, asked.turns, asked.question, loop)
             self.worker.submit(job)
         except BaseException:
             video.held.close()
@@ -58,10 +58,10 @@ class Service:
         return job
 
 
-def _each_frame(settings: RetakeConfig, fps: float) -> RetakeConfig:
+def _each_frame(config: RetakeConfig, fps: float) -> RetakeConfig:
     from retake_edge.config import with_values
 
-    return with_values(settings, sampling={"fps": fps})
+    return with_values(config, sampling={"fps": fps})
 
 
 async def events_of(job: Job, request: Request) -> AsyncIterator[Event | None]:

@@ -67,7 +67,7 @@ async def retrieve_model(model: str, request: Request) -> Response:
 async def props(request: Request) -> Response:
     """Say what the server takes, in llama-server's form."""
     service = service_of(request)
-    settings = service.settings.to_dict()
+    config = service.config.to_dict()
     return PlainJson(
         {
             "model_alias": service.model_name,
@@ -75,12 +75,12 @@ async def props(request: Request) -> Response:
             "total_slots": 1,
             "default_generation_settings": {
                 "n_ctx": RESERVE_CELLS,
-                "params": settings["generation"],
+                "params": config["generation"],
             },
             "build_info": f"retake-edge {__version__}",
             "retake": {
-                "sampling": settings["sampling"],
-                "compression": settings["compression"],
+                "sampling": config["sampling"],
+                "compression": config["compression"],
                 "max_upload_bytes": service.limits.max_upload_bytes,
                 "max_video_s": service.limits.max_video_s,
                 "takes_urls": service.limits.allow_urls,

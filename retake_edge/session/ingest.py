@@ -77,7 +77,7 @@ class _Beginning:
         request = self._request
         with self._planner() as planner:
             reader = self._reader(planner.manifest)
-            estimate = planner.estimated(reader.begin(), request.settings)
+            estimate = planner.estimated(reader.begin(), request.config)
         loaded = self._loaded
         teller = self._teller(reader, estimate)
         teller.tell("encode", 0, reader.n_planned())
@@ -113,7 +113,7 @@ class _Beginning:
                 plan = CellBudget(**{**head["plan"], "shape": VideoShape(**head["plan"]["shape"])})
                 with self._planner() as planner:
                     info = probe_video(self._request.path)
-                    estimate = planner.estimated(info, self._request.settings)
+                    estimate = planner.estimated(info, self._request.config)
                 engine = self._engine(plan, attempt)
                 with self._times.measure("load"):
                     chunks = load_chunks(journal, engine.context)
@@ -168,7 +168,7 @@ class _Beginning:
     def _loaded(self) -> Loaded:
         """The models; the plan has found room for them."""
         with self._times.measure("load"):
-            source, runtime = self._request.source, self._request.settings.runtime
+            source, runtime = self._request.source, self._request.config.runtime
             n_model, n_tower = (file.stat().st_size for file in (source.model, source.mmproj))
             share = n_model / max(1, n_model + n_tower)
             llm, manifest = load_model(self._resources, self._request, share)
@@ -188,7 +188,7 @@ class _Beginning:
 
     def _reader(self, manifest: ModelManifest, done_times_s: Doubles | None = None) -> VideoReader:
         request = self._request
-        return VideoReader(request.path, manifest, request.settings, self._times, done_times_s)
+        return VideoReader(request.path, manifest, request.config, self._times, done_times_s)
 
     def _teller(self, reader: VideoReader, estimate: Estimate) -> Teller:
         teller = Teller(self._request, reader, estimate, self._times)
@@ -205,7 +205,7 @@ class _Beginning:
             n_at_once = plan.shape.vision_per_step if non_causal else 1
             context = make_context(resources, llm, request, plan.n_ctx, n_at_once)
         images = ImageRule(one_by_one=non_causal or llm.scales_tokens, non_causal=non_causal)
-        return Engine(context, request.settings, n_after=request.n_after, images=images)
+        return Engine(context, request.config, n_after=request.n_after, images=images)
 
 
 def _opening(manifest: ModelManifest, reader: VideoReader, n_chosen: int | None) -> str:
@@ -226,4 +226,4 @@ def _planned_cells(
         tokens_per_step=first.rows * first.cols,
     )
     manifest = replace(loaded.manifest, frames=rule)
-    return plan_cells(loaded.llm, manifest, request.settings, reader.info, request.n_after)
+    return plan_cells(loaded.llm, manifest, request.config, reader.info, request.n_after)

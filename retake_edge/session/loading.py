@@ -39,12 +39,12 @@ def read_session(request: OpenRequest, file: Path, key: str) -> PrefilledVideo:
             resources, llm, request, _n_ctx(request, end["n_cells"] + request.n_after)
         )
         chunks = load_chunks(journal, context)
-        engine = Engine(context, request.settings, n_after=request.n_after)
+        engine = Engine(context, request.config, n_after=request.n_after)
         engine.restore(EngineState(end["next_position"], end["next_time"], n_cells=end["n_cells"]))
         stats = replace(
             stats,
             n_ctx=context.n_ctx,
-            kv_bytes=int(context.n_ctx * kv_bytes_per_cell(llm, request.settings.runtime)),
+            kv_bytes=int(context.n_ctx * kv_bytes_per_cell(llm, request.config.runtime)),
         )
         grid_times_s = chunks.frame_times_s[:: head["frames_per_step"]]
         return PrefilledVideo(
@@ -69,4 +69,4 @@ def _video_stats(journal: Journal, end: dict[str, Any], path: str | Path) -> Vid
 
 
 def _n_ctx(request: OpenRequest, n_needed: int) -> int:
-    return request.settings.runtime.n_ctx or padded(n_needed)
+    return request.config.runtime.n_ctx or padded(n_needed)

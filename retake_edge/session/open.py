@@ -27,7 +27,7 @@ from retake_edge.session.store.folder import SessionStore
 def open_video(
     path: str | Path,
     model: str | ModelManifest | ModelFiles | None = None,
-    settings: RetakeConfig | None = None,
+    config: RetakeConfig | None = None,
     *,
     fps: float | None = None,
     max_frames: int | None = None,
@@ -57,7 +57,7 @@ def open_video(
     configuration, or the best one that is downloaded and fits (`Answer.model` names it, and says
     why).
 
-    From `fps` to `n_gpu_layers`: single settings, in place of those in `settings` (None: as there).
+    From `fps` to `n_gpu_layers`: single settings, in place of those in `config` (None: as there).
     `start` and `end` are seconds, or times such as "1:30" and "1:02:00".
 
     The session is kept below `cache_dir` (None: the user's cache folder) unless `use_cache` is off.
@@ -83,8 +83,8 @@ def open_video(
         no model for it or it cannot be loaded, the cells do not fit, or the native libraries are
         missing. ConfigError: a setting is out of range.
     """
-    settings = with_values(
-        settings or RetakeConfig(),
+    config = with_values(
+        config or RetakeConfig(),
         sampling={
             "fps": fps,
             "max_frames": max_frames,
@@ -103,7 +103,7 @@ def open_video(
             raise ConfigError(f"mmproj {mmproj} goes with a model; name it, too.")
         from retake_edge.catalog.choice import choose_model
 
-        chosen = choose_model(path, settings, n_reserve=n_reserve, sha256=sha256, progress=progress)
+        chosen = choose_model(path, config, n_reserve=n_reserve, sha256=sha256, progress=progress)
         source, why = chosen.source, chosen.why
     else:
         source = resolve_model(model, mmproj, sha256=sha256) if isinstance(model, str) else model
@@ -112,17 +112,17 @@ def open_video(
     request = OpenRequest(
         path,
         source,
-        settings,
-        cells_after(settings, n_reserve),
+        config,
+        cells_after(config, n_reserve),
         with_more(progress),
         Calibration(store.cache_dir if store else None),
         loaded=loaded,
     )
     if store is None:
-        session = Session(read_video(request), settings, known_hashes(source), SavedState())
+        session = Session(read_video(request), config, known_hashes(source), SavedState())
     else:
         opened = open_saved(request, store, on_note)
-        session = Session(opened.prefilled, settings, opened.hashes, opened.saved)
+        session = Session(opened.prefilled, config, opened.hashes, opened.saved)
         session.calibrate(request.calibration)
     session.chosen_by = why
     return session
@@ -130,7 +130,7 @@ def open_video(
 
 def open_session(
     key: str,
-    settings: RetakeConfig | None = None,
+    config: RetakeConfig | None = None,
     *,
     cache_dir: str | Path | None = None,
     n_reserve: int = QUESTION_RESERVE,
@@ -141,7 +141,7 @@ def open_session(
     >>> with retake_edge.open_session("3f2a91c0") as session:
     ...     print(session.ask("What happens?"))
 
-    How the video is looked at was decided when it was read; of `settings` only how answers are
+    How the video is looked at was decided when it was read; of `config` only how answers are
     drawn and how the machine is used counts. `n_reserve`, `progress`: as in `open_video`.
 
     Raises:
@@ -150,12 +150,12 @@ def open_session(
         MemoryBudgetError: this machine has no room for it.
     """
     store = SessionStore(cache_dir)
-    found = recorded(store, key, settings or RetakeConfig())
+    found = recorded(store, key, config or RetakeConfig())
     request = OpenRequest(
         found.path,
         found.source,
-        found.settings,
-        cells_after(found.settings, n_reserve),
+        found.config,
+        cells_after(found.config, n_reserve),
         with_more(progress),
         Calibration(store.cache_dir),
         found.facts,
@@ -165,6 +165,6 @@ def open_session(
         opened = reopen(request, store, found.key)
     else:
         opened = open_saved(request, store, lambda _: None)
-    session = Session(opened.prefilled, found.settings, opened.hashes, opened.saved)
+    session = Session(opened.prefilled, found.config, opened.hashes, opened.saved)
     session.calibrate(request.calibration)
     return session

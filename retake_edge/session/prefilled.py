@@ -45,7 +45,7 @@ class OpenRequest:
 
     path: str | Path
     source: ModelManifest | ModelFiles
-    settings: RetakeConfig
+    config: RetakeConfig
     n_after: int
     progress: ProgressCallback
     calibration: Calibration = field(default_factory=lambda: Calibration(None))
@@ -68,7 +68,7 @@ def head_of(request: OpenRequest, model: str) -> dict[str, Any]:
             "model": os.path.abspath(source.model),
             "mmproj": os.path.abspath(source.mmproj),
         },
-        "config": request.settings.to_dict(),
+        "config": request.config.to_dict(),
         "facts": dict(request.facts),
     }
 
@@ -110,16 +110,16 @@ def load_model(
     """
     source = request.source
     if request.loaded is not None:
-        return request.loaded, manifest_of(source, request.settings.prompt.system)
+        return request.loaded, manifest_of(source, request.config.prompt.system)
     tell = in_percent(request.progress, "load")
     llm = resources.enter_context(
         Model(
             source.model,
-            n_gpu_layers=request.settings.runtime.n_gpu_layers,
+            n_gpu_layers=request.config.runtime.n_gpu_layers,
             progress=lambda loaded: tell(share * loaded),
         )
     )
-    return llm, manifest_of(source, request.settings.prompt.system)
+    return llm, manifest_of(source, request.config.prompt.system)
 
 
 def make_context(
@@ -130,7 +130,7 @@ def make_context(
     Raises:
         MemoryBudgetError: this machine has no room for it.
     """
-    runtime = request.settings.runtime
+    runtime = request.config.runtime
     needed = int(n_ctx * kv_bytes_per_cell(llm, runtime))
     available = available_memory_bytes()
     if available is not None and needed > available:

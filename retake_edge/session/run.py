@@ -108,14 +108,14 @@ class Run:
 
     def prefill(self) -> None:
         """Prefill and compress chunk by chunk to the video's end."""
-        settings = self.request.settings
+        config = self.request.config
         n_embd = self.loaded.llm.n_embd
         is_whole = self.n_chosen is not None or not is_compressible(self.engine.context)
         chosen = self._chosen() if self.n_chosen is not None else None
         blocks = frame_blocks(
             iter([chosen.features]) if chosen else self.features,
             min(self.plan.shape.steps_per_chunk, self.plan.shape.n_steps),
-            per_patch=settings.dpselect.per_patch,
+            per_patch=config.dpselect.per_patch,
             n_embd=n_embd,
             after=self.stream,
         )
@@ -208,7 +208,7 @@ class Run:
             kv_bytes=self.plan.kv_bytes,
             reduced_by=self._reduced_by(),
             why_whole=self.why_whole,
-            positions=position_mode(self.request.settings.compression.positions, self.loaded.llm),
+            positions=position_mode(self.request.config.compression.positions, self.loaded.llm),
             n_positions=self.engine.n_positions,
             n_positions_trained=trained_positions(self.loaded.llm),
         )

@@ -101,12 +101,12 @@ class Recorded:
     is_complete: bool
     path: Path
     source: ModelManifest | ModelFiles
-    settings: RetakeConfig
+    config: RetakeConfig
     facts: Mapping[str, Any]
 
 
-def recorded(store: SessionStore, prefix: str, settings: RetakeConfig) -> Recorded:
-    """Return what a session was made of; answers and machine as `settings` say.
+def recorded(store: SessionStore, prefix: str, config: RetakeConfig) -> Recorded:
+    """Return what a session was made of; answers and machine as `config` say.
 
     Raises:
         SessionError: no one session begins with `prefix`, or it is damaged or of another version.
@@ -124,7 +124,7 @@ def recorded(store: SessionStore, prefix: str, settings: RetakeConfig) -> Record
         )
     head, was = info.head, RetakeConfig.from_dict(info.head["config"])
     runtime = replace(
-        settings.runtime,
+        config.runtime,
         type_k=was.runtime.type_k,
         type_v=was.runtime.type_v,
         flash_attention=was.runtime.flash_attention,
@@ -138,7 +138,7 @@ def recorded(store: SessionStore, prefix: str, settings: RetakeConfig) -> Record
         info.is_complete,
         Path(head["path"]),
         source,
-        replace(was, runtime=runtime, generation=settings.generation),
+        replace(was, runtime=runtime, generation=config.generation),
         info.facts,
     )
 
@@ -175,10 +175,10 @@ def _model_hashes(source: ModelManifest | ModelFiles, store: SessionStore) -> di
 
 def _asked(request: OpenRequest, video: str, hashes: Mapping[str, str]) -> str:
     """A name for what is asked for: as `session_facts`, but of settings as they were given."""
-    settings, source = request.settings.to_dict(), request.source
-    del settings["generation"]
+    config, source = request.config.to_dict(), request.source
+    del config["generation"]
     for name in _MACHINE_SETTINGS:
-        del settings["runtime"][name]
+        del config["runtime"][name]
     use = {}
     if isinstance(source, ModelManifest):
         rules = {name: asdict(getattr(source, name)) for name in ("frames", "layout", "prompt")}
@@ -187,7 +187,7 @@ def _asked(request: OpenRequest, video: str, hashes: Mapping[str, str]) -> str:
         {
             "video": video,
             "model": dict(hashes),
-            "settings": settings,
+            "settings": config,
             "use": use,
             "n_after": request.n_after,
             "engine": dict(engine_facts()),
@@ -201,8 +201,8 @@ def _planned_facts(
 ) -> Mapping[str, Any]:
     """What decides about the cells, from a plan of the run."""
     with RunPlanner(request.source, request.n_after) as planner:
-        plan = planner.plan(probe_video(request.path), request.settings)
-        return session_facts(plan, planner.manifest_for(request.settings), video, hashes)
+        plan = planner.plan(probe_video(request.path), request.config)
+        return session_facts(plan, planner.manifest_for(request.config), video, hashes)
     raise AssertionError("unreachable")
 
 

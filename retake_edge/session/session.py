@@ -52,13 +52,13 @@ class Session:
     def __init__(
         self,
         prefilled: PrefilledVideo,
-        settings: RetakeConfig,
+        config: RetakeConfig,
         hashes: dict[str, str],
         saved: SavedState,
     ) -> None:
         self.video, self.map, self.saved = prefilled.video, prefilled.map, saved
         self.thumbnails: list[Thumbnail] = prefilled.thumbnails
-        self.settings, self.manifest = settings, prefilled.manifest
+        self.config, self.manifest = config, prefilled.manifest
         self.engine, self.times = prefilled.engine, prefilled.times
         self.index_seconds = prefilled.index_seconds
         self.frame_weights: Floats | None = None
@@ -117,7 +117,7 @@ class Session:
 
     def draw_by(self, generation: GenerationConfig) -> None:
         """Draw answers in this way from now on; the cells kept for them stay as many as before."""
-        self.settings = replace(self.settings, generation=generation)
+        self.config = replace(self.config, generation=generation)
         self.engine.draw_by(generation)
 
     def last_answer(self) -> Answer:
@@ -180,7 +180,7 @@ class Session:
             seconds=times.seconds,
             peak_memory_bytes=peak_memory_bytes(),
             model=self.model_facts(),
-            config=self.settings.to_dict(),
+            config=self.config.to_dict(),
             versions=versions(),
             sampler=self.engine.sampler_settings,
             positions=self.positions(self.engine.answer_end),
@@ -193,7 +193,7 @@ class Session:
         times_s = self.map.frame_times_s
         weights = frame_weights(attention.weights, self.map.cell_frames, len(times_s))
         self.frame_weights = weights
-        end_s = self.settings.sampling.end_s
+        end_s = self.config.sampling.end_s
         end_s = self.video.duration_s if end_s is None else min(end_s, self.video.duration_s)
         if self._idle is not None:
             weights = without_sinks(weights, self._idle)

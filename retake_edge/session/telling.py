@@ -21,7 +21,7 @@ class Teller:
         self, request: OpenRequest, reader: VideoReader, estimate: Estimate, times: StageTimes
     ) -> None:
         self._reader, self._times, self._progress = reader, times, request.progress
-        self._start_s = request.settings.sampling.start_s
+        self._start_s = request.config.sampling.start_s
         self.saved_s = reader.frame_times_s[-1] if reader.frame_times_s else None
         self._begun_s = self._start_s if self.saved_s is None else self.saved_s
         self.prefilled_s = self._begun_s

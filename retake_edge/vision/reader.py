@@ -38,11 +38,11 @@ class VideoReader:
         self,
         path: str | Path,
         manifest: ModelManifest,
-        settings: RetakeConfig,
+        config: RetakeConfig,
         times: StageTimes,
         done_times_s: Doubles | None = None,
     ) -> None:
-        sampling = settings.sampling
+        sampling = config.sampling
         self.encoder: VisionEncoder | None = None
         self.info: VideoInfo | None = None
         self.frame_times_s: list[float] = [] if done_times_s is None else done_times_s.tolist()
@@ -64,7 +64,7 @@ class VideoReader:
             fit=manifest.frames.fit,
             resample=manifest.frames.resample,
             via_px=manifest.frames.via_px,
-            batch_frames=-(-settings.runtime.encode_batch_frames // 2) * 2,
+            batch_frames=-(-config.runtime.encode_batch_frames // 2) * 2,
             after_s=self.frame_times_s[-1] if self.frame_times_s else None,
             on_info=self._keep_info,
         )

@@ -256,7 +256,7 @@ def test_a_session_is_asked_by_its_key_without_the_video(made, tmp_path):
     video.unlink()
     config = settings(max_tokens=3, fps=1.0)  # only how answers are drawn counts
     with open_session(key[:6], config, cache_dir=folder) as session:
-        assert session.saved.is_reused and session.settings.sampling.fps == 8.0
+        assert session.saved.is_reused and session.config.sampling.fps == 8.0
         assert np.array_equal(question_logits(session), made[2])
         answer = session.ask(QUESTION)
         assert answer.n_tokens <= 3 and answer.video.path == str(video)

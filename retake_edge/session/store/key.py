@@ -103,7 +103,7 @@ def session_facts(
             "closing": manifest.prompt.closing,
         },
         "kept": _kept(plan),
-        "cells": _stored(plan.settings.runtime),
+        "cells": _stored(plan.config.runtime),
         "engine": dict(engine_facts()),
         "attention_rotation_disabled": rotation_switch(),
     }
@@ -119,9 +119,9 @@ def _stored(runtime: RuntimeConfig) -> list[str]:
 
 def _kept(plan: RunPlan) -> dict[str, Any]:
     """What stays of the frames, and the settings that have a say in it."""
-    settings, cells = plan.settings.compression, plan.cells
+    compression, cells = plan.config.compression, plan.cells
     kept: dict[str, Any] = {
-        "per_patch": plan.settings.dpselect.per_patch,
+        "per_patch": plan.config.dpselect.per_patch,
         "positions": cells.positions.mode,
     }
     if cells.n_chosen is not None:
@@ -130,15 +130,15 @@ def _kept(plan: RunPlan) -> dict[str, Any]:
         return kept
     kept |= {
         "keep_ratio": cells.memory.keep_ratio,
-        "policy": settings.policy,
+        "policy": compression.policy,
         "steps_per_chunk": cells.memory.shape.steps_per_chunk,
     }
-    if settings.policy == "pivotkv":
-        kept["pivot"] = settings.pivot
-    if POLICIES[settings.policy].needs_scores:
-        kept["n_queries"] = settings.n_queries
-    if settings.policy in _RANDOM_POLICIES:
-        kept["seed"] = settings.seed
+    if compression.policy == "pivotkv":
+        kept["pivot"] = compression.pivot
+    if POLICIES[compression.policy].needs_scores:
+        kept["n_queries"] = compression.n_queries
+    if compression.policy in _RANDOM_POLICIES:
+        kept["seed"] = compression.seed
     return kept
 
 
