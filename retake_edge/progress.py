@@ -53,12 +53,12 @@ def with_more(progress: ProgressCallback) -> ProgressCallback:
 
 def in_percent(progress: ProgressCallback, stage: str) -> Callable[[float], None]:
     """Return a callback for a share in [0, 1] that tells each percent once."""
-    told = -1
+    last_percent = -1
 
     def tell(share: float) -> None:
-        nonlocal told
-        if (percent := int(100 * share)) > told:
-            told = percent
+        nonlocal last_percent
+        if (percent := int(100 * share)) > last_percent:
+            last_percent = percent
             progress(stage, percent, 100)
 
     return tell

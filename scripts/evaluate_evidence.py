@@ -84,7 +84,7 @@ def outcomes(
             card, spans = asked_about(scene, question), answer.evidence
             top = spans[0] if spans else None
             assert session.frame_weights is not None
-            peak_s = session.map.frame_times_s[session.frame_weights.argmax()]
+            peak_s = session.video_map.frame_times_s[session.frame_weights.argmax()]
             yield Outcome(
                 kind=question.kind,
                 is_right=grade(question, answer.text),

@@ -8,7 +8,6 @@ A block starts with `<!-- NAME -->`, ends with `<!-- /NAME -->`, and NAME is one
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from retake_edge.bench.quality.report import (
     runs_of,
     select,
 )
+from retake_edge.bench.run_file import read_run_file
 from retake_edge.bench.speed.report import about, goals_table, growth_table, speed_tables
 from retake_edge.bench.tables import origin
 from retake_edge.bench.text.report import text_table
@@ -46,8 +46,7 @@ GROWTH_COMMAND = (
 
 def run_file(name: str) -> dict[str, Any]:
     """Read benchmarks/NAME.json."""
-    document: dict[str, Any] = json.loads((ROOT / "benchmarks" / f"{name}.json").read_text())
-    return document
+    return read_run_file(ROOT / "benchmarks" / f"{name}.json")
 
 
 def is_measured(name: str) -> bool:
@@ -111,15 +110,15 @@ def cost() -> str:
 
 def _quality_summary(document: dict[str, Any]) -> str:
     names = ("needle", "when", "all")
-    heads = [f"{name}, keep {keep:g}" for keep in KEEPS for name in names]
+    heads = [f"{name}, keep {keep_ratio:g}" for keep_ratio in KEEPS for name in names]
     lines = [f"| policy | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
     full = select(document, "none", 1.0)
     shares = [percent(pooled(full, name)) for name in names]
     lines.append(f"| none (full cache) | {' | '.join(shares * len(KEEPS))} |")
     for policy in dict.fromkeys(policy for policy, _ in runs_of(document) if policy != "none"):
         shares = [
-            percent(pooled(select(document, policy, keep), name))
-            for keep in KEEPS
+            percent(pooled(select(document, policy, keep_ratio), name))
+            for keep_ratio in KEEPS
             for name in names
         ]
         lines.append(f"| {policy} | {' | '.join(shares)} |")
@@ -136,7 +135,7 @@ def _quality_summary(document: dict[str, Any]) -> str:
 def quality() -> str:
     """All policies and keep ratios, pooled over lengths; then by length at the smallest ratio."""
     document = run_file("quality")
-    lowest = min(cell["keep"] for cell in document["cells"])
+    lowest = min(cell["keep_ratio"] for cell in document["cells"])
     by_length = [length_table(document, name, lowest) for name in ("needle", "when")]
     return "\n\n".join([quality_table(document), *by_length])
 
@@ -162,7 +161,7 @@ def kinds() -> str:
 def events() -> str:
     """How many tokens of a card survive in each layer."""
     document = run_file("quality")
-    lowest = min(cell["keep"] for cell in document["cells"])
+    lowest = min(cell["keep_ratio"] for cell in document["cells"])
     longest = max(cell["frames"] for cell in document["cells"])
     n_layers = len(document["cells"][0]["card_tokens_by_layer"])
     heads = [f"layer {i}" for i in range(n_layers)]
@@ -171,7 +170,7 @@ def events() -> str:
         "|---|" + "---|" * n_layers,
     ]
     for cell in document["cells"]:
-        if cell["keep"] == lowest and cell["frames"] == longest:
+        if cell["keep_ratio"] == lowest and cell["frames"] == longest:
             pairs = zip(cell["card_tokens_by_layer"], cell["cards_seen_by_layer"], strict=True)
             shown = [f"{tokens:.1f} ({100 * seen:.0f} %)" for tokens, seen in pairs]
             lines.append(f"| {cell['policy']} | {' | '.join(shown)} |")
@@ -190,8 +189,13 @@ def headline() -> str:
     document = run_file("quality")
     policy = CompressionConfig().policy
     shown = {
-        name: percent(pooled(select(document, name, keep), "needle")).split(" ")[0]
-        for name, keep in (("none", 1.0), (policy, 0.125), ("pivotkv", 0.125), ("random", 0.125))
+        name: percent(pooled(select(document, name, keep_ratio), "needle")).split(" ")[0]
+        for name, keep_ratio in (
+            ("none", 1.0),
+            (policy, 0.125),
+            ("pivotkv", 0.125),
+            ("random", 0.125),
+        )
     }
     return (
         f"With an eighth of the vision tokens kept, the default policy (`{policy}`) still answers "

@@ -22,7 +22,7 @@ from retake_edge.plan.choose import choose_frames, in_whole_video
 from retake_edge.vision.encoder import VisionFeatures, newline_of
 
 ANSWER_TOKENS = 12
-N_AFTER = 96
+N_TEXT_RESERVE = 96
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def replay(
     manifest: ModelManifest,
     features: VisionFeatures,
     variant: Variant,
-    keep: float,
+    keep_ratio: float,
     settings: ReplaySettings,
 ) -> Replayed:
     """Empty the context and prefill the video under a variant at a keep ratio.
@@ -66,13 +66,13 @@ def replay(
     """
     context.clear()
     n_text = n_clock_tokens(context.model, manifest, features)
-    frames = kept_frames(features, variant, keep, n_text, context.model.n_embd)
-    engine = Engine(context, _config(variant, settings), n_after=N_AFTER)
+    frames = kept_frames(features, variant, keep_ratio, n_text, context.model.n_embd)
+    engine = Engine(context, _config(variant, settings), n_text_reserve=N_TEXT_RESERVE)
     engine.prefill_text(manifest.prompt.before)
     builder = ChunkBuilder(
-        context.model, manifest.layout, engine.next_position, newline=newline_of(manifest)
+        context.model, manifest.positions, engine.next_position, newline=newline_of(manifest)
     )
-    ratio = 1.0 if variant.frames else keep
+    ratio = 1.0 if variant.frames else keep_ratio
     blocks = _blocks(features, frames, context.model, settings)
     results = [result for _, result in prefill(engine, builder, blocks, ratio)]
     cells = np.concatenate([result.cell_frames for result in results], axis=1)
@@ -107,7 +107,7 @@ def _blocks(
 
 
 def kept_frames(
-    features: VisionFeatures, variant: Variant, keep: float, n_text: int, n_embd: int
+    features: VisionFeatures, variant: Variant, keep_ratio: float, n_text: int, n_embd: int
 ) -> Ints:
     """Return the grid frames that are prefilled, int32 ascending.
 
@@ -115,9 +115,9 @@ def kept_frames(
     eviction at this keep ratio would leave, `n_text` tokens of clock text a frame included.
     """
     n_frames, n_tokens = features.embeddings.shape[:2]
-    if not variant.frames or keep >= 1:
+    if not variant.frames or keep_ratio >= 1:
         return np.arange(n_frames, dtype=np.int32)
-    n_cells = kept_vision(n_frames * n_tokens, keep) + n_frames * n_text
+    n_cells = kept_vision(n_frames * n_tokens, keep_ratio) + n_frames * n_text
     n_keep = max(1, min(n_frames, round(n_cells / (n_tokens + n_text))))
     if variant.frames == "uniform":
         return evenly_spaced(n_frames, n_keep)
@@ -131,4 +131,4 @@ def kept_frames(
 def n_clock_tokens(model: Model, manifest: ModelManifest, features: VisionFeatures) -> int:
     """Return how many tokens of clock text and learned rows a grid frame has."""
     last, middle = float(features.times_s[-1]), float(features.middle_s[-1])
-    return n_text_per_step(model, manifest.layout, len(features.times_s) - 1, last, middle)
+    return n_text_per_step(model, manifest.positions, len(features.times_s) - 1, last, middle)

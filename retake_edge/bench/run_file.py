@@ -18,6 +18,8 @@ from retake_edge.llama import library
 from retake_edge.version import __version__
 
 FORMAT = 1
+_OLD_NAMES = {"keep": "keep_ratio", "keeps": "keep_ratios"}
+"""In settings and cells of the version before: still read, never written."""
 
 
 def run_file(
@@ -72,7 +74,29 @@ def write_run_file(document: dict[str, Any], path: Path) -> None:
     write_whole(path, layout(document))
 
 
-def begun_run(path: Path, document: dict[str, Any]) -> dict[str, Any] | None:
+def read_run_file(path: Path) -> dict[str, Any]:
+    """Return a run file's document, also one that the version before wrote.
+
+    Raises:
+        ConfigError: it is no run file.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        document = None
+    if not isinstance(document, dict):
+        raise ConfigError(f"Cannot read {path} as a run file; choose another file.")
+    document["settings"] = _renamed(document.get("settings", {}))
+    if "cells" in document:
+        document["cells"] = [_renamed(cell) for cell in document["cells"]]
+    return document
+
+
+def _renamed(values: dict[str, Any]) -> dict[str, Any]:
+    return {_OLD_NAMES.get(name, name): value for name, value in values.items()}
+
+
+def earlier_run(path: Path, document: dict[str, Any]) -> dict[str, Any] | None:
     """Return the run file at `path` that was made as `document` is; None if there is none.
 
     Raises:
@@ -80,18 +104,15 @@ def begun_run(path: Path, document: dict[str, Any]) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
-    try:
-        begun: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise ConfigError(f"Cannot read {path} as a run file; choose another file.") from None
+    earlier = read_run_file(path)
     same = json.loads(json.dumps(document))
     for key in ("what", "settings", "model", "machine", "versions"):
-        if not isinstance(begun, dict) or begun.get(key) != same[key]:
+        if earlier.get(key) != same[key]:
             raise ConfigError(
                 f"{path} was made with other {key}, so its runs cannot stand beside new ones; "
                 "choose another file, or leave out --continue."
             )
-    return {key: value for key, value in begun.items() if key not in same}
+    return {key: value for key, value in earlier.items() if key not in same}
 
 
 def layout(document: dict[str, Any]) -> str:

@@ -34,7 +34,7 @@ def origin(document: dict[str, Any]) -> str:
 
 
 def _quality_tables(document: dict[str, Any]) -> str:
-    lowest = min(cell["keep"] for cell in document["cells"])
+    lowest = min(cell["keep_ratio"] for cell in document["cells"])
     parts = [quality_table(document)]
     parts += [length_table(document, name, lowest) for name in ("needle", "when")]
     seconds = document["seconds"]

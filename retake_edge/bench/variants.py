@@ -55,12 +55,12 @@ def parse_variants(names: str) -> list[Variant]:
     return found
 
 
-def cells(variants: Sequence[Variant], keeps: Sequence[float]) -> list[tuple[Variant, float]]:
+def cells(variants: Sequence[Variant], keep_ratios: Sequence[float]) -> list[tuple[Variant, float]]:
     """Return what is run: the full cache once, and every other variant at each ratio below 1."""
     full = [(VARIANTS["none"], 1.0)]
-    ratios = sorted({keep for keep in keeps if keep < 1}, reverse=True)
+    ratios = sorted({keep_ratio for keep_ratio in keep_ratios if keep_ratio < 1}, reverse=True)
     others = [c for c in variants if c.name != "none"]
-    return full + [(variant, keep) for keep in ratios for variant in others]
+    return full + [(variant, keep_ratio) for keep_ratio in ratios for variant in others]
 
 
 def parse_numbers(text: str, option: str, kind: type[int] | type[float]) -> list[float]:

@@ -140,11 +140,11 @@ def _entry(
     files = str(pair.parts[0]), str(pair.mmproj)
     entry = ModelEntry(name, source, description, hub, True, n_bytes, rank=rank, files=files)
     try:
-        lm = read_gguf(pair.parts[0])
+        header = read_gguf(pair.parts[0])
         read_gguf(pair.mmproj)
     except RetakeError as error:
         return replace(entry, description=str(error), fits=False)
-    return replace(entry, architecture=lm.architecture, compression=compression_of(lm))
+    return replace(entry, architecture=header.architecture, compression=compression_of(header))
 
 
 def _with_needs(
@@ -183,11 +183,11 @@ def free_disk_bytes() -> int:
     return shutil.disk_usage(there).free
 
 
-def compression_of(lm: GgufFile) -> str:
+def compression_of(header: GgufFile) -> str:
     """Return what compression the model's cache gets, as far as its header tells."""
     for key, kind in _NOT_COMPRESSED.items():
-        if lm.get(key):
+        if header.get(key):
             return f"not compressed ({kind}): whole frames, as many as fit"
-    if any(".ssm." in key for key in lm.metadata):
+    if any(".ssm." in key for key in header.metadata):
         return "layers with attention compressed; recurrent ones keep a state of fixed size"
     return "all layers compressed"

@@ -18,7 +18,7 @@ from retake_edge.config import RetakeConfig
 from retake_edge.errors import MemoryBudgetError, ModelError
 from retake_edge.models.manifest import ModelFiles, ModelManifest
 from retake_edge.models.resolve import resolve_model
-from retake_edge.plan.cells import cells_after
+from retake_edge.plan.cells import text_reserve
 from retake_edge.plan.frames import QUESTION_RESERVE
 from retake_edge.plan.run import RunPlanner
 from retake_edge.progress import ProgressCallback, no_progress
@@ -52,7 +52,7 @@ def choose_model(
     video: str | Path,
     config: RetakeConfig,
     *,
-    n_reserve: int = QUESTION_RESERVE,
+    n_question_reserve: int = QUESTION_RESERVE,
     sha256: Callable[[Path], str] | None = None,
     progress: ProgressCallback = no_progress,
 ) -> ChosenModel:
@@ -70,16 +70,18 @@ def choose_model(
     info = probe_video(video)
     here = downloaded()
     for entry in here:
-        if _fits(entry, info, config, n_reserve):
+        if _fits(entry, info, config, n_question_reserve):
             return ChosenModel(resolve_model(entry.name, sha256=sha256), BEST)
     if info.is_scene:
         return ChosenModel(resolve_model(SCENE_MODEL, sha256=sha256), SCENE)
     raise NoModelError(_why_none(here), catalog(progress))
 
 
-def _fits(entry: ModelEntry, info: VideoInfo, config: RetakeConfig, n_reserve: int) -> bool:
+def _fits(
+    entry: ModelEntry, info: VideoInfo, config: RetakeConfig, n_question_reserve: int
+) -> bool:
     try:
-        with RunPlanner(entry.pair, cells_after(config, n_reserve)) as planner:
+        with RunPlanner(entry.pair, text_reserve(config, n_question_reserve)) as planner:
             return planner.plan(info, config).fits
     except (ModelError, MemoryBudgetError):
         return False

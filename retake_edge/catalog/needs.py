@@ -20,7 +20,7 @@ from retake_edge.files import JsonCache, default_cache_dir
 from retake_edge.llama.buffers import available_memory_bytes
 from retake_edge.models.manifest import ModelFiles, ModelManifest
 from retake_edge.models.published import Published, hollow_files
-from retake_edge.plan.cells import cells_after
+from retake_edge.plan.cells import text_reserve
 from retake_edge.plan.machine import machine_key, machine_seconds
 from retake_edge.plan.run import RunPlanner
 from retake_edge.plan.seconds import Calibration, Work
@@ -103,7 +103,7 @@ def _planned(source: ModelManifest | ModelFiles | Published) -> Needs:
             folder = TemporaryDirectory(prefix="retake-edge-")
             held.enter_context(folder)
             source = hollow_files(source, folder)
-        planner = RunPlanner(source, cells_after(config), tried=is_hollow)
+        planner = RunPlanner(source, text_reserve(config), tried=is_hollow)
         plan = held.enter_context(planner).plan(AN_HOUR, config)
         needed = {use.device: use.needed for use in plan.memory}
         return Needs(needed, plan.work, planner.estimate(plan).speed_key)

@@ -110,8 +110,8 @@ def main() -> NoReturn:
         sys.exit(code or 0)
     except ClickError as error:
         leave_output()
-        told = str(error) if is_help(error) else f"error: {usage_sentence(error)}"
-        tell(told)
+        message = str(error) if is_help(error) else f"error: {usage_sentence(error)}"
+        tell(message)
         sys.exit(EXIT_USAGE)
     except RetakeError as error:
         leave_output()

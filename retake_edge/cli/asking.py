@@ -27,13 +27,13 @@ def pulled_at_terminal(missing: NotDownloadedError, request: CliRequest) -> bool
     from retake_edge.session.store.key import HashCache
 
     size, free = _download_bytes(missing), free_disk_bytes()
-    told = (
+    text = (
         f"{missing.name} is not downloaded: {size / 1e9:.1f} GB, {free / 1e9:.1f} GB of disk free."
     )
     if size > free:
-        tell(f"{told} There is no room for it.")
+        tell(f"{text} There is no room for it.")
         return False
-    if not agreed(f"{told}\nDownload it now? [Y/n] "):
+    if not agreed(f"{text}\nDownload it now? [Y/n] "):
         return False
     sha256 = HashCache.beside(SessionStore(request.cache_dir).cache_dir).sha256
     with shown_progress() as progress:

@@ -8,11 +8,26 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from retake_edge import config
 from retake_edge.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Measure quality and speed on this machine.")
+
+
+class BenchCommand(TyperCommand):
+    """A benchmark; also takes the option names of the version before."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give options their new names."""
+        return super().parse_args(ctx, [_new_name(word) for word in args])
+
+
+def _new_name(word: str) -> str:
+    flag, equals, value = word.partition("=")
+    return "--keep-ratio" + equals + value if flag == "--keep" else word
+
 
 QUALITY_POLICIES = (
     "none,spread,pivotkv,pivotkv-reference,pivotkv-nopivot,coverage,hybrid,random,"
@@ -23,7 +38,7 @@ TEXT_POLICIES = "none,spread,pivotkv,coverage,hybrid,random,uniform"
 _Json = Annotated[bool, typer.Option("--json", help="Print the run file instead of tables.")]
 _Out = Annotated[Path | None, typer.Option(help="Write the run file here.")]
 _Seed = Annotated[int, typer.Option("-s", "--seed", help="Everything follows from it.")]
-_Keep = Annotated[str, typer.Option(help="Shares of the tokens kept.")]
+_KeepRatios = Annotated[str, typer.Option(help="Shares of the tokens kept.")]
 _Policies = Annotated[str, typer.Option(help="What is measured, by name.")]
 _Threads = Annotated[
     int | None, typer.Option("-t", "--threads", help="CPU threads.  [default: llama.cpp's]")
@@ -32,7 +47,7 @@ _Layers = Annotated[int, typer.Option("-ngl", "--n-gpu-layers", help="Layers on 
 _Queries = Annotated[int, typer.Option(help="Queries that score a chunk; 0: all.")]
 
 
-@app.command()
+@app.command(cls=BenchCommand)
 def quality(
     model: Annotated[
         str, typer.Option("-m", "--model", help="A model that understands the scenes.")
@@ -42,7 +57,7 @@ def quality(
     frames: Annotated[
         str, typer.Option(help="Lengths of the videos in frames.")
     ] = "64,128,256,512",
-    keep: _Keep = "1,0.5,0.25,0.125",
+    keep_ratio: _KeepRatios = "1,0.5,0.25,0.125",
     policies: _Policies = QUALITY_POLICIES,
     questions: Annotated[int, typer.Option(help="Questions for each length.")] = 168,
     prefill_chunk_frames: Annotated[
@@ -76,7 +91,7 @@ def quality(
     settings = QualitySettings(
         seed=seed,
         n_frames=tuple(int(n) for n in parse_numbers(frames, "--frames", int)),
-        keeps=tuple(parse_numbers(keep, "--keep", float)),
+        keep_ratios=tuple(parse_numbers(keep_ratio, "--keep-ratio", float)),
         n_questions=questions,
         chunk_frames=prefill_chunk_frames,
         n_queries=n_queries,
@@ -87,9 +102,9 @@ def quality(
     manifest = manifest_of(source)
     rule = manifest.frames
     with (
-        Model(source.model, n_gpu_layers=n_gpu_layers) as llm,
+        Model(source.model, n_gpu_layers=n_gpu_layers) as loaded,
         VisionEncoder(
-            llm,
+            loaded,
             source.mmproj,
             n_threads=threads,
             overview=rule.overview,
@@ -97,7 +112,7 @@ def quality(
         ) as encoder,
         shown_progress() as progress,
     ):
-        result = run_quality(llm, encoder, manifest, variants, settings, runtime, progress)
+        result = run_quality(loaded, encoder, manifest, variants, settings, runtime, progress)
     files = {"model": source.model, "mmproj": source.mmproj}
     document = run_file(
         "quality", _plain(settings, runtime), _hashes(files), quality_results(result)
@@ -107,14 +122,14 @@ def quality(
         write_plots(document, plot)
 
 
-@app.command("text-needle")
+@app.command("text-needle", cls=BenchCommand)
 def text_needle(
     model: Annotated[Path, typer.Option("-m", "--model", help="GGUF of a chat model.")],
     seed: _Seed = 0,
     documents: Annotated[int, typer.Option(help="Documents made.")] = 16,
     sentences: Annotated[int, typer.Option(help="Filler sentences in each.")] = 64,
     facts: Annotated[int, typer.Option(help="Facts hidden in each, and asked for.")] = 2,
-    keep: _Keep = "0.5,0.35,0.25,0.125",
+    keep_ratio: _KeepRatios = "0.5,0.35,0.25,0.125",
     policies: _Policies = TEXT_POLICIES,
     chunk_tokens: Annotated[int, typer.Option(help="Tokens between two compressions.")] = 256,
     n_queries: _Queries = 0,
@@ -141,13 +156,13 @@ def text_needle(
         n_facts=facts,
         chunk_tokens=chunk_tokens,
         n_queries=n_queries,
-        keeps=tuple(parse_numbers(keep, "--keep", float)),
+        keep_ratios=tuple(parse_numbers(keep_ratio, "--keep-ratio", float)),
     )
     variants = parse_variants(policies)
     runtime = config.RuntimeConfig(n_gpu_layers=n_gpu_layers, n_threads=threads)
-    with Model(model, n_gpu_layers=n_gpu_layers) as llm, shown_progress() as progress:
+    with Model(model, n_gpu_layers=n_gpu_layers) as loaded, shown_progress() as progress:
         result = run_text_needle(
-            llm,
+            loaded,
             variants,
             settings,
             runtime,
@@ -159,7 +174,7 @@ def text_needle(
     _finish(document, out, as_json)
 
 
-@app.command()
+@app.command(cls=BenchCommand)
 def speed(
     model: Annotated[
         str, typer.Option("-m", "--model", help="A model's name, or the path of its GGUF.")
@@ -181,9 +196,9 @@ def speed(
         Path | None, typer.Option(help="Where shapes are kept.  [default: the user's cache]")
     ] = None,
     frames: Annotated[str, typer.Option(help="Lengths of the video in frames.")] = "128",
-    keep: Annotated[float, typer.Option(help="Share of the vision tokens kept.")] = 0.25,
+    keep_ratio: Annotated[float, typer.Option(help="Share of the vision tokens kept.")] = 0.25,
     kv_budget: Annotated[
-        int | None, typer.Option(help="Most cells kept, at every length, in place of --keep.")
+        int | None, typer.Option(help="Most cells kept, at every length, in place of --keep-ratio.")
     ] = None,
     full: Annotated[bool, typer.Option(help="Run the full cache, too.")] = True,
     policy: Annotated[
@@ -224,7 +239,7 @@ def speed(
     Every setting runs in a process of its own, so that peak memory is its own. --out is written
     after each of them.
     """
-    from retake_edge.bench.run_file import begun_run, run_file, write_run_file
+    from retake_edge.bench.run_file import earlier_run, run_file, write_run_file
     from retake_edge.bench.speed.compare import SpeedSettings, run_speed
     from retake_edge.bench.speed.models import speed_models
     from retake_edge.bench.variants import parse_numbers
@@ -232,7 +247,7 @@ def speed(
 
     settings = SpeedSettings(
         n_frames=tuple(int(n) for n in parse_numbers(frames, "--frames", int)),
-        keep=keep,
+        keep_ratio=keep_ratio,
         kv_budget=kv_budget,
         with_full=full,
         policy=policy,
@@ -251,7 +266,7 @@ def speed(
         raise ConfigError("--continue goes on with a run file; name it with --out.")
     cuts, described = speed_models(model, mmproj, shape, layers, quant, cache_dir)
     document = run_file("speed", asdict(settings), described, {})
-    begun = begun_run(out, document) if goes_on and out is not None else None
+    earlier = earlier_run(out, document) if goes_on and out is not None else None
 
     def save(results: dict[str, Any]) -> None:
         if out is not None:
@@ -262,7 +277,7 @@ def speed(
             cuts,
             described["layers"],
             settings,
-            begun=begun,
+            earlier=earlier,
             minutes=minutes,
             save=save,
             progress=progress,
@@ -307,5 +322,5 @@ def write_plots(document: dict[str, Any], path: Path) -> None:
     write_whole(path, accuracy_plot(document, "all"))
     for name in ("needle", "when"):
         write_whole(path.with_name(f"{path.stem}-{name}.svg"), accuracy_plot(document, name))
-    lowest = min(cell["keep"] for cell in document["cells"])
+    lowest = min(cell["keep_ratio"] for cell in document["cells"])
     write_whole(path.with_name(f"{path.stem}-depth.svg"), depth_plot(document, lowest))

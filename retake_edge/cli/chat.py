@@ -43,11 +43,11 @@ class ChatCommand(HelpfulCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take the two meanings of -c apart."""
-        told = [
+        arguments = [
             "--continue" if arg == "-c" and not after.lstrip("-").isdigit() else arg
             for arg, after in zip(args, [*args[1:], ""], strict=True)
         ]
-        return super().parse_args(ctx, told)
+        return super().parse_args(ctx, arguments)
 
 
 EXAMPLES = examples("chat talk.mp4", "chat talk.mp4 -c", "chat talk.mp4 -m qwen2.5-vl-3b")
@@ -182,8 +182,8 @@ def _frames(room: _Room) -> None:
     from retake_edge.formats import clock, spoken_seconds
 
     session = room.session
-    times_s = session.map.frame_times_s
-    key_times = list(dict.fromkeys(map(clock, times_s[session.map.pivot_share > 0])))
+    times_s = session.video_map.frame_times_s
+    key_times = list(dict.fromkeys(map(clock, times_s[session.video_map.pivot_share > 0])))
     line = f"{session.video.n_frames} frames from {clock(times_s[0])} to {clock(times_s[-1])}"
     if step_s := frame_spacing_s(session):
         line += f", one every {spoken_seconds(step_s)}"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "eval videomme --data Video-MME",
-    'eval mlvu --data MLVU --compare "policy=spread,keep=0.25; policy=none"',
+    'eval mlvu --data MLVU --compare "policy=spread,keep-ratio=0.25; policy=none"',
     "eval questions.jsonl",
 )
 _MOST_NAMED = 10

@@ -55,8 +55,8 @@ class HelpfulCommand(TyperCommand):
         lines += [""] if self.epilog else []
         for title, rows in self._groups(ctx, everything=everything):
             lines.append(f"{title}:")
-            for names, told in rows:
-                lines += _row(names, told, width)
+            for names, text in rows:
+                lines += _row(names, text, width)
         return "\n".join(lines)
 
     def _arguments(self) -> Iterator[str]:
@@ -80,10 +80,10 @@ class HelpfulCommand(TyperCommand):
                 continue
             has_more |= title in MORE
             if everything or title not in MORE:
-                names, told = record
+                names, text = record
                 variable = getattr(parameter, "envvar", None) if everything else None
-                told += f"  [env: {variable}]" if variable else ""
-                found.setdefault(title, []).append((names, told))
+                text += f"  [env: {variable}]" if variable else ""
+                found.setdefault(title, []).append((names, text))
         order = [*(title for title in found if title not in MORE), *MORE]
         yield from ((title, found[title]) for title in order if title in found)
         rest = "This page; --help-all shows every option." if has_more else "This page."
@@ -118,10 +118,10 @@ def _show_log_if(is_asked: bool) -> None:
         show_log()
 
 
-def _row(names: str, told: str, width: int) -> list[str]:
+def _row(names: str, text: str, width: int) -> list[str]:
     """An option with its help beside it, on as many lines as it takes."""
     left, indent = f"  {names}", " " * _LEFT_COLUMNS
-    wrapped = textwrap.wrap(told, max(20, width - _LEFT_COLUMNS)) or [""]
+    wrapped = textwrap.wrap(text, max(20, width - _LEFT_COLUMNS)) or [""]
     if len(left) >= _LEFT_COLUMNS:
         return [left, *(indent + line for line in wrapped)]
     return [f"{left:<{_LEFT_COLUMNS}}{wrapped[0]}", *(indent + line for line in wrapped[1:])]

@@ -71,13 +71,13 @@ def work(groups: Sequence[Group], rows: RowFile, opener: Opener) -> None:
 def tell_failures(rows: Iterable[Row]) -> int:
     """Name what failed on stderr; return the exit code of the first failure, 0 for none."""
     failed = [row for row in rows if row["error"]]
-    told = list(dict.fromkeys((row["video"], row["error"]["message"]) for row in failed))
+    reasons = list(dict.fromkeys((row["video"], row["error"]["message"]) for row in failed))
     if failed:
         tell(f"not answered: {len(failed)} questions")
-    for video, message in told[:_MOST_NAMED]:
+    for video, message in reasons[:_MOST_NAMED]:
         tell(f"error: {message if video in message else f'{video}: {message}'}")
-    if len(told) > _MOST_NAMED:
-        tell(f"and {len(told) - _MOST_NAMED} more; the rows have them all")
+    if len(reasons) > _MOST_NAMED:
+        tell(f"and {len(reasons) - _MOST_NAMED} more; the rows have them all")
     return _exit_code(failed[0]["error"]["kind"]) if failed else 0
 
 

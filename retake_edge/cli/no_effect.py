@@ -80,8 +80,14 @@ def _in_vain_here(request: CliRequest, session: Session) -> Iterator[tuple[str, 
     end_s = request.config.sampling.end_s
     if "end" in given and end_s is not None and end_s > video.duration_s + 1:
         yield "--end", "the video ends before"
-    if kept.policy not in WHOLE_POLICIES and (video.why_whole or video.reduced_by == "nothing"):
-        why = f"{name} gets whole frames ({video.why_whole})" if video.why_whole else "all is kept"
+    if kept.policy not in WHOLE_POLICIES and (
+        video.not_compressible or video.reduced_by == "nothing"
+    ):
+        why = (
+            f"{name} gets whole frames ({video.not_compressible})"
+            if video.not_compressible
+            else "all is kept"
+        )
         for option in ("policy", "pivot", "positions"):
             if option in given:
                 yield f"--{option}", why

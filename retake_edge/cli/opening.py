@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def open_session(
-    video: Path, request: CliRequest, n_reserve: int | None = None, *, asks: bool = True
+    video: Path, request: CliRequest, n_question_reserve: int | None = None, *, asks: bool = True
 ) -> Session:
     """Return the session of a video; raises what `open_video` raises.
 
@@ -36,21 +36,21 @@ def open_session(
     from retake_edge.session.open import open_video
 
     if key := saved_key(video, request):
-        session = opened_by_key(key, request, n_reserve or QUESTION_RESERVE)
+        session = opened_by_key(key, request, n_question_reserve or QUESTION_RESERVE)
         warn_of_no_effect(request, session, asks=asks)
         return session
-    chosen = source_of(video, request, n_reserve)
+    chosen = source_of(video, request, n_question_reserve)
     with shown_progress(video.name, model_name(chosen.source)) as progress:
         config = request.config
         if request.fit:
-            config = _fitted(video, chosen.source, request, n_reserve or QUESTION_RESERVE)
+            config = _fitted(video, chosen.source, request, n_question_reserve or QUESTION_RESERVE)
         session = open_video(
             video,
             chosen.source,
             config,
             use_cache=request.use_cache,
             cache_dir=request.cache_dir,
-            n_reserve=n_reserve or QUESTION_RESERVE,
+            n_question_reserve=n_question_reserve or QUESTION_RESERVE,
             progress=progress,
             on_note=progress.say,
         )
@@ -59,7 +59,9 @@ def open_session(
     return session
 
 
-def source_of(video: Path, request: CliRequest, n_reserve: int | None = None) -> ChosenModel:
+def source_of(
+    video: Path, request: CliRequest, n_question_reserve: int | None = None
+) -> ChosenModel:
     """Return the model that the options name, or the one for this video; checked, downloaded."""
     from retake_edge.cli.progress import shown_progress
     from retake_edge.models.resolve import NotDownloadedError
@@ -67,12 +69,12 @@ def source_of(video: Path, request: CliRequest, n_reserve: int | None = None) ->
     name = request.hub or Path(request.model or "").name
     try:
         with shown_progress(video.name, name) as progress:
-            return _source(video, request, n_reserve, progress)
+            return _source(video, request, n_question_reserve, progress)
     except NotDownloadedError as missing:
         if not pulled_at_terminal(missing, request):
             raise
         with shown_progress(video.name, name) as progress:
-            return _source(video, request, n_reserve, progress)
+            return _source(video, request, n_question_reserve, progress)
 
 
 def resolved(video: Path | None, request: CliRequest) -> ModelManifest | ModelFiles:
@@ -90,7 +92,10 @@ def resolved(video: Path | None, request: CliRequest) -> ModelManifest | ModelFi
 
 
 def _source(
-    video: Path | None, request: CliRequest, n_reserve: int | None, progress: ProgressCallback
+    video: Path | None,
+    request: CliRequest,
+    n_question_reserve: int | None,
+    progress: ProgressCallback,
 ) -> ChosenModel:
     from retake_edge.catalog.choice import ASKED, ChosenModel, choose_model
     from retake_edge.catalog.user_config import default_model
@@ -112,7 +117,7 @@ def _source(
     return choose_model(
         video,
         request.config,
-        n_reserve=n_reserve or QUESTION_RESERVE,
+        n_question_reserve=n_question_reserve or QUESTION_RESERVE,
         sha256=sha256,
         progress=progress,
     )
@@ -126,15 +131,15 @@ def model_name(source: ModelManifest | ModelFiles) -> str:
 
 
 def _fitted(
-    video: Path, source: ModelManifest | ModelFiles, request: CliRequest, n_reserve: int
+    video: Path, source: ModelManifest | ModelFiles, request: CliRequest, n_question_reserve: int
 ) -> RetakeConfig:
     """Settings under which the run fits; what they change is told."""
-    from retake_edge.plan.cells import cells_after
+    from retake_edge.plan.cells import text_reserve
     from retake_edge.plan.fit import fitted
     from retake_edge.plan.run import RunPlanner
     from retake_edge.video.read import probe_video
 
-    with RunPlanner(source, cells_after(request.config, n_reserve)) as planner:
+    with RunPlanner(source, text_reserve(request.config, n_question_reserve)) as planner:
         found = fitted(planner, probe_video(video), request.config)
     if found.flags:
         tell(f"fit: {found.flags}")

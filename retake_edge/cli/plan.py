@@ -50,7 +50,7 @@ def plan(
     --fit plans with them. A model with a name need not be downloaded: its shape is known.
     """
     from retake_edge.catalog.needs import AN_HOUR
-    from retake_edge.plan.cells import cells_after
+    from retake_edge.plan.cells import text_reserve
     from retake_edge.plan.fit import fitted, proposals
     from retake_edge.plan.run import RunPlanner
     from retake_edge.plan.seconds import Calibration
@@ -62,7 +62,7 @@ def plan(
     config, flags = request.config, ""
     with ExitStack() as held:
         source, is_here = _source(None if video is None else info.path, request, held)
-        planner = RunPlanner(source, cells_after(config), tried=not is_here)
+        planner = RunPlanner(source, text_reserve(config), tried=not is_here)
         held.enter_context(planner)
         if request.fit:
             found = fitted(planner, info, config)
@@ -178,22 +178,22 @@ def _document(
 
 
 def _print_plan(planned: RunPlan, document: dict[str, Any]) -> None:
-    from retake_edge.plan.run import gib, place, shares
+    from retake_edge.plan.run import device_name, gib, shares
 
     cells = planned.cells
     kept, n_ctx = cells.memory.n_kept_cells, cells.memory.n_ctx
     rows = [("video", _video_line(planned.video)), ("frames", _frames_line(planned))]
-    how = "whole frames" if cells.why_whole else f"keep ratio {cells.memory.keep_ratio:.3g}"
+    how = "whole frames" if cells.not_compressible else f"keep ratio {cells.memory.keep_ratio:.3g}"
     text = f"{cells.n_before:,} of the video, {kept:,} kept ({how}); room for {n_ctx:,}"
     rows.append(("tokens", text))
-    if cells.why_whole:
-        rows.append(("", cells.why_whole))
+    if cells.not_compressible:
+        rows.append(("", cells.not_compressible))
     rows.append(("positions", str(cells.positions)))
     sizes = document["kv_bytes"].items()
     rows.append(("kept as", ", ".join(f"{kind} {gib(size)}" for kind, size in sizes)))
     for use in planned.memory:
         limit = "" if use.available is None else f" of {gib(use.available)} available"
-        rows.append((place(use), f"{gib(use.needed)}{limit}: {shares(use)}"))
+        rows.append((device_name(use), f"{gib(use.needed)}{limit}: {shares(use)}"))
     rows.append(("time", _time_line(document["seconds"], planned)))
     if document["changed"]:
         rows.append(("changed", document["changed"]))

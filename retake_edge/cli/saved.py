@@ -57,7 +57,7 @@ def saved_key(video: str | Path, request: CliRequest) -> str:
     return store.find(text) if any(key.startswith(text) for key in keys) else ""
 
 
-def opened_by_key(key: str, request: CliRequest, n_reserve: int) -> Session:
+def opened_by_key(key: str, request: CliRequest, n_question_reserve: int) -> Session:
     """Return a saved session; raises what `retake_edge.open_session` raises.
 
     Raises:
@@ -80,6 +80,6 @@ def opened_by_key(key: str, request: CliRequest, n_reserve: int) -> Session:
             key,
             request.config,
             cache_dir=request.cache_dir,
-            n_reserve=n_reserve,
+            n_question_reserve=n_question_reserve,
             progress=progress,
         )

@@ -15,12 +15,12 @@ def usage_sentence(error: Any) -> str:
     """Return what is wrong with the command line, and how to go on."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "retake-edge"
-    told = " ".join(error.format_message().split())
-    if told.startswith("Got unexpected extra argument") and path.endswith(" ask"):
-        told = f"{told.rstrip('.')}; put the question in quotes"
-    elif told.startswith("Missing argument") and path.endswith((" ask", " chat", " plan")):
-        told = "There is no video; give its file"
-    return f"{told.rstrip('.')}. `{path} --help` shows how it is used."
+    message = " ".join(error.format_message().split())
+    if message.startswith("Got unexpected extra argument") and path.endswith(" ask"):
+        message = f"{message.rstrip('.')}; put the question in quotes"
+    elif message.startswith("Missing argument") and path.endswith((" ask", " chat", " plan")):
+        message = "There is no video; give its file"
+    return f"{message.rstrip('.')}. `{path} --help` shows how it is used."
 
 
 def is_help(error: Any) -> bool:

@@ -92,7 +92,7 @@ class Policy:
     part that attends most being the one that counts (1: one sum over all, as in the paper).
     `weighs`: whether a kept cell weighs as much as the tokens it stands for (see `cell_weights`).
 
-    `select(evidence, n_keep, rng, pivot)` returns distinct indices, int [L, n_keep], in any
+    `select(signals, n_keep, rng, pivot)` returns distinct indices, int [L, n_keep], in any
     order, with all forced tokens among them; 1 <= forced <= n_keep < n holds when it is called.
     """
 
@@ -105,7 +105,7 @@ class Policy:
 
 def select_cells(
     policy: str,
-    evidence: ChunkSignals,
+    signals: ChunkSignals,
     n_keep: int,
     rng: np.random.Generator,
     *,
@@ -127,16 +127,16 @@ def select_cells(
     if pivot not in PIVOT_MODES:
         raise ConfigError(f"There is no pivot mode {pivot!r}; there are {', '.join(PIVOT_MODES)}.")
     rule = POLICIES[policy]
-    n_keep = max(n_keep, 1, int(evidence.forced.sum()))
-    if n_keep >= evidence.n or policy in WHOLE_POLICIES:
-        return np.tile(np.arange(evidence.n, dtype=np.int32), (evidence.n_layer, 1))
-    assert not rule.needs_scores or evidence.scores is not None, f"{policy} needs scores"
-    kept = rule.select(evidence, n_keep, rng, pivot)
-    assert kept.shape == (evidence.n_layer, n_keep)
+    n_keep = max(n_keep, 1, int(signals.forced.sum()))
+    if n_keep >= signals.n or policy in WHOLE_POLICIES:
+        return np.tile(np.arange(signals.n, dtype=np.int32), (signals.n_layer, 1))
+    assert not rule.needs_scores or signals.scores is not None, f"{policy} needs scores"
+    kept = rule.select(signals, n_keep, rng, pivot)
+    assert kept.shape == (signals.n_layer, n_keep)
     return np.sort(kept, axis=1).astype(np.int32)
 
 
-def cell_weights(policy: str, evidence: ChunkSignals, kept: Ints) -> Floats | None:
+def cell_weights(policy: str, signals: ChunkSignals, kept: Ints) -> Floats | None:
     """Return how many tokens each kept cell weighs, f32 [k] from 1 to MOST_TOKENS; None: all 1.
 
     `kept`: as `select_cells` returns it, the same in all layers. A dropped token counts for the
@@ -147,8 +147,8 @@ def cell_weights(policy: str, evidence: ChunkSignals, kept: Ints) -> Floats | No
     """
     if not POLICIES[policy].weighs:
         return None
-    seen, is_seen = np.flatnonzero(~evidence.forced), ~evidence.forced[kept[0]]
-    vectors = layers_joined(_vectors(evidence)[:, seen])[0]
+    seen, is_seen = np.flatnonzero(~signals.forced), ~signals.forced[kept[0]]
+    vectors = layers_joined(_vectors(signals)[:, seen])[0]
     weights = np.ones(kept.shape[1], np.float32)
     weights[is_seen] = nearest_counts(vectors, np.searchsorted(seen, kept[0][is_seen]))
     return np.minimum(weights, np.float32(MOST_TOKENS))

@@ -98,8 +98,8 @@ def backends_check(
             return Check("backends", WARNING, f"{built}; {problem}", advice, facts=facts)
         return Check("backends", OK, f"{built}; no GPU found", facts=facts)
     memory = [f"{size(d.free_bytes)} of {size(d.total_bytes)} free" for d in gpus]
-    told = [f"{d.name} ({d.description}, {m})" for d, m in zip(gpus, memory, strict=True)]
-    text = f"{built}; {', '.join(told)}"
+    named = [f"{d.name} ({d.description}, {m})" for d, m in zip(gpus, memory, strict=True)]
+    text = f"{built}; {', '.join(named)}"
     mesa = faulty_mesa(drivers) if any(d.backend == "Vulkan" for d in gpus) else ""
     if mesa:
         text += f"; {mesa} frees memory twice under ggml's Vulkan code, which ends the process"

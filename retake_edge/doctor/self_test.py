@@ -60,8 +60,8 @@ def run_self_test(timeout_s: float = TIMEOUT_S) -> SelfTest:
     lines = result.stdout.splitlines()
     if result.returncode == 0 and lines:
         return SelfTest(**json.loads(lines[-1]))
-    told = (result.stderr.strip().splitlines() or ["it said nothing"])[-1]
-    return _failed(f"its process ended with {ending(result.returncode)} ({told})")
+    last_line = (result.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    return _failed(f"its process ended with {ending(result.returncode)} ({last_line})")
 
 
 def python_apart(*arguments: str, timeout_s: float) -> subprocess.CompletedProcess[str]:

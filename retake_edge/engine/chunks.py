@@ -16,7 +16,7 @@ from retake_edge.compress.dpselect import PivotStream
 from retake_edge.engine import positions
 from retake_edge.errors import ModelError
 from retake_edge.llama.model import Floats, Ints, Model
-from retake_edge.models.manifest import Layout
+from retake_edge.models.manifest import PositionRule
 from retake_edge.vision.encoder import VisionFeatures
 
 Bools = npt.NDArray[np.bool_]
@@ -169,14 +169,14 @@ class _Filling:
 
 
 class VideoPlaces:
-    """Positions of a video's tokens, chunk after chunk, as one model's layout wants them.
+    """Positions of a video's tokens, chunk after chunk, as one model's rule has them.
 
     `base`: the position after the text before the video; `origin_s`: the time of the video's first
     grid frame (None: that of the first chunk laid out).
     """
 
-    def __init__(self, layout: Layout, base: int, origin_s: float | None = None) -> None:
-        self._layout, self._base, self._origin_s = layout, base, origin_s
+    def __init__(self, rule: PositionRule, base: int, origin_s: float | None = None) -> None:
+        self._rule, self._base, self._origin_s = rule, base, origin_s
         self._last_step: int | None = None
 
     def lay_out(
@@ -188,17 +188,17 @@ class VideoPlaces:
         first_frame: int,
         n_text: list[int],
         start: int,
-    ) -> positions.VideoLayout:
+    ) -> positions.SpanPositions:
         """Lay out grid frames of `rows` x `cols` tokens at `times_s`, the first `first_frame`.
 
         `step_s`: seconds between two sampled frames; `n_text`: tokens of text before each grid
-        frame; `start`: where layouts without a clock of their own go on.
+        frame; `start`: where rules without a clock of their own go on.
         """
         if self._origin_s is None:
             self._origin_s = float(times_s[0])
-        kind, rate = self._layout.kind, self._layout.positions_per_second
+        kind, rate = self._rule.kind, self._rule.positions_per_second
         if kind == "mrope-clock":
-            return positions.timed_layout(
+            return positions.timed_span(
                 times_s,
                 rows,
                 cols,
@@ -211,41 +211,41 @@ class VideoPlaces:
             steps = positions.frame_steps_by_time(since_start, rate, step_s)[1:]
             steps = positions.separated(steps, self._last_step)
             self._last_step = int(steps[-1])
-            return positions.mrope_layout(steps, rows, cols, self._base)
+            return positions.mrope_span(steps, rows, cols, self._base)
         if kind == "mrope":
             steps = first_frame + positions.frame_steps(len(times_s))
-            return positions.mrope_layout(steps, rows, cols, self._base)
+            return positions.mrope_span(steps, rows, cols, self._base)
         if kind == "timestamps":
-            return positions.interleaved_layout(n_text, rows, cols, start)
-        n_newlines = self._layout.newlines_per_step
-        return positions.linear_layout(n_text, rows * cols, start, n_newlines)
+            return positions.interleaved_span(n_text, rows, cols, start)
+        n_newlines = self._rule.newlines_per_step
+        return positions.linear_span(n_text, rows * cols, start, n_newlines)
 
 
 class ChunkBuilder:
-    """Turns frame blocks into chunks as one model's layout wants them.
+    """Turns frame blocks into chunks as one model's rule has them.
 
     `base`: the position after the text before the video. `origin_s`: the time of the video's first
     grid frame, where the first block built here is a later one. `newline` f32 [n_embd_inp]: the
-    learned row that the layout asks for.
+    learned row that the rule asks for.
     """
 
     def __init__(
         self,
         model: Model,
-        layout: Layout,
+        rule: PositionRule,
         base: int,
         origin_s: float | None = None,
         newline: Floats | None = None,
     ) -> None:
-        self._model, self._layout, self._newline = model, layout, newline
-        self._places = VideoPlaces(layout, base, origin_s)
+        self._model, self._rule, self._newline = model, rule, newline
+        self._places = VideoPlaces(rule, base, origin_s)
 
     def build(
         self, block: FrameBlock, start: int, *, time_start: int | None = None
     ) -> PrefillChunk:
         """Build a chunk.
 
-        `start`: the next free position, where layouts without a clock of their own go on.
+        `start`: the next free position, where rules without a clock of their own go on.
         `time_start`: where time positions go on, whatever the clock says (re-forging).
 
         Raises:
@@ -253,7 +253,7 @@ class ChunkBuilder:
         """
         features = block.features
         texts = [
-            clock_tokens(self._model, self._layout, block.first_frame + i, *times)
+            clock_tokens(self._model, self._rule, block.first_frame + i, *times)
             for i, times in enumerate(zip(features.times_s, features.middle_s, strict=True))
         ]
         video = self._places.lay_out(
@@ -295,33 +295,33 @@ class ChunkBuilder:
 
 
 def clock_tokens(
-    model: Model, layout: Layout, index: int, first_s: float, middle_s: float
+    model: Model, rule: PositionRule, index: int, first_s: float, middle_s: float
 ) -> list[int]:
     """Return the tokens between grid frame `index` and the one before it, [] if there are none.
 
     Raises:
         ModelError: the model has no single word for the time.
     """
-    tokens = model.tokenize(layout.frame_text(index, float(first_s), float(middle_s)))
-    if layout.kind == "mrope-clock" and len(tokens) != 1:
+    tokens = model.tokenize(rule.frame_text(index, float(first_s), float(middle_s)))
+    if rule.kind == "mrope-clock" and len(tokens) != 1:
         raise ModelError(
             f"This model has no word for the time {int(first_s)} s; it knows the first "
-            f"{layout.max_clock_s or 0:g} s of a video: choose a part with --start and --end, or "
+            f"{rule.max_clock_s or 0:g} s of a video: choose a part with --start and --end, or "
             "another model with -m."
         )
     return tokens
 
 
 def n_text_per_step(
-    model: Model, layout: Layout, index: int, first_s: float, middle_s: float
+    model: Model, rule: PositionRule, index: int, first_s: float, middle_s: float
 ) -> int:
     """Return the cells of grid frame `index` that are no vision tokens, and never evicted.
 
     Raises:
         ModelError: the model has no single word for the time.
     """
-    text = clock_tokens(model, layout, index, first_s, middle_s)
-    return len(text) + layout.newlines_per_step
+    text = clock_tokens(model, rule, index, first_s, middle_s)
+    return len(text) + rule.newlines_per_step
 
 
 def _frames_of_text(frame: Ints) -> Ints:

@@ -44,9 +44,9 @@ MEMORY_CELLS = 256
 class Engine:
     """A context being filled with one video, and then asked.
 
-    `n_after`: cells reserved for a question with its answer. `next_position`: the lowest position
-    above all others; `next_time`: the same on the time axis alone; `n_cells`: cells in use.
-    `n_positions`: the lowest position that no token of the video ever had; `answer_end`: that
+    `n_text_reserve`: cells reserved for a question with its answer. `next_position`: the lowest
+    position above all others; `next_time`: the same on the time axis alone; `n_cells`: cells in
+    use. `n_positions`: the lowest position that no token of the video ever had; `answer_end`: that
     after the latest answer. `reforges`: whether what is kept moves together.
     """
 
@@ -55,7 +55,7 @@ class Engine:
         context: Context,
         config: RetakeConfig,
         *,
-        n_after: int,
+        n_text_reserve: int,
         images: ImageRule | None = None,
     ) -> None:
         self.model = context.model
@@ -63,7 +63,7 @@ class Engine:
         self.next_position = self.next_time = self.n_cells = self.n_positions = 0
         self.answer_end = 0
         self.reforges = position_mode(config.compression.positions, context.model) == "reforge"
-        self._context, self._config, self._n_after = context, config, n_after
+        self._context, self._config, self._n_text_reserve = context, config, n_text_reserve
         self._compresses = config.compression.policy not in WHOLE_POLICIES
         self._rng = np.random.default_rng(config.compression.seed)
         self._projection: Floats | None = None
@@ -170,13 +170,13 @@ class Engine:
         with Capture(self._context, n_max=n, q_stride=self._query_stride(n)) as capture:
             with self._times.measure("prefill"):
                 self._decode(chunk)
-            evidence = self._evidence(chunk, capture)
+            signals = self._signals(chunk, capture)
             with self._times.measure("select"):
-                keep = self._select(evidence, n_keep)
-                weights = policies.cell_weights(self._config.compression.policy, evidence, keep)
+                kept = self._select(signals, n_keep)
+                weights = policies.cell_weights(self._config.compression.policy, signals, kept)
             with self._times.measure("compact"):
-                self._commit(capture, chunk, keep, weights)
-        return self._result(chunk, keep)
+                self._commit(capture, chunk, kept, weights)
+        return self._result(chunk, kept)
 
     def _decode(self, chunk: PrefillChunk) -> None:
         if self._images.one_by_one:
@@ -204,7 +204,7 @@ class Engine:
             return 0
         return max(1, n // compression.n_queries) if compression.n_queries else 1
 
-    def _evidence(self, chunk: PrefillChunk, capture: Capture) -> policies.ChunkSignals:
+    def _signals(self, chunk: PrefillChunk, capture: Capture) -> policies.ChunkSignals:
         policy = policies.POLICIES[self._config.compression.policy]
         scores = values = None
         with self._times.measure("score"):
@@ -238,30 +238,30 @@ class Engine:
             self._projection = rng.standard_normal((VALUE_DIM, n_embd_v)).astype(np.float32)
         return self._projection
 
-    def _select(self, evidence: policies.ChunkSignals, n_keep: int) -> Ints:
+    def _select(self, signals: policies.ChunkSignals, n_keep: int) -> Ints:
         compression = self._config.compression
-        keep = policies.select_cells(
-            compression.policy, evidence, n_keep, self._rng, pivot=compression.pivot
+        kept = policies.select_cells(
+            compression.policy, signals, n_keep, self._rng, pivot=compression.pivot
         )
-        if evidence.values is not None:
+        if signals.values is not None:
             self._kept_values = coverage.remember(
-                self._kept_values, evidence.values, keep, MEMORY_CELLS
+                self._kept_values, signals.values, kept, MEMORY_CELLS
             )
-        return keep
+        return kept
 
     def _commit(
-        self, capture: Capture, chunk: PrefillChunk, keep: Ints, weights: Floats | None
+        self, capture: Capture, chunk: PrefillChunk, kept: Ints, weights: Floats | None
     ) -> None:
         times = time_axis(chunk.positions)
         moved, deltas = times, None
         if self.reforges:
-            moved, _ = positions.reforge(times, keep.shape[1])
-            deltas = (moved - times)[keep]
+            moved, _ = positions.reforge(times, kept.shape[1])
+            deltas = (moved - times)[kept]
         # The cells of a column differ between layers; what counts is that they stay in order and
         # that the last one stands where the chunk ends, since 1-D positions must run on.
-        cells = moved[keep[0]].copy()
+        cells = moved[kept[0]].copy()
         cells[-1] = moved.max()
-        capture.commit(keep, cells, deltas, None if weights is None else np.log(weights))
+        capture.commit(kept, cells, deltas, None if weights is None else np.log(weights))
         self._advance(chunk.positions, moved)
 
     def _advance(self, ids: Ints, times: Ints) -> None:
@@ -269,14 +269,14 @@ class Engine:
         others = positions.next_position(ids[1:]) if ids.ndim == 2 else 0
         self.next_position = max(self.next_time, others)
 
-    def _result(self, chunk: PrefillChunk, keep: Ints) -> ChunkResult:
+    def _result(self, chunk: PrefillChunk, kept: Ints) -> ChunkResult:
         seen = ~chunk.is_text
         frame = chunk.frame - chunk.frame.min()
         n_pivots = np.bincount(frame[seen], weights=chunk.pivots[seen])
         pivot_share = (n_pivots / np.bincount(frame[seen])).astype(np.float32)
         token_frames = np.where(seen, chunk.frame, -1 - chunk.frame)
-        cell_frames = np.broadcast_to(token_frames[keep], (self._n_layer, keep.shape[1]))
-        self.n_cells += keep.shape[1]
+        cell_frames = np.broadcast_to(token_frames[kept], (self._n_layer, kept.shape[1]))
+        self.n_cells += kept.shape[1]
         return ChunkResult(len(frame), cell_frames, pivot_share, self._times.seconds)
 
     def generate(self, prompt: str, attention: AnswerAttention | None = None) -> Iterator[int]:
@@ -290,11 +290,11 @@ class Engine:
         """
         max_tokens = self._config.generation.max_tokens
         tokens = self.model.tokenize(prompt)
-        if len(tokens) + max_tokens > self._n_after:
+        if len(tokens) + max_tokens > self._n_text_reserve:
             raise MemoryBudgetError(
                 f"The question has {len(tokens)} tokens, and with {max_tokens} for the "
-                f"answer needs more than the {self._n_after} tokens of room for it; shorten it or "
-                "lower -n."
+                f"answer needs more than the {self._n_text_reserve} tokens of room for it; "
+                "shorten it or lower -n."
             )
         require_trained(
             self.next_position + len(tokens) + max_tokens - 1,

@@ -27,7 +27,7 @@ _RATE_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
-class VideoLayout:
+class SpanPositions:
     """Position ids of a video span, token by token.
 
     `ids`: int32 [4, n] or [n]. `frame`: int32 [n], the grid frame of a vision token, TEXT (-1)
@@ -99,7 +99,7 @@ def frame_steps_by_time(seconds: Doubles, tokens_per_second: float, step_s: floa
 def require_separate_times(
     kind: str, positions_per_second: float, step_s: float, frames_per_step: int
 ) -> None:
-    """Check that grid frames of a layout whose positions tell seconds get positions of their own.
+    """Check that grid frames whose positions tell seconds get positions of their own.
 
     Of two with one time position the earlier would see the later. `step_s`: seconds between two
     frames, `frames_per_step` of which make a grid frame.
@@ -134,7 +134,7 @@ def separated(steps: Ints, last: int | None = None) -> Ints:
     return np.asarray(np.maximum.accumulate(lowest) + order, np.int32)
 
 
-def mrope_layout(steps: Ints, rows: int, cols: int, base: int) -> VideoLayout:
+def mrope_span(steps: Ints, rows: int, cols: int, base: int) -> SpanPositions:
     """Lay out one vision span: t = base + step, h = base + row, w = base + column.
 
     `steps`: int [T], one per grid frame; `rows` x `cols` tokens a frame, row by row; `base`: the
@@ -148,7 +148,7 @@ def mrope_layout(steps: Ints, rows: int, cols: int, base: int) -> VideoLayout:
     return _joined([_frame_ids(base + int(step), base, rows, cols) for step in steps], 0, base)
 
 
-def timed_layout(
+def timed_span(
     seconds: Doubles,
     rows: int,
     cols: int,
@@ -156,7 +156,7 @@ def timed_layout(
     *,
     first_s: float | None = None,
     positions_per_second: float = 4.0,
-) -> VideoLayout:
+) -> SpanPositions:
     """Lay out the tiny model's span: each frame pair follows one text token that tells its time.
 
     Pair i at clock time `seconds[i]` has t_i = base + 1 + round(positions_per_second * (seconds[i]
@@ -177,7 +177,7 @@ def timed_layout(
     return _joined(blocks, 1, base)
 
 
-def interleaved_layout(n_text: Sequence[int], rows: int, cols: int, base: int) -> VideoLayout:
+def interleaved_span(n_text: Sequence[int], rows: int, cols: int, base: int) -> SpanPositions:
     """Lay out frames with n_text[i] >= 0 text tokens before frame i (Qwen3-VL).
 
     Text takes positions on all axes. A frame has one t, and h and w from the same start; what
@@ -195,9 +195,9 @@ def interleaved_layout(n_text: Sequence[int], rows: int, cols: int, base: int) -
     return _joined(blocks, 1, base)
 
 
-def linear_layout(
+def linear_span(
     n_text: Sequence[int], n_tokens: int, base: int, n_newlines: int = 0
-) -> VideoLayout:
+) -> SpanPositions:
     """Lay out frames of `n_tokens` after n_text[i] text tokens each, for 1-D RoPE: int32 [n].
 
     `n_newlines`: in how many equal parts the tokens of a frame stand, a learned row after each.
@@ -208,7 +208,7 @@ def linear_layout(
     names = [name for i in range(len(n_text)) for name in (TEXT, *[i, NEWLINE] * n_parts)]
     frame = np.repeat(np.array(names, np.int32), counts)
     ids = np.arange(base, base + len(frame), dtype=np.int32)
-    return VideoLayout(ids, frame, base + len(frame))
+    return SpanPositions(ids, frame, base + len(frame))
 
 
 def reforge(t: Ints, n_keep: int) -> tuple[Ints, int]:
@@ -251,7 +251,7 @@ def _frame_ids(t: int, base: int, rows: int, cols: int) -> Ints:
     return ids
 
 
-def _joined(blocks: list[Ints], n_text_blocks: int, base: int) -> VideoLayout:
+def _joined(blocks: list[Ints], n_text_blocks: int, base: int) -> SpanPositions:
     """Chain blocks; with n_text_blocks = 1 every other block, from the first, is text."""
     period = n_text_blocks + 1
     frame = [
@@ -260,7 +260,7 @@ def _joined(blocks: list[Ints], n_text_blocks: int, base: int) -> VideoLayout:
     ]
     ids = np.concatenate([np.zeros((4, 0), np.int32), *blocks], axis=1)
     frames = np.concatenate([np.zeros(0, np.int32), *frame])
-    return VideoLayout(ids, frames, max(base, next_position(ids)))
+    return SpanPositions(ids, frames, max(base, next_position(ids)))
 
 
 def _check_grid(steps: Ints, rows: int, cols: int) -> None:

@@ -83,10 +83,10 @@ def _try(source: ModelManifest | ModelFiles) -> None:
         done = None
     if done is not None and done.returncode == 0:
         return
-    told = done.stdout.decode("utf-8", "replace").strip() if done is not None else ""
-    is_native = done is not None and done.returncode == NativeError.exit_code and told
+    message = done.stdout.decode("utf-8", "replace").strip() if done is not None else ""
+    is_native = done is not None and done.returncode == NativeError.exit_code and message
     raise (NativeError if is_native else ModelError)(
-        told
+        message
         or f"llama.cpp ends while it loads {source.model} with {source.mmproj}: one of them is "
         "damaged, or they do not belong together; download them again."
     )

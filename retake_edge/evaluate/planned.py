@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from retake_edge.errors import RetakeError
 from retake_edge.evaluate.jobs import Group
 from retake_edge.evaluate.opening import Opener
-from retake_edge.plan.cells import cells_after
+from retake_edge.plan.cells import text_reserve
 from retake_edge.plan.run import RunPlanner
 from retake_edge.plan.seconds import Calibration
 from retake_edge.session.store.folder import SessionStore
@@ -31,7 +31,7 @@ def longest_first(groups: Sequence[Group], opener: Opener) -> list[Group]:
             try:
                 video = probe_video(group.file)
                 if group.variant not in planners:
-                    planner = RunPlanner(opener.source, cells_after(config))
+                    planner = RunPlanner(opener.source, text_reserve(config))
                     planners[group.variant] = stack.enter_context(planner)
                 planner = planners[group.variant]
                 seconds = planner.seconds(planner.plan(video, config), calibration)

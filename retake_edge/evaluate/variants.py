@@ -1,4 +1,4 @@
-"""Settings that are compared, written as "policy=spread,keep=0.25; policy=none"."""
+"""Settings that are compared, written as "policy=spread,keep-ratio=0.25; policy=none"."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any, get_type_hints
 from retake_edge.config import RetakeConfig
 from retake_edge.errors import ConfigError
 
-_SHORT = {"keep": "keep_ratio"}
+_OLD_NAMES = {"keep": "keep_ratio"}
+"""Of the version before: still read."""
 _SECTIONS = tuple(field.name for field in fields(RetakeConfig))
 
 
@@ -26,7 +27,7 @@ def variants(text: str, config: RetakeConfig) -> dict[str, RetakeConfig]:
     if len(found) < 2:
         raise ConfigError(
             f"--compare is {text!r}, but it must be two or more settings between semicolons, "
-            'such as "policy=spread,keep=0.25; policy=none".'
+            'such as "policy=spread,keep-ratio=0.25; policy=none".'
         )
     return found
 
@@ -35,7 +36,7 @@ def _changed(config: RetakeConfig, text: str) -> RetakeConfig:
     values: dict[str, dict[str, Any]] = {}
     for word in text.split(","):
         name, equals, value = (part.strip() for part in word.partition("="))
-        name = _SHORT.get(name, name.replace("-", "_"))
+        name = _OLD_NAMES.get(name, name.replace("-", "_"))
         section = next((s for s in _SECTIONS if _has(config, s, name)), None)
         if not equals or section is None:
             raise ConfigError(f"--compare has {word!r}, which is no setting and its value.")

@@ -62,19 +62,19 @@ def _check_update(data: GoldenSet, case: dict[str, Any]) -> Comparison:
         scores = chunk_scores(q, k)
     pivots = array("kmask") if case["mask"] else None
     n_keep = keep_count(case["ratio"], case["q_len"])
-    keep = select_as_reference(scores[None], pivots, n_keep)[0]
-    moved: Ints = pos[:, keep].copy()
-    keys = k[:, keep]
+    kept = select_as_reference(scores[None], pivots, n_keep)[0]
+    moved: Ints = pos[:, kept].copy()
+    keys = k[:, kept]
     if reforges:
         moved[0] = positions.reforge_per_layer(moved[0], case["q_len"])
-        keys = move_keys(keys, rope, pos[:, keep], moved)
+        keys = move_keys(keys, rope, pos[:, kept], moved)
     result = Comparison("PivotKV update: numpy = data")
     result.exact("keep_len", np.array(n_keep), np.array(case["keep_len"]))
-    result.exact("keep", keep, array("keep"))
+    result.exact("keep", kept, array("keep"))
     result.close("score", scores, array("score"), CPU_SCORE)
     result.exact("comp_pos", moved, array("comp_pos"))
     result.close("cache_k", keys, array("cache_k"), CPU_KEY)
-    result.exact("cache_v", array("v")[:, keep], array("cache_v"))
+    result.exact("cache_v", array("v")[:, kept], array("cache_v"))
     return result
 
 
@@ -223,13 +223,13 @@ def _check_plan(
     result.exact("keep_len", np.array(counts), np.array([kept for _, kept in inputs.chunks]))
     before, n_video = inputs.n_before, len(inputs.video)
     steps = positions.frame_steps(case["T"])
-    layout = positions.mrope_layout(steps, case["Hm"], case["Wm"], before)
+    span = positions.mrope_span(steps, case["Hm"], case["Wm"], before)
     n_after = n_input - before - n_video
     ids = np.concatenate(
         [
             positions.text_positions(before, 0),
-            layout.ids,
-            positions.text_positions(n_after, layout.next_position),
+            span.ids,
+            positions.text_positions(n_after, span.next_position),
         ],
         axis=1,
     )

@@ -3,7 +3,7 @@
     with Capture(context, n_max=..., q_stride=1) as capture:
         context.decode_embeddings(...)
         scores = capture.scores()
-        capture.commit(keep, positions)
+        capture.commit(kept, positions)
 
 Leaving the block without a commit (or release) removes the chunk.
 """
@@ -229,14 +229,14 @@ class Capture:
 
     def commit(
         self,
-        keep: Ints,
+        kept: Ints,
         cell_positions: Ints,
         deltas: npt.NDArray[np.int32] | None = None,
         bias: Floats | None = None,
     ) -> None:
         """Keep each layer's own tokens and free the chunk's other cells.
 
-        `keep`: int32 [n_layer, n_keep], ascending token indices. `cell_positions`: int32 [n_keep],
+        `kept`: int32 [n_layer, n_keep], ascending token indices. `cell_positions`: int32 [n_keep],
         non-decreasing, below every later token's position. `deltas`: int32 [n_layer, n_keep],
         change of the kept keys' time positions. `bias`: f32 [n_keep], added to the attention logits
         of each kept cell in all layers.
@@ -244,7 +244,7 @@ class Capture:
         Raises:
             NativeError: the library refused; the chunk is then removed on leaving the block.
         """
-        keep = np.ascontiguousarray(keep, np.int32)
+        kept = np.ascontiguousarray(kept, np.int32)
         positions = np.ascontiguousarray(cell_positions, np.int32)
         pointer: Any = None
         if deltas is not None:
@@ -254,7 +254,7 @@ class Capture:
         if bias is not None:
             bias = np.ascontiguousarray(bias, np.float32)
             bias_pointer = bias.ctypes.data
-        arguments = (keep.shape[1], keep, pointer, _TIME_AXIS, positions, bias_pointer)
+        arguments = (kept.shape[1], kept, pointer, _TIME_AXIS, positions, bias_pointer)
         _check(self._lib.retake_kvc_commit(self._context, *arguments))
         self._open = False
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from retake_edge.models.hub.naming import HubRef
 
 MODELS_DIR_VARIABLE = "RETAKE_MODELS_DIR"
-LAYOUTS = ("linear", "mrope", "mrope-time", "mrope-clock", "timestamps")
+POSITION_KINDS = ("linear", "mrope", "mrope-time", "mrope-clock", "timestamps")
 DEFAULT_FPS = 2.0
 DEFAULT_MAX_FRAMES = 2048
 
@@ -88,7 +88,7 @@ class FrameRule:
 
 
 @dataclass(frozen=True)
-class Layout:
+class PositionRule:
     """How video tokens get positions and how the model is told the time.
 
     `kind`: linear (1-D positions); mrope (one span, t + 1 a grid frame: Qwen2-VL); mrope-time (t
@@ -112,8 +112,10 @@ class Layout:
     ends_with_newline: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in LAYOUTS:
-            raise ConfigError(f"layout is {self.kind!r}, but must be one of {', '.join(LAYOUTS)}.")
+        if self.kind not in POSITION_KINDS:
+            raise ConfigError(
+                f"positions.kind is {self.kind!r}, but must be one of {', '.join(POSITION_KINDS)}."
+            )
 
     def frame_text(self, index: int, first_s: float, middle_s: float) -> str:
         """Return the text between grid frame `index` (from 0) and the one before it."""
@@ -202,7 +204,7 @@ class ModelManifest:
     model: Path
     mmproj: Path
     frames: FrameRule
-    layout: Layout
+    positions: PositionRule
     prompt: Prompt
     sha256: dict[str, str]
     fps: float = DEFAULT_FPS
@@ -276,7 +278,7 @@ def load_manifest(name: str) -> ModelManifest:
             model=path.parent / files["model"]["path"],
             mmproj=path.parent / files["mmproj"]["path"],
             frames=FrameRule(**data["frames"]),
-            layout=Layout(**data["layout"]),
+            positions=PositionRule(**_section(data, "positions", was="layout")),
             prompt=Prompt(**data["prompt"]),
             sha256={role: entry["sha256"] for role, entry in files.items()},
             fps=data.get("fps", DEFAULT_FPS),
@@ -286,6 +288,12 @@ def load_manifest(name: str) -> ModelManifest:
         )
     except (KeyError, TypeError) as error:
         raise _damaged(path, error) from None
+
+
+def _section(data: Mapping[str, Any], name: str, *, was: str) -> Mapping[str, Any]:
+    """A section of a manifest; the name it had in the version before is read, too."""
+    section: Mapping[str, Any] = data[was if was in data else name]
+    return section
 
 
 def bundled_names() -> list[str]:

@@ -32,16 +32,16 @@ from retake_edge.video.read import VideoInfo
 class CellPlan:
     """The cells of one run.
 
-    `n_before`: cells of the uncompressed video; `n_chosen`: grid frames used of a video that does
-    not fit whole and whose cells are not evicted (None: all); `why_whole`: why they cannot be.
-    `positions`: those that the video takes with a question and its answer.
+    `n_before`: cells of the uncompressed video; `n_whole_steps`: grid frames used of a video that
+    does not fit whole and whose cells are not evicted (None: all); `not_compressible`: why they
+    cannot be. `positions`: those that the video takes with a question and its answer.
     """
 
     memory: CellBudget
     n_before: int
     positions: PositionUse
-    n_chosen: int | None = None
-    why_whole: str = ""
+    n_whole_steps: int | None = None
+    not_compressible: str = ""
 
 
 def plan_cells(
@@ -49,31 +49,31 @@ def plan_cells(
     manifest: ModelManifest,
     config: RetakeConfig,
     video: VideoInfo,
-    n_after: int,
+    n_text_reserve: int,
 ) -> CellPlan:
     """Choose how many cells, or frames, of a video stay; the model needs no weights.
 
-    `n_after`: cells for text after the video.
+    `n_text_reserve`: cells for text after the video.
 
     Raises:
         MemoryBudgetError: the cells do not fit into `-c`, or the model was not trained for that
             many positions.
     """
-    shape = video_shape(model, manifest, config, video, n_after)
-    why_whole, compression, runtime = "", config.compression, config.runtime
+    shape = video_shape(model, manifest, config, video, n_text_reserve)
+    not_compressible, compression, runtime = "", config.compression, config.runtime
     if compression.policy not in WHOLE_POLICIES:
-        why_whole = why_not_compressible(model, type_k=runtime.type_k, type_v=runtime.type_v)
-    n_before, n_chosen = shape.n_video_cells, None
-    if why_whole or compression.policy == "frames":
+        not_compressible = why_not_compressible(model, type_k=runtime.type_k, type_v=runtime.type_v)
+    n_before, n_whole_steps = shape.n_video_cells, None
+    if not_compressible or compression.policy == "frames":
         n_fit = _whole_frames(model, shape, compression, runtime.n_ctx)
-        n_chosen = n_fit if n_fit < shape.n_steps else None
-        if n_chosen is not None:
-            shape = video_shape(model, manifest, config, video, n_after, n_fit)
+        n_whole_steps = n_fit if n_fit < shape.n_steps else None
+        if n_whole_steps is not None:
+            shape = video_shape(model, manifest, config, video, n_text_reserve, n_fit)
         compression = replace(compression, policy="none", kv_budget=None)
     memory = _plan_memory(model, shape, compression, runtime)
     use = _positions(model, manifest, config, video, memory)
     require_inside(use, manifest.name, memory, compression, model.n_pos_per_embd)
-    return CellPlan(memory, n_before, use, n_chosen, why_whole)
+    return CellPlan(memory, n_before, use, n_whole_steps, not_compressible)
 
 
 def _plan_memory(
@@ -97,10 +97,17 @@ def _positions(
 ) -> PositionUse:
     """The positions of a plan; a conversation may take more, turn by turn."""
     frames = plan_frames(manifest, config, video)
-    n_after = min(memory.shape.n_after, QUESTION_RESERVE + config.generation.max_tokens)
+    n_text_reserve = min(
+        memory.shape.n_text_reserve, QUESTION_RESERVE + config.generation.max_tokens
+    )
     mode = position_mode(config.compression.positions, model)
     highest = highest_position(
-        manifest.layout, memory, frames, manifest.frames, n_after, reforges=mode == "reforge"
+        manifest.positions,
+        memory,
+        frames,
+        manifest.frames,
+        n_text_reserve,
+        reforges=mode == "reforge",
     )
     return PositionUse(mode, highest, trained_positions(model))
 
@@ -113,10 +120,10 @@ def _whole_frames(
     return frames_that_fit(shape, compression, n_ctx, n_positions)
 
 
-def cells_after(config: RetakeConfig, n_reserve: int = QUESTION_RESERVE) -> int:
+def text_reserve(config: RetakeConfig, n_question_reserve: int = QUESTION_RESERVE) -> int:
     """Return the cells that stay free for text after the video: a question and its answer.
 
     With -c they are what is left, and the video's share must not depend on them.
     """
-    n_question = QUESTION_RESERVE if config.runtime.n_ctx is not None else n_reserve
+    n_question = QUESTION_RESERVE if config.runtime.n_ctx is not None else n_question_reserve
     return n_question + config.generation.max_tokens

@@ -60,7 +60,7 @@ def frames_that_fit(
         MemoryBudgetError: not even one fits.
     """
     n_frame = shape.vision_per_step + shape.text_per_step
-    n_text = shape.n_before + shape.n_after
+    n_text = shape.n_before + shape.n_text_reserve
     budget = compression.kv_budget or DEFAULT_KV_BUDGET
     if compression.keep_ratio is not None:
         budget = max(n_frame, int(compression.keep_ratio * shape.n_video_cells))

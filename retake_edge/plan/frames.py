@@ -21,7 +21,7 @@ from retake_edge.video.read import VideoInfo, time_grid
 DEFAULT_KV_BUDGET = 32_000  # the reference's published max_input_length
 QUESTION_RESERVE = 512
 """Tokens kept free for a question."""
-_POSITIONS_AFTER = QUESTION_RESERVE + GenerationConfig().max_tokens
+_USUAL_TEXT = QUESTION_RESERVE + GenerationConfig().max_tokens
 _BYTES_PER_VALUE = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 _CELL_PADDING = 256
 
@@ -31,15 +31,15 @@ class VideoShape:
     """What is to be prefilled, in tokens.
 
     `n_steps` grid frames, each of `vision_per_step` vision tokens and `text_per_step` tokens of
-    time text and learned rows; `n_before` and `n_after` text tokens around the video, the answer
-    included in the latter; `steps_per_chunk` grid frames between two compressions.
+    time text and learned rows; `n_before` text tokens before the video, `n_text_reserve` after it,
+    the answer included; `steps_per_chunk` grid frames between two compressions.
     """
 
     n_steps: int
     vision_per_step: int
     text_per_step: int
     n_before: int
-    n_after: int
+    n_text_reserve: int
     steps_per_chunk: int
 
     @property
@@ -101,8 +101,8 @@ def plan_frames(manifest: ModelManifest, config: RetakeConfig, video: VideoInfo)
     n_steps = -(-n // manifest.frames.frames_per_step)
     if n_steps > 1:
         positions.require_separate_times(
-            manifest.layout.kind,
-            manifest.layout.positions_per_second,
+            manifest.positions.kind,
+            manifest.positions.positions_per_second,
             step_s,
             manifest.frames.frames_per_step,
         )
@@ -115,7 +115,7 @@ def video_shape(
     manifest: ModelManifest,
     config: RetakeConfig,
     video: VideoInfo,
-    n_after: int,
+    n_text_reserve: int,
     n_steps: int | None = None,
 ) -> VideoShape:
     """Return what is to be prefilled of a video; of the model only its vocabulary is used.
@@ -132,9 +132,9 @@ def video_shape(
     return VideoShape(
         n_steps=n_steps,
         vision_per_step=rule.n_vision_tokens(frames.width_px, frames.height_px),
-        text_per_step=n_text_per_step(model, manifest.layout, n_steps - 1, last_s, last_s),
-        n_before=n_around + manifest.layout.ends_with_newline,
-        n_after=n_after,
+        text_per_step=n_text_per_step(model, manifest.positions, n_steps - 1, last_s, last_s),
+        n_before=n_around + manifest.positions.ends_with_newline,
+        n_text_reserve=n_text_reserve,
         steps_per_chunk=max(1, config.compression.prefill_chunk_frames // rule.frames_per_step),
     )
 
@@ -162,7 +162,7 @@ def plan_memory(
     fixed = None if compression.policy != "none" else 1.0
     ratio = fixed or compression.keep_ratio
     if not ratio:
-        limits = [(runtime.n_ctx, shape.n_after), (n_positions, _POSITIONS_AFTER)]
+        limits = [(runtime.n_ctx, shape.n_text_reserve), (n_positions, _USUAL_TEXT)]
         ratio = _dynamic_ratio(shape, compression.kv_budget, limits)
     kept, needed = _cells(shape, ratio)
     if compression.kv_budget is not None and kept > compression.kv_budget:
@@ -185,9 +185,9 @@ def chunk_within(shape: VideoShape, n_positions: int) -> VideoShape:
     `n_positions`: a quarter of them at most, or as many as the text after the video takes.
     """
     room, per_step = n_positions - shape.n_before, shape.vision_per_step + shape.text_per_step
-    if shape.n_video_cells + _POSITIONS_AFTER <= room:
+    if shape.n_video_cells + _USUAL_TEXT <= room:
         return shape
-    most = max(_POSITIONS_AFTER, room // 4) // per_step
+    most = max(_USUAL_TEXT, room // 4) // per_step
     return replace(shape, steps_per_chunk=max(1, min(shape.steps_per_chunk, most)))
 
 
@@ -201,9 +201,9 @@ def _dynamic_ratio(
     budget = kv_budget or DEFAULT_KV_BUDGET
     chunk = min(shape.steps_per_chunk, shape.n_steps)
     chunk_cells = chunk * (shape.vision_per_step + shape.text_per_step)
-    for limit, n_after in limits:
-        if limit is not None and shape.n_before + shape.n_video_cells + n_after > limit:
-            budget = min(budget, limit - shape.n_before - max(chunk_cells, n_after))
+    for limit, n_text_reserve in limits:
+        if limit is not None and shape.n_before + shape.n_video_cells + n_text_reserve > limit:
+            budget = min(budget, limit - shape.n_before - max(chunk_cells, n_text_reserve))
     n_text = shape.n_steps * shape.text_per_step
     n_vision = shape.n_steps * shape.vision_per_step
     return min(1.0, max((budget - n_text) / n_vision, 1.0 / n_vision))
@@ -216,7 +216,7 @@ def _cells(shape: VideoShape, ratio: float) -> tuple[int, int]:
         n_vision, n_text = steps * shape.vision_per_step, steps * shape.text_per_step
         peak = max(peak, kept + n_vision + n_text)
         kept += kept_vision(n_vision, ratio) + n_text
-    return kept, shape.n_before + max(peak, kept + shape.n_after)
+    return kept, shape.n_before + max(peak, kept + shape.n_text_reserve)
 
 
 def _budget_message(shape: VideoShape, kept: int, compression: CompressionConfig) -> str:
@@ -235,8 +235,8 @@ def _cells_message(shape: VideoShape, ratio: float, needed: int, n_ctx: int) -> 
     return (
         f"The video needs {needed} tokens of context ({shape.n_video_cells} before compression, "
         f"keep ratio {ratio:.3g}, {shape.steps_per_chunk * shape.vision_per_step} at a time, "
-        f"{shape.n_before + shape.n_after} for text), but -c gives {n_ctx}; raise -c, or lower "
-        "--keep-ratio, --max-frames or --long-side."
+        f"{shape.n_before + shape.n_text_reserve} for text), but -c gives {n_ctx}; raise -c, or "
+        "lower --keep-ratio, --max-frames or --long-side."
     )
 
 

@@ -105,14 +105,14 @@ def _reading(folder: Path) -> tuple[Work, dict[str, float]]:
     from retake_edge.plan.seconds import encode_work, language_work
 
     shape, about = shape_of(_SHAPE, _N_LAYER), "a stand-in"
-    model, mmproj = folder / "model.gguf", folder / "mmproj.gguf"
-    write_random(model_layout(shape, model, lambda *_: _QUANT, about))
+    file, mmproj = folder / "model.gguf", folder / "mmproj.gguf"
+    write_random(model_layout(shape, file, lambda *_: _QUANT, about))
     write_random(mmproj_layout(shape, mmproj, vision_types(_VISION_QUANT), about))
     patches = (_SIDE_PX // shape.vision.patch_px) ** 2
-    n_dense, per_pair, n_bytes = language_work(read_gguf(model))
-    with Model(model) as llm:
-        encode_s = _encode_seconds(llm, mmproj)
-        first_s, last_s, token_s = _decode_seconds(llm)
+    n_dense, per_pair, n_bytes = language_work(read_gguf(file))
+    with Model(file) as model:
+        encode_s = _encode_seconds(model, mmproj)
+        first_s, last_s, token_s = _decode_seconds(model)
     more = 4.0 * per_pair * _N_BATCH * (_N_CELLS - _N_BATCH)  # attention of the last to the first
     attention_s = max(last_s - first_s, 1e-6)
     work = Work(
@@ -127,26 +127,26 @@ def _reading(folder: Path) -> tuple[Work, dict[str, float]]:
     return work, seconds
 
 
-def _encode_seconds(llm: Model, mmproj: Path) -> float:
+def _encode_seconds(model: Model, mmproj: Path) -> float:
     """Seconds of one grid frame, the first one left out."""
     import numpy as np
 
     from retake_edge.vision.encoder import VisionEncoder
 
     frames = np.random.default_rng(0).integers(0, 256, (2, _SIDE_PX, _SIDE_PX, 3), np.uint8)
-    with VisionEncoder(llm, mmproj) as encoder:
+    with VisionEncoder(model, mmproj) as encoder:
         encoder.encode(frames, np.arange(2.0))
         started = time.perf_counter()
         encoder.encode(frames, np.arange(2.0))
         return time.perf_counter() - started
 
 
-def _decode_seconds(llm: Model) -> tuple[float, float, float]:
+def _decode_seconds(model: Model) -> tuple[float, float, float]:
     """Seconds of the first full batch, of the one that fills the cache, and of a single token."""
     from retake_edge.llama.context import Context
 
     tokens, spent = [i % 200 for i in range(_N_BATCH)], []
-    with Context(llm, n_ctx=_N_CELLS + 256, n_batch=_N_BATCH, n_ubatch=_N_BATCH) as context:
+    with Context(model, n_ctx=_N_CELLS + 256, n_batch=_N_BATCH, n_ubatch=_N_BATCH) as context:
         context.decode_tokens(tokens, 0)  # the first time is slower
         context.clear()
         for start in range(0, _N_CELLS, _N_BATCH):

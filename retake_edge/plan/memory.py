@@ -145,15 +145,15 @@ def memory_use(
     video_px: tuple[int, int],
     available: Mapping[str, int | None] | None = None,
     *,
-    is_whole: bool = False,
+    saves_at_end: bool = False,
 ) -> list[DeviceUse]:
     """Return what reading a video and answering takes, this machine's memory first.
 
     `model`: without weights; `files`: the headers of model and projector; `video_px`: (width,
     height) of the video's own frames; `available`: bytes by device ('' this machine), instead of
-    what they say themselves; `is_whole`: the cells are saved all at once.
+    what they say themselves; `saves_at_end`: the cells are saved all at once.
     """
-    (lm, mmproj), buffers = files, model_buffers(model, config, cells.n_ctx)
+    (header, mmproj), buffers = files, model_buffers(model, config, cells.n_ctx)
     devices = ["", *sorted({part.device for part in buffers if part.device})]
     tower = devices[1] if config.runtime.mmproj_offload and len(devices) > 1 else ""
     found = []
@@ -163,8 +163,8 @@ def memory_use(
             extra |= {"vision": sum(mmproj.tensor_bytes.values())}
             extra |= {"vision_compute": vision_compute_bytes(mmproj, frames)}
         if not device:
-            extra |= _around(model, config, cells, frames, video_px, is_whole=is_whole)
-            extra |= {"mapped": _mapped_bytes(lm, buffers)}
+            extra |= _around(model, config, cells, frames, video_px, saves_at_end=saves_at_end)
+            extra |= {"mapped": _mapped_bytes(header, buffers)}
         own = [part for part in buffers if part.device == device]
         extra["work"] = extra.get("work", 0) + _score_bytes(model, config, cells, buffers, own)
         found.append(_model_use(device, buffers, extra, available))
@@ -189,7 +189,7 @@ def _model_use(
     return replace(use, available=limit)
 
 
-def _mapped_bytes(lm: GgufFile, buffers: list[BufferUse]) -> int:
+def _mapped_bytes(header: GgufFile, buffers: list[BufferUse]) -> int:
     """Pages of repacked weights in the mapped file, which llama.cpp unmaps only at its end.
 
     It keeps the file mapped up to its last plain tensor. The repacked form may be larger than the
@@ -198,10 +198,10 @@ def _mapped_bytes(lm: GgufFile, buffers: list[BufferUse]) -> int:
     own = [part for part in buffers if not part.device]
     if not any(part.weights for part in own if part.name != "CPU"):
         return 0
-    ends = {name: lm.tensor_offsets[name] + size for name, size in lm.tensor_bytes.items()}
-    plain = [end for name, end in ends.items() if len(lm.tensor_shapes[name]) == 1]
+    ends = {name: header.tensor_offsets[name] + size for name, size in header.tensor_bytes.items()}
+    plain = [end for name, end in ends.items() if len(header.tensor_shapes[name]) == 1]
     kept = sum(part.weights for part in own if part.name == "CPU")
-    return max(0, max(plain, default=0) - min(lm.tensor_offsets.values(), default=0) - kept)
+    return max(0, max(plain, default=0) - min(header.tensor_offsets.values(), default=0) - kept)
 
 
 def _available(use: DeviceUse, account: BufferUse) -> int | None:
@@ -219,7 +219,7 @@ def _around(
     frames: FramePlan,
     video_px: tuple[int, int],
     *,
-    is_whole: bool,
+    saves_at_end: bool,
 ) -> dict[str, int]:
     """Bytes in this machine's memory besides the models."""
     shape = cells.shape
@@ -230,17 +230,17 @@ def _around(
     n_frame = frames.width_px * frames.height_px * 3
     chunk_copies = 2 if shape.text_per_step else 1  # text between frames takes another array
     work = (chunk_copies * steps + _BATCH_COPIES * batch_steps) * per_step
-    work += saved_bytes(cells, is_whole=is_whole)
+    work += saved_bytes(cells, saves_at_end=saves_at_end)
     work += 2 * n_batch * n_frame
     decoded = _DECODED_FRAMES * video_px[0] * video_px[1] * 3 // 2
     decoder = _DECODER_BYTES + decoded + n_batch * n_frame
     return {"work": work, "program": _program_bytes(model), "decoder": decoder}
 
 
-def saved_bytes(cells: CellBudget, *, is_whole: bool) -> int:
+def saved_bytes(cells: CellBudget, *, saves_at_end: bool) -> int:
     """Return the size of a chunk's cells, which are written while the next one is computed."""
     shape, n_cells = cells.shape, cells.n_kept_cells
-    if not is_whole:
+    if not saves_at_end:
         steps = min(shape.steps_per_chunk, shape.n_steps)
         n_vision = kept_vision(steps * shape.vision_per_step, cells.keep_ratio)
         n_cells = shape.n_before + n_vision + steps * shape.text_per_step  # the first chunk's

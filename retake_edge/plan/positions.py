@@ -11,35 +11,35 @@ from retake_edge.engine.chunks import VideoPlaces
 from retake_edge.engine.positions import Doubles
 from retake_edge.engine.trained_context import PositionUse
 from retake_edge.errors import MemoryBudgetError
-from retake_edge.models.manifest import FrameRule, Layout
+from retake_edge.models.manifest import FrameRule, PositionRule
 from retake_edge.plan.frames import CellBudget, FramePlan, VideoShape
 
 _MORE = "'retake-edge plan' says how much is enough"
 
 
 def highest_position(
-    layout: Layout,
+    rule: PositionRule,
     memory: CellBudget,
     frames: FramePlan,
-    rule: FrameRule,
-    n_after: int,
+    frame_rule: FrameRule,
+    n_text_reserve: int,
     *,
     reforges: bool,
 ) -> int:
     """Return the highest position on any axis, before and after each compression.
 
-    `n_after`: tokens of a question with its answer. A chunk takes its whole span before it is
-    compressed, which counts, too.
+    `n_text_reserve`: tokens of a question with its answer. A chunk takes its whole span before it
+    is compressed, which counts, too.
     """
     shape = memory.shape
-    times_s, step_s = _times(frames, shape.n_steps, rule.frames_per_step)
-    rows, cols = _grid(shape, frames, rule)
-    places = VideoPlaces(layout, shape.n_before, float(times_s[0]))
+    times_s, step_s = _times(frames, shape.n_steps, frame_rule.frames_per_step)
+    rows, cols = _grid(shape, frames, frame_rule)
+    places = VideoPlaces(rule, shape.n_before, float(times_s[0]))
     start = next_time = shape.n_before
     highest, first = start - 1, 0
     for n in shape.chunk_steps():
         part = times_s[first : first + n]
-        texts = [shape.text_per_step - layout.newlines_per_step] * n
+        texts = [shape.text_per_step - rule.newlines_per_step] * n
         ids = places.lay_out(part, step_s, rows, cols, first, texts, start).ids
         if reforges:
             positions.start_at(ids, next_time)
@@ -52,7 +52,7 @@ def highest_position(
             times, _ = positions.reforge(times, n_kept)
         next_time = int(times.max()) + 1
         start, first = max(next_time, others), first + n
-    return max(highest, start + n_after - 1)
+    return max(highest, start + n_text_reserve - 1)
 
 
 def require_inside(

@@ -72,8 +72,8 @@ class Estimate(NamedTuple):
 class RunPlanner:
     """Plans of runs with one model, for any video and settings.
 
-    `n_after`: cells for text after the video; `available`: bytes by device ('' this machine), in
-    place of what they say themselves; `tried`: the files are known to load.
+    `n_text_reserve`: cells for text after the video; `available`: bytes by device ('' this
+    machine), in place of what they say themselves; `tried`: the files are known to load.
 
     Raises:
         ModelError: the files cannot be read.
@@ -82,15 +82,15 @@ class RunPlanner:
     def __init__(
         self,
         source: ModelManifest | ModelFiles,
-        n_after: int,
+        n_text_reserve: int,
         available: Mapping[str, int | None] | None = None,
         *,
         tried: bool = False,
     ) -> None:
         if not tried:
             check_loadable(source, default_cache_dir())
-        self.source, self.n_after, self.available = source, n_after, available
-        self.lm, self.mmproj = read_gguf(source.model), read_gguf(source.mmproj)
+        self.source, self.n_text_reserve, self.available = source, n_text_reserve, available
+        self.header, self.mmproj = read_gguf(source.model), read_gguf(source.mmproj)
         self.manifest = self._manifest("")
         self._models: dict[int, Model] = {}
         self._resources = ExitStack()
@@ -108,7 +108,7 @@ class RunPlanner:
     def _manifest(self, system: str) -> ModelManifest:
         if isinstance(self.source, ModelManifest):
             return manifest_of(self.source, system)
-        return infer_manifest(self.lm, self.mmproj, system)
+        return infer_manifest(self.header, self.mmproj, system)
 
     def model(self, config: RetakeConfig) -> Model:
         """Return the model without weights, its layers placed as the settings say."""
@@ -128,19 +128,19 @@ class RunPlanner:
         model = self.model(config)
         frames = plan_frames(self.manifest, config, video)
         manifest = self.manifest_for(config)
-        cells = plan_cells(model, manifest, config, video, self.n_after)
+        cells = plan_cells(model, manifest, config, video, self.n_text_reserve)
         size = video.width_px, video.height_px
         memory = memory_use(
             model,
-            (self.lm, self.mmproj),
+            (self.header, self.mmproj),
             config,
             cells.memory,
             frames,
             size,
             self.available,
-            is_whole=bool(cells.why_whole) or cells.n_chosen is not None,
+            saves_at_end=bool(cells.not_compressible) or cells.n_whole_steps is not None,
         )
-        work = work_of(self.lm, self.mmproj, cells.memory, frames, video)
+        work = work_of(self.header, self.mmproj, cells.memory, frames, video)
         return RunPlan(config, video, frames, cells, memory, work, model.n_layer)
 
     def kv_bytes(self, plan: RunPlan) -> dict[str, int]:
@@ -167,7 +167,7 @@ class RunPlanner:
     def estimate(self, plan: RunPlan) -> Estimate:
         """Return how much work a plan is."""
         devices = [device.device or "CPU" for device in plan.memory]
-        key = calibration_key(self.lm, self.mmproj, plan.config, devices)
+        key = calibration_key(self.header, self.mmproj, plan.config, devices)
         return Estimate(key, plan.work)
 
     def seconds(self, plan: RunPlan, calibration: Calibration) -> dict[str, float] | None:
@@ -186,7 +186,7 @@ def require_room(memory: list[DeviceUse], advice: str = _ADVICE) -> None:
         if not use.fits:
             assert use.available is not None
             raise MemoryBudgetError(
-                f"The run needs {gib(use.needed)} of {place(use)} ({shares(use)}), but "
+                f"The run needs {gib(use.needed)} of {device_name(use)} ({shares(use)}), but "
                 f"{gib(use.available)} are available; {advice}."
             )
 
@@ -206,7 +206,7 @@ def shares(use: DeviceUse) -> str:
     return ", ".join(f"{name} {gib(size)}" for name, size in parts.items() if size)
 
 
-def place(use: DeviceUse) -> str:
+def device_name(use: DeviceUse) -> str:
     """Return how a device's memory is called."""
     return f"{use.device}'s memory" if use.device else "memory"
 

@@ -50,7 +50,7 @@ class Work:
 
 
 def work_of(
-    lm: GgufFile,
+    header: GgufFile,
     mmproj: GgufFile,
     cells: CellBudget,
     frames: FramePlan,
@@ -61,7 +61,7 @@ def work_of(
     n_decoded = video.n_frames * min(1.0, seen_s / max(video.duration_s, 1e-9))
     shape = cells.shape
     patches = patches_per_step(mmproj, frames)
-    n_dense, per_pair, weights = language_work(lm)
+    n_dense, per_pair, weights = language_work(header)
     per_cell = cells.kv_bytes / max(1, cells.n_ctx)
     n_cells = shape.n_before + cells.n_kept_cells
     dense, attention = _prefill_work(cells, n_dense, per_pair)
@@ -83,15 +83,15 @@ def encode_work(mmproj: GgufFile, n_patches: int) -> float:
     return 2.0 * n_tower * n_patches + 4.0 * n_blocks * width * n_patches**2
 
 
-def language_work(lm: GgufFile) -> tuple[int, float, int]:
+def language_work(header: GgufFile) -> tuple[int, float, int]:
     """Return what a token costs: weights it meets in prefill, attention's width, bytes read to
     generate it. The last layer's feed-forward network is no part of prefill: llama.cpp computes it
     for output rows only.
     """
-    last = f"blk.{int(lm.get('.block_count', 1)) - 1}.ffn"
-    weights = sum(size for name, size in lm.tensor_bytes.items() if "token_embd" not in name)
-    n_dense = _parameters(lm, ("blk.",)) - _parameters(lm, (last,))
-    return n_dense, _attention_width(lm), weights
+    last = f"blk.{int(header.get('.block_count', 1)) - 1}.ffn"
+    weights = sum(size for name, size in header.tensor_bytes.items() if "token_embd" not in name)
+    n_dense = _parameters(header, ("blk.",)) - _parameters(header, (last,))
+    return n_dense, _attention_width(header), weights
 
 
 def _prefill_work(cells: CellBudget, n_dense: int, per_pair: float) -> tuple[float, float]:
@@ -106,12 +106,14 @@ def _prefill_work(cells: CellBudget, n_dense: int, per_pair: float) -> tuple[flo
     return dense, attention
 
 
-def _attention_width(lm: GgufFile) -> float:
+def _attention_width(header: GgufFile) -> float:
     """Query width times layers: what one token's attention to one cell costs."""
-    heads = lm.get(".attention.head_count", 1)
-    n_layer = int(lm.get(".block_count", 1))
+    heads = header.get(".attention.head_count", 1)
+    n_layer = int(header.get(".block_count", 1))
     mean = sum(heads) / len(heads) if isinstance(heads, list) else float(heads)
-    width = lm.get(".attention.key_length") or int(lm.get(".embedding_length", 1)) / max(1.0, mean)
+    width = header.get(".attention.key_length") or int(header.get(".embedding_length", 1)) / max(
+        1.0, mean
+    )
     return mean * float(width) * n_layer
 
 
@@ -127,13 +129,15 @@ def _parameters(file: GgufFile, prefixes: tuple[str, ...]) -> int:
 
 
 def calibration_key(
-    lm: GgufFile, mmproj: GgufFile, config: RetakeConfig, devices: list[str]
+    header: GgufFile, mmproj: GgufFile, config: RetakeConfig, devices: list[str]
 ) -> str:
     """Return the name of what the speed depends on: shapes, types, devices, threads."""
     runtime = config.runtime
     facts = {
-        "model": [sorted((n, *s) for n, s in file.tensor_shapes.items()) for file in (lm, mmproj)],
-        "types": [sorted(file.tensor_types.items()) for file in (lm, mmproj)],
+        "model": [
+            sorted((n, *s) for n, s in file.tensor_shapes.items()) for file in (header, mmproj)
+        ],
+        "types": [sorted(file.tensor_types.items()) for file in (header, mmproj)],
         "devices": devices,
         "runtime": [
             *(runtime.n_threads, runtime.n_gpu_layers, runtime.mmproj_offload),

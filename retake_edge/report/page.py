@@ -60,7 +60,7 @@ class Report:
     """
 
     video: VideoStats
-    map: VideoMap
+    video_map: VideoMap
     config: Mapping[str, Mapping[str, Any]]
     model: Mapping[str, str]
     versions: Mapping[str, str]
@@ -75,19 +75,19 @@ class Report:
         sampling = self.config["sampling"]
         duration_s, end_s = self.video.duration_s, sampling["end_s"]
         last_s = duration_s if end_s is None else min(end_s, duration_s)
-        times = self.map.frame_times_s
+        times = self.video_map.frame_times_s
         return TimeAxis(times, sampling["start_s"], max(last_s, float(times[-1]) + 1e-3))
 
     @cached_property
     def kept(self) -> Floats:
         """Share of each grid frame's vision tokens kept, f32 [n_layer, T]."""
-        n_frames = len(self.map.frame_times_s)
-        return kept_share(self.map.cell_frames, n_frames, self.video.n_cells_before)
+        n_frames = len(self.video_map.frame_times_s)
+        return kept_share(self.video_map.cell_frames, n_frames, self.video.n_cells_before)
 
 
 def keyframe_thumbnails(report: Report, most: int = MOST_KEYFRAMES) -> list[Thumbnail]:
     """Return the thumbnails of the keyframes with the most pivots, in order of time."""
-    share, times = report.map.pivot_share, report.map.frame_times_s
+    share, times = report.video_map.pivot_share, report.video_map.frame_times_s
     best = [i for i in np.argsort(-share, kind="stable")[:most] if share[i] > 0]
     found = [nearest(report.thumbnails, float(times[i])) for i in sorted(best)]
     return list(dict.fromkeys(t for t in found if t is not None))
@@ -206,7 +206,7 @@ def _timeline(report: Report) -> dict[str, Any]:
         "strip": [thumbnail for thumbnail in strip if thumbnail is not None],
         "kept_path": step_path(axis, mean),
         "kept_most": f"{mean.max():.0%}",
-        "pivot_path": step_path(axis, report.map.pivot_share, 1.0),
+        "pivot_path": step_path(axis, report.video_map.pivot_share, 1.0),
         "heat_uri": heat_map(axis, kept),
         "heat_most": f"{kept.max():.0%}",
         "heat_height_px": int(np.clip(12 * len(kept), 72, 280)),

@@ -40,7 +40,7 @@ def report_of(session: Session, answers: Sequence[ReportAnswer]) -> Report:
         seconds["generate"] = session.last_answer().seconds.get("generate", 0.0)
     return Report(
         session.video,
-        session.map,
+        session.video_map,
         session.config.to_dict(),
         session.model_facts(),
         versions(),
@@ -68,7 +68,7 @@ def saved_report(store: SessionStore, prefix: str) -> Report:
             chunks.add(read_arrays(record))
     try:
         return Report(
-            VideoStats(**end["video"]),
+            VideoStats.from_dict(end["video"]),
             video_map_of(chunks.frame_times_s[:: head["frames_per_step"]], chunks),
             head["config"],
             {"name": head["model"]},

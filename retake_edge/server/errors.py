@@ -108,7 +108,7 @@ def response_of(error: ApiError) -> Response:
 def handle_errors(app: FastAPI) -> None:
     """Let every error of the application have OpenAI's form."""
 
-    async def told(_: Request, error: Exception) -> Response:
+    async def answered(_: Request, error: Exception) -> Response:
         return response_of(api_error(error))
 
     async def invalid(_: Request, error: Exception) -> Response:
@@ -124,9 +124,9 @@ def handle_errors(app: FastAPI) -> None:
         found = ApiError(error.status_code, str(error.detail), headers=dict(error.headers or {}))
         return response_of(found)
 
-    app.add_exception_handler(ApiError, told)
-    app.add_exception_handler(RetakeError, told)
-    app.add_exception_handler(RecursionError, told)
+    app.add_exception_handler(ApiError, answered)
+    app.add_exception_handler(RetakeError, answered)
+    app.add_exception_handler(RecursionError, answered)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(Exception, told)
+    app.add_exception_handler(Exception, answered)

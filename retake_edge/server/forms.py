@@ -21,7 +21,7 @@ def retake_facts(done: Done) -> dict[str, Any]:
             "keep_ratio": video.keep_ratio,
             "n_cells": video.n_cells_before - video.n_cells_kept,
             "n_grid_frames": video.n_grid_frames - video.n_frames_kept,
-            "why_whole": video.why_whole,
+            "not_compressible": video.not_compressible,
         },
         "session": asdict(answer.session),
         "seconds": {**answer.seconds, "waited": done.waited_s},

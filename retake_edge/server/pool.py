@@ -38,13 +38,17 @@ class Pool:
         model: Model,
         *,
         max_bytes: int | None,
-        n_reserve: int,
+        n_question_reserve: int,
         cache_dir: Path | None,
         use_cache: bool,
         on_read: Callable[[bool], None],
     ) -> None:
         self._source, self._model, self._max_bytes = source, model, max_bytes
-        self._n_reserve, self._cache_dir, self._use_cache = n_reserve, cache_dir, use_cache
+        self._n_question_reserve, self._cache_dir, self._use_cache = (
+            n_question_reserve,
+            cache_dir,
+            use_cache,
+        )
         self._on_read = on_read
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
 
@@ -77,7 +81,7 @@ class Pool:
                     job.config,
                     use_cache=self._use_cache,
                     cache_dir=self._cache_dir,
-                    n_reserve=self._n_reserve,
+                    n_question_reserve=self._n_question_reserve,
                     progress=progress,
                     loaded=self._model,
                 )

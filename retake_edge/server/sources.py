@@ -175,10 +175,12 @@ class Sources:
             return self._local(ref).path.read_bytes()
         return from_base64(place)
 
-    def _blob(self, sha256: str, name: str, told: str) -> SentVideo:
+    def _blob(self, sha256: str, name: str, said: str) -> SentVideo:
         if not sha256 or not self._blobs.hold(sha256):
             raise ApiError(
-                404, f"There is no video {told} here any more; send it again.", code="not_found"
+                404,
+                f"There is no video {said} here any more; send it again.",
+                code="not_found",
             )
         return self._held(sha256, name)
 

@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from retake_edge.server.errors import ApiError, PlainJson
 from retake_edge.server.service import Service, service_of
-from retake_edge.server.worker import RESERVE_CELLS
+from retake_edge.server.worker import QUESTION_RESERVE
 from retake_edge.version import __version__
 
 router = APIRouter(tags=["status"])
@@ -74,7 +74,7 @@ async def props(request: Request) -> Response:
             "modalities": {"vision": True, "video": True, "audio": False},
             "total_slots": 1,
             "default_generation_settings": {
-                "n_ctx": RESERVE_CELLS,
+                "n_ctx": QUESTION_RESERVE,
                 "params": config["generation"],
             },
             "build_info": f"retake-edge {__version__}",

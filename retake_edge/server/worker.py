@@ -28,7 +28,7 @@ from retake_edge.video.read import probe_video
 
 GRACE_S = 15.0
 """How long a reading that no one waits for goes on."""
-RESERVE_CELLS = 4096
+QUESTION_RESERVE = 4096
 """Cells of a conversation, besides an answer's."""
 _MEMORY_SHARE = 0.5
 _JOIN_S = 30.0
@@ -163,7 +163,7 @@ class Worker:
             self._source,
             model,
             max_bytes=most,
-            n_reserve=RESERVE_CELLS,
+            n_question_reserve=QUESTION_RESERVE,
             cache_dir=self._cache_dir,
             use_cache=self._use_cache,
             on_read=self._metrics.opened,

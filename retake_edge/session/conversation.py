@@ -62,7 +62,7 @@ class Conversation:
         text = self._text(question)
         attention = session.video_attention()
         tokens = engine.reply(text, self._position, attention, known)
-        yield from session.told(question, tokens, attention)
+        yield from session.collect(question, tokens, attention)
         answer = session.last_answer()
         self.turns.append(answer)
         self._position += len(engine.model.tokenize(text)) + answer.n_tokens

@@ -130,5 +130,5 @@ def _grown(weights: Doubles, peak: int) -> tuple[int, int]:
 
 def evidence_line(spans: Sequence[Span]) -> str:
     """Return the spans as one line, the heaviest first with their shares; '' if there are none."""
-    told = [f"{span} ({100 * span.weight:.0f} %)" for span in spans]
-    return f"at {', '.join(told)}" if told else ""
+    names = [f"{span} ({100 * span.weight:.0f} %)" for span in spans]
+    return f"at {', '.join(names)}" if names else ""

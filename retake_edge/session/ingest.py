@@ -84,7 +84,7 @@ class _Beginning:
         first = next(reader.features)
         cells = _planned_cells(request, loaded, reader, first)
         engine = self._engine(cells.memory, self._resources)
-        engine.prefill_text(_opening(loaded.manifest, reader, cells.n_chosen))
+        engine.prefill_text(_opening(loaded.manifest, reader, cells.n_whole_steps))
         return Run(
             request,
             loaded,
@@ -96,8 +96,8 @@ class _Beginning:
             self._builder(engine.next_position),
             teller,
             estimate,
-            n_chosen=cells.n_chosen,
-            why_whole=cells.why_whole,
+            n_whole_steps=cells.n_whole_steps,
+            not_compressible=cells.not_compressible,
         )
 
     def resumed(self, part: Path, resume: Path, key: str) -> Run | None:
@@ -125,7 +125,7 @@ class _Beginning:
             # A damaged start is worth nothing: the video is read from its beginning.
             return None
         run = self._going_on(state, info, plan, engine, chunks, estimate, n_before)
-        run.go_on(self._resources, Recorder(engine.context, part, resume), state)
+        run.resume(self._resources, Recorder(engine.context, part, resume), state)
         return run
 
     def _going_on(
@@ -162,7 +162,7 @@ class _Beginning:
         )
 
     def _planner(self) -> RunPlanner:
-        return RunPlanner(self._request.source, self._request.n_after)
+        return RunPlanner(self._request.source, self._request.n_text_reserve)
 
     @cached_property
     def _loaded(self) -> Loaded:
@@ -171,11 +171,11 @@ class _Beginning:
             source, runtime = self._request.source, self._request.config.runtime
             n_model, n_tower = (file.stat().st_size for file in (source.model, source.mmproj))
             share = n_model / max(1, n_model + n_tower)
-            llm, manifest = load_model(self._resources, self._request, share)
+            model, manifest = load_model(self._resources, self._request, share)
             tell = in_percent(self._request.progress, "load")
             encoder = self._resources.enter_context(
                 VisionEncoder(
-                    llm,
+                    model,
                     manifest.mmproj,
                     offload=runtime.mmproj_offload,
                     n_threads=runtime.n_threads,
@@ -184,7 +184,7 @@ class _Beginning:
                     progress=lambda loaded: tell(share + (1 - share) * loaded),
                 )
             )
-        return Loaded(llm, manifest, encoder)
+        return Loaded(model, manifest, encoder)
 
     def _reader(self, manifest: ModelManifest, done_times_s: Doubles | None = None) -> VideoReader:
         request = self._request
@@ -196,22 +196,28 @@ class _Beginning:
         return teller
 
     def _builder(self, base: int, origin_s: float | None = None) -> ChunkBuilder:
-        llm, manifest = self._loaded.llm, self._loaded.manifest
-        return ChunkBuilder(llm, manifest.layout, base, origin_s, newline_of(manifest))
+        model, manifest = self._loaded.model, self._loaded.manifest
+        return ChunkBuilder(model, manifest.positions, base, origin_s, newline_of(manifest))
 
     def _engine(self, plan: CellBudget, resources: ExitStack) -> Engine:
-        llm, request, non_causal = self._loaded.llm, self._request, self._loaded.encoder.non_causal
+        model, request, non_causal = (
+            self._loaded.model,
+            self._request,
+            self._loaded.encoder.non_causal,
+        )
         with self._times.measure("load"):
             n_at_once = plan.shape.vision_per_step if non_causal else 1
-            context = make_context(resources, llm, request, plan.n_ctx, n_at_once)
-        images = ImageRule(one_by_one=non_causal or llm.scales_tokens, non_causal=non_causal)
-        return Engine(context, request.config, n_after=request.n_after, images=images)
+            context = make_context(resources, model, request, plan.n_ctx, n_at_once)
+        images = ImageRule(one_by_one=non_causal or model.scales_tokens, non_causal=non_causal)
+        return Engine(context, request.config, n_text_reserve=request.n_text_reserve, images=images)
 
 
-def _opening(manifest: ModelManifest, reader: VideoReader, n_chosen: int | None) -> str:
+def _opening(manifest: ModelManifest, reader: VideoReader, n_whole_steps: int | None) -> str:
     """The text before the video."""
     assert reader.info is not None
-    n_frames = reader.n_planned() if n_chosen is None else n_chosen * reader.frames_per_step
+    n_frames = (
+        reader.n_planned() if n_whole_steps is None else n_whole_steps * reader.frames_per_step
+    )
     return manifest.prompt.opening(n_frames, reader.info.duration_s)
 
 
@@ -226,4 +232,4 @@ def _planned_cells(
         tokens_per_step=first.rows * first.cols,
     )
     manifest = replace(loaded.manifest, frames=rule)
-    return plan_cells(loaded.llm, manifest, request.config, reader.info, request.n_after)
+    return plan_cells(loaded.model, manifest, request.config, reader.info, request.n_text_reserve)

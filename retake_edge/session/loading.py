@@ -33,18 +33,18 @@ def read_session(request: OpenRequest, file: Path, key: str) -> PrefilledVideo:
     with times.measure("load"), ExitStack() as resources:
         journal = open_journal(file, key)
         head, end = journal.head(), journal.last()
-        llm, manifest = load_model(resources, request)
+        model, manifest = load_model(resources, request)
         stats = _video_stats(journal, end, request.path)
         context = make_context(
-            resources, llm, request, _n_ctx(request, end["n_cells"] + request.n_after)
+            resources, model, request, _n_ctx(request, end["n_cells"] + request.n_text_reserve)
         )
         chunks = load_chunks(journal, context)
-        engine = Engine(context, request.config, n_after=request.n_after)
+        engine = Engine(context, request.config, n_text_reserve=request.n_text_reserve)
         engine.restore(EngineState(end["next_position"], end["next_time"], n_cells=end["n_cells"]))
         stats = replace(
             stats,
             n_ctx=context.n_ctx,
-            kv_bytes=int(context.n_ctx * kv_bytes_per_cell(llm, request.config.runtime)),
+            kv_bytes=int(context.n_ctx * kv_bytes_per_cell(model, request.config.runtime)),
         )
         grid_times_s = chunks.frame_times_s[:: head["frames_per_step"]]
         return PrefilledVideo(
@@ -63,7 +63,7 @@ def read_session(request: OpenRequest, file: Path, key: str) -> PrefilledVideo:
 
 def _video_stats(journal: Journal, end: dict[str, Any], path: str | Path) -> VideoStats:
     try:
-        return VideoStats(**{**end["video"], "path": str(path)})
+        return VideoStats.from_dict({**end["video"], "path": str(path)})
     except (KeyError, TypeError):
         raise journal.error("its last record is not that of a finished session") from None
 

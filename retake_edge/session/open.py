@@ -12,7 +12,7 @@ from retake_edge.formats import seconds_of
 from retake_edge.llama.model import Model
 from retake_edge.models.manifest import ModelFiles, ModelManifest
 from retake_edge.models.resolve import resolve_model
-from retake_edge.plan.cells import cells_after
+from retake_edge.plan.cells import text_reserve
 from retake_edge.plan.frames import QUESTION_RESERVE
 from retake_edge.plan.seconds import Calibration
 from retake_edge.progress import ProgressCallback, no_progress, with_more
@@ -42,7 +42,7 @@ def open_video(
     mmproj: Path | None = None,
     use_cache: bool = True,
     cache_dir: str | Path | None = None,
-    n_reserve: int = QUESTION_RESERVE,
+    n_question_reserve: int = QUESTION_RESERVE,
     progress: ProgressCallback = no_progress,
     on_note: Callable[[str], None] = lambda _: None,
     loaded: Model | None = None,
@@ -61,7 +61,7 @@ def open_video(
     `start` and `end` are seconds, or times such as "1:30" and "1:02:00".
 
     The session is kept below `cache_dir` (None: the user's cache folder) unless `use_cache` is off.
-    `n_reserve`: KV cells kept free for a question, or a conversation, besides an answer's.
+    `n_question_reserve`: KV cells kept free for a question, or a conversation, besides an answer's.
 
     `progress` is called with (stage, done, total), and with a `Reading` as a fourth if it takes
     four; `retake_edge.progress` has the stages.
@@ -103,7 +103,9 @@ def open_video(
             raise ConfigError(f"mmproj {mmproj} goes with a model; name it, too.")
         from retake_edge.catalog.choice import choose_model
 
-        chosen = choose_model(path, config, n_reserve=n_reserve, sha256=sha256, progress=progress)
+        chosen = choose_model(
+            path, config, n_question_reserve=n_question_reserve, sha256=sha256, progress=progress
+        )
         source, why = chosen.source, chosen.why
     else:
         source = resolve_model(model, mmproj, sha256=sha256) if isinstance(model, str) else model
@@ -113,7 +115,7 @@ def open_video(
         path,
         source,
         config,
-        cells_after(config, n_reserve),
+        text_reserve(config, n_question_reserve),
         with_more(progress),
         Calibration(store.cache_dir if store else None),
         loaded=loaded,
@@ -133,7 +135,7 @@ def open_session(
     config: RetakeConfig | None = None,
     *,
     cache_dir: str | Path | None = None,
-    n_reserve: int = QUESTION_RESERVE,
+    n_question_reserve: int = QUESTION_RESERVE,
     progress: ProgressCallback = no_progress,
 ) -> Session:
     """Return the saved session whose key begins with `key`; one that is unfinished is gone on with.
@@ -142,7 +144,7 @@ def open_session(
     ...     print(session.ask("What happens?"))
 
     How the video is looked at was decided when it was read; of `config` only how answers are
-    drawn and how the machine is used counts. `n_reserve`, `progress`: as in `open_video`.
+    drawn and how the machine is used counts. `n_question_reserve`, `progress`: as in `open_video`.
 
     Raises:
         SessionError: no one session begins with `key`, or it cannot be used. VideoError: it is
@@ -155,7 +157,7 @@ def open_session(
         found.path,
         found.source,
         found.config,
-        cells_after(found.config, n_reserve),
+        text_reserve(found.config, n_question_reserve),
         with_more(progress),
         Calibration(store.cache_dir),
         found.facts,

@@ -36,7 +36,7 @@ class SessionWarning(UserWarning):
 
 @dataclass(frozen=True)
 class OpenRequest:
-    """What is to be opened; `n_after` cells stay free for text after the video.
+    """What is to be opened; `n_text_reserve` cells stay free for text after the video.
 
     `calibration`: how long earlier runs took. `facts`: what decides about the cells, to be saved
     with them (`retake_edge.session.store.key.session_facts`). `loaded`: the language model of
@@ -46,7 +46,7 @@ class OpenRequest:
     path: str | Path
     source: ModelManifest | ModelFiles
     config: RetakeConfig
-    n_after: int
+    n_text_reserve: int
     progress: ProgressCallback
     calibration: Calibration = field(default_factory=lambda: Calibration(None))
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class PrefilledVideo:
     engine: Engine
     manifest: ModelManifest
     video: VideoStats
-    map: VideoMap
+    video_map: VideoMap
     thumbnails: list[Thumbnail]
     times: StageTimes
     index_seconds: dict[str, float]
@@ -112,18 +112,18 @@ def load_model(
     if request.loaded is not None:
         return request.loaded, manifest_of(source, request.config.prompt.system)
     tell = in_percent(request.progress, "load")
-    llm = resources.enter_context(
+    model = resources.enter_context(
         Model(
             source.model,
             n_gpu_layers=request.config.runtime.n_gpu_layers,
             progress=lambda loaded: tell(share * loaded),
         )
     )
-    return llm, manifest_of(source, request.config.prompt.system)
+    return model, manifest_of(source, request.config.prompt.system)
 
 
 def make_context(
-    resources: ExitStack, llm: Model, request: OpenRequest, n_ctx: int, n_at_once: int = 1
+    resources: ExitStack, model: Model, request: OpenRequest, n_ctx: int, n_at_once: int = 1
 ) -> Context:
     """Make a context of `n_ctx` cells that can decode `n_at_once` tokens in one batch.
 
@@ -131,7 +131,7 @@ def make_context(
         MemoryBudgetError: this machine has no room for it.
     """
     runtime = request.config.runtime
-    needed = int(n_ctx * kv_bytes_per_cell(llm, runtime))
+    needed = int(n_ctx * kv_bytes_per_cell(model, runtime))
     available = available_memory_bytes()
     if available is not None and needed > available:
         raise MemoryBudgetError(
@@ -139,4 +139,4 @@ def make_context(
             f"{available / 2**30:.1f} GiB are available; close other programs, or lower "
             "--keep-ratio or --kv-budget."
         )
-    return resources.enter_context(Context(llm, **context_settings(runtime, n_ctx, n_at_once)))
+    return resources.enter_context(Context(model, **context_settings(runtime, n_ctx, n_at_once)))

@@ -43,7 +43,7 @@ from retake_edge.vision.reader import VideoReader
 class Loaded:
     """The models of a run."""
 
-    llm: Model
+    model: Model
     manifest: ModelManifest
     encoder: VisionEncoder
 
@@ -52,7 +52,7 @@ class Loaded:
 class Run:
     """One reading of a video: all it works with, and what it has done so far.
 
-    `n_chosen`: frames to be used of a video that does not fit whole, None where it does.
+    `n_whole_steps`: frames to be used of a video that does not fit whole, None where it does.
     """
 
     request: OpenRequest
@@ -67,8 +67,8 @@ class Run:
     estimate: Estimate
     chunks: Chunks = field(default_factory=Chunks)
     stream: StreamState | None = None
-    n_chosen: int | None = None
-    why_whole: str = ""
+    n_whole_steps: int | None = None
+    not_compressible: str = ""
     recorder: Recorder | None = None
 
     def record(self, resources: ExitStack, recorder: Recorder, key: str) -> None:
@@ -84,11 +84,11 @@ class Run:
         }
         self._save(lambda: recorder.begin(head))
 
-    def go_on(self, resources: ExitStack, recorder: Recorder, state: Resume) -> None:
+    def resume(self, resources: ExitStack, recorder: Recorder, state: Resume) -> None:
         """Save what is done from now on behind what an earlier run saved."""
         self.recorder = recorder
         resources.callback(recorder.close)
-        self._save(lambda: recorder.go_on(state, self.chunks))
+        self._save(lambda: recorder.resume(state, self.chunks))
 
     def _save(self, write: Callable[[], None]) -> None:
         """Write to the session; where that fails, go on without one."""
@@ -109,9 +109,9 @@ class Run:
     def prefill(self) -> None:
         """Prefill and compress chunk by chunk to the video's end."""
         config = self.request.config
-        n_embd = self.loaded.llm.n_embd
-        is_whole = self.n_chosen is not None or not is_compressible(self.engine.context)
-        chosen = self._chosen() if self.n_chosen is not None else None
+        n_embd = self.loaded.model.n_embd
+        saves_at_end = self.n_whole_steps is not None or not is_compressible(self.engine.context)
+        chosen = self._chosen() if self.n_whole_steps is not None else None
         blocks = frame_blocks(
             iter([chosen.features]) if chosen else self.features,
             min(self.plan.shape.steps_per_chunk, self.plan.shape.n_steps),
@@ -120,32 +120,32 @@ class Run:
             after=self.stream,
         )
         for block, result in prefill(self.engine, self.builder, blocks, self.plan.keep_ratio):
-            self._take(block, result, is_whole=is_whole)
+            self._take(block, result, saves_at_end=saves_at_end)
             del block  # its memory is that of the next one
         self.teller.tell("encode", self.reader.n_frames, self.reader.n_planned(), is_done=True)
         if chosen:
             self.chunks.results = [self._in_whole_video(chosen)]
         self._end(chosen)
-        if self.recorder is not None and is_whole:
+        if self.recorder is not None and saves_at_end:
             self._save(partial(self.recorder.add_whole, self.reader, self.chunks.joined()))
 
-    def _take(self, block: FrameBlock, result: ChunkResult, *, is_whole: bool) -> None:
-        """Note and save a chunk; `is_whole`: the cells are saved all at the end."""
+    def _take(self, block: FrameBlock, result: ChunkResult, *, saves_at_end: bool) -> None:
+        """Note and save a chunk; `saves_at_end`: the cells are saved all at the end."""
         self.chunks.results.append(result)
         for stage, seconds in result.seconds.items():
             self.times.add(stage, seconds)
-        stream = self.stream = StreamState.after(block, self.loaded.llm.n_embd, self.stream)
-        if self.recorder is not None and not is_whole:
+        stream = self.stream = StreamState.after(block, self.loaded.model.n_embd, self.stream)
+        if self.recorder is not None and not saves_at_end:
             self._save(partial(self._record_chunk, self.recorder, stream, result))
         self.teller.prefilled_s = float(block.features.times_s[-1])
-        if self.recorder is not None and not is_whole:
+        if self.recorder is not None and not saves_at_end:
             self.teller.saved_s = self.teller.prefilled_s
         self.teller.tell("prefill", self.reader.n_frames, self.reader.n_planned())
 
     def _end(self, chosen: ChosenFrames | None) -> None:
         """Prefill what follows the video, whatever is asked of it."""
         assert self.reader.info is not None
-        if self.loaded.manifest.layout.ends_with_newline:
+        if self.loaded.manifest.positions.ends_with_newline:
             newline = newline_of(self.loaded.manifest)
             assert newline is not None
             self.engine.prefill_rows(newline[None])
@@ -156,9 +156,9 @@ class Run:
 
     def _chosen(self) -> ChosenFrames:
         """Read the video to its end, and choose frames."""
-        assert self.n_chosen is not None
+        assert self.n_whole_steps is not None
         n_steps = -(-self.reader.n_planned() // self.reader.frames_per_step)
-        return choose_frames(self.features, n_steps, self.n_chosen, self.loaded.llm.n_embd)
+        return choose_frames(self.features, n_steps, self.n_whole_steps, self.loaded.model.n_embd)
 
     def _in_whole_video(self, chosen: ChosenFrames) -> ChunkResult:
         """What became of the chosen frames, told of all frames of the video."""
@@ -207,18 +207,18 @@ class Run:
             n_ctx=self.plan.n_ctx,
             kv_bytes=self.plan.kv_bytes,
             reduced_by=self._reduced_by(),
-            why_whole=self.why_whole,
-            positions=position_mode(self.request.config.compression.positions, self.loaded.llm),
+            not_compressible=self.not_compressible,
+            positions=position_mode(self.request.config.compression.positions, self.loaded.model),
             n_positions=self.engine.n_positions,
-            n_positions_trained=trained_positions(self.loaded.llm),
+            n_positions_trained=trained_positions(self.loaded.model),
         )
 
     def _keep_ratio(self) -> float:
-        if self.n_chosen is not None:
-            return self.n_chosen / max(1, len(self.reader.times_s))
+        if self.n_whole_steps is not None:
+            return self.n_whole_steps / max(1, len(self.reader.times_s))
         return self.plan.keep_ratio
 
     def _reduced_by(self) -> str:
-        if self.n_chosen is not None:
+        if self.n_whole_steps is not None:
             return "frames"
         return "cells" if self.plan.keep_ratio < 1 else "nothing"

@@ -181,7 +181,7 @@ def _asked(request: OpenRequest, video: str, hashes: Mapping[str, str]) -> str:
         del config["runtime"][name]
     use = {}
     if isinstance(source, ModelManifest):
-        rules = {name: asdict(getattr(source, name)) for name in ("frames", "layout", "prompt")}
+        rules = {name: asdict(getattr(source, name)) for name in ("frames", "positions", "prompt")}
         use = {**rules, "fps": source.fps, "max_frames": source.max_frames}
     return session_key(
         {
@@ -189,7 +189,7 @@ def _asked(request: OpenRequest, video: str, hashes: Mapping[str, str]) -> str:
             "model": dict(hashes),
             "settings": config,
             "use": use,
-            "n_after": request.n_after,
+            "n_after": request.n_text_reserve,
             "engine": dict(engine_facts()),
             "rotation": rotation_switch(),
         }
@@ -200,7 +200,7 @@ def _planned_facts(
     request: OpenRequest, video: str, hashes: Mapping[str, str]
 ) -> Mapping[str, Any]:
     """What decides about the cells, from a plan of the run."""
-    with RunPlanner(request.source, request.n_after) as planner:
+    with RunPlanner(request.source, request.n_text_reserve) as planner:
         plan = planner.plan(probe_video(request.path), request.config)
         return session_facts(plan, planner.manifest_for(request.config), video, hashes)
     raise AssertionError("unreachable")

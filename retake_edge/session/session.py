@@ -56,7 +56,7 @@ class Session:
         hashes: dict[str, str],
         saved: SavedState,
     ) -> None:
-        self.video, self.map, self.saved = prefilled.video, prefilled.map, saved
+        self.video, self.video_map, self.saved = prefilled.video, prefilled.video_map, saved
         self.thumbnails: list[Thumbnail] = prefilled.thumbnails
         self.config, self.manifest = config, prefilled.manifest
         self.engine, self.times = prefilled.engine, prefilled.times
@@ -102,7 +102,7 @@ class Session:
             )
         attention = self.video_attention()
         prompt = self.manifest.prompt.question(checked_question(question))
-        return self.told(question, self.engine.generate(prompt, attention), attention)
+        return self.collect(question, self.engine.generate(prompt, attention), attention)
 
     def calibrate(self, calibration: Calibration) -> None:
         """Keep how long the reading of the video took, and what its answers will."""
@@ -146,9 +146,9 @@ class Session:
             return None
         finally:
             engine.rewind(mark)
-        return frame_weights(found, self.map.cell_frames, len(self.map.frame_times_s))
+        return frame_weights(found, self.video_map.cell_frames, len(self.video_map.frame_times_s))
 
-    def told(
+    def collect(
         self, question: str, tokens: Iterator[int], attention: AnswerAttention
     ) -> Generator[str, None, None]:
         """Yield an answer's tokens as text, and make it the last answer at its end."""
@@ -190,8 +190,8 @@ class Session:
         self.frame_weights = None
         if attention.weights is None:
             return []
-        times_s = self.map.frame_times_s
-        weights = frame_weights(attention.weights, self.map.cell_frames, len(times_s))
+        times_s = self.video_map.frame_times_s
+        weights = frame_weights(attention.weights, self.video_map.cell_frames, len(times_s))
         self.frame_weights = weights
         end_s = self.config.sampling.end_s
         end_s = self.video.duration_s if end_s is None else min(end_s, self.video.duration_s)

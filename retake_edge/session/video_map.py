@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,14 +30,18 @@ class VideoMap:
     cell_frames: Ints
 
 
+_OLD_FIELDS = {"why_whole": "not_compressible"}
+"""Of the version before: still read, never written."""
+
+
 @dataclass(frozen=True)
 class VideoStats:
     """What became of the video: its length, frames and cells.
 
     A grid frame is what the vision tower makes of one or two frames; it is a keyframe if it has a
     pivot, and kept while any of its cells is left in any layer. `reduced_by`: 'cells' were evicted,
-    'frames' left out, or 'nothing'; `why_whole`: why no cells could be evicted ('': they could).
-    `positions`: 'keep' or 'reforge'; `n_positions`: how many the video took, of the
+    'frames' left out, or 'nothing'; `not_compressible`: why no cells could be evicted ('': they
+    could). `positions`: 'keep' or 'reforge'; `n_positions`: how many the video took, of the
     `n_positions_trained` that the model knows.
     """
 
@@ -51,10 +57,19 @@ class VideoStats:
     n_ctx: int
     kv_bytes: int
     reduced_by: str = "cells"
-    why_whole: str = ""
+    not_compressible: str = ""
     positions: str = "keep"
     n_positions: int = 0
     n_positions_trained: int = 0
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> VideoStats:
+        """Build from what a session's file says, also one of the version before.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+        """
+        return cls(**{_OLD_FIELDS.get(name, name): value for name, value in values.items()})
 
     def summary(self) -> str:
         """Return one line about the video, its frames and cells."""
@@ -64,5 +79,5 @@ class VideoStats:
             step = -(-self.n_frames // self.n_grid_frames)
             n_used = min(step * self.n_frames_kept, self.n_frames)
             kept = f"{n_used} of them used whole, {self.n_cells_kept} KV cells"
-        why = f"; its cache is not compressed: {self.why_whole}" if self.why_whole else ""
+        why = self.not_compressible and f"; its cache is not compressed: {self.not_compressible}"
         return f"{clock(self.duration_s)} video, {self.n_frames} frames, {kept}{why}"

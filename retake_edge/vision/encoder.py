@@ -199,12 +199,12 @@ class VisionEncoder:
 
 
 def newline_of(manifest: ModelManifest) -> Floats | None:
-    """Return the learned row of a model whose layout asks for one, f32 [n_embd]; else None.
+    """Return the learned row of a model whose rule asks for one, f32 [n_embd]; else None.
 
     Raises:
         ModelError: the projector has none.
     """
-    if not manifest.layout.has_newlines:
+    if not manifest.positions.has_newlines:
         return None
     file = read_gguf(manifest.mmproj)
     if _NEWLINE not in file.tensor_shapes:

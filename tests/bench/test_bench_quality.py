@@ -18,7 +18,16 @@ POLICIES = "none,coverage,random,uniform-frames"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quality")
-    arguments = ["bench", "quality", "--frames", "32", "--keep", "1,0.25", "--questions", "21"]
+    arguments = [
+        "bench",
+        "quality",
+        "--frames",
+        "32",
+        "--keep-ratio",
+        "1,0.25",
+        "--questions",
+        "21",
+    ]
     files = ["--out", str(folder / "run.json"), "--plot", str(folder / "plot.svg")]
     command = [*arguments, "--policies", POLICIES, *files, "--json"]
     with pytest.MonkeyPatch.context() as patch:
@@ -43,7 +52,7 @@ def test_a_run_file_names_no_folder_of_the_machine(run):
 
 def test_every_policy_answers_every_question(run):
     document, _ = run
-    found = [(cell["policy"], cell["keep"]) for cell in document["cells"]]
+    found = [(cell["policy"], cell["keep_ratio"]) for cell in document["cells"]]
     assert found == [("none", 1.0), ("coverage", 0.25), ("random", 0.25), ("uniform-frames", 0.25)]
     n = len(document["questions"]["32"]["kind"])
     assert all(len(cell["right"]) == n for cell in document["cells"])
@@ -102,7 +111,7 @@ def test_every_kind_is_counted_with_the_full_cache_and_compressed(run):
 
 def test_the_same_seed_gives_the_same_answers(run, tmp_path):
     document, _ = run
-    arguments = ["bench", "quality", "--frames", "32", "--keep", "0.25", "--questions", "21"]
+    arguments = ["bench", "quality", "--frames", "32", "--keep-ratio", "0.25", "--questions", "21"]
     done = CliRunner().invoke(app, [*arguments, "--policies", "random", "--json"])
     again = json.loads(done.stdout)
     assert again["questions"] == document["questions"]
@@ -129,5 +138,5 @@ def test_a_videos_questions_ask_above_all_for_needles_and_times():
 def test_settings_that_cannot_work_are_refused():
     with pytest.raises(ConfigError, match="--frames"):
         QualitySettings(n_frames=(8,))
-    with pytest.raises(ConfigError, match="--keep"):
-        QualitySettings(keeps=(1.5,))
+    with pytest.raises(ConfigError, match="--keep-ratio"):
+        QualitySettings(keep_ratios=(1.5,))

@@ -63,10 +63,10 @@ def small_cut(folder, n_layer):
 @pytest.mark.parametrize("name", list(shapes.SHAPES))
 def test_every_shape_loads_and_sees(name, tmp_path):
     model, mmproj = random_pair(small(name), "q8_0", tmp_path)
-    with Model(model) as llm, VisionEncoder(llm, mmproj, n_threads=1) as encoder:
+    with Model(model) as loaded, VisionEncoder(loaded, mmproj, n_threads=1) as encoder:
         frames = np.random.default_rng(0).integers(0, 255, (2, 128, 128, 3), np.uint8)
         features = encoder.encode(frames, np.array([0.0, 0.5]))
-        assert llm.n_embd == 128
+        assert loaded.n_embd == 128
     assert features.embeddings.shape[2] == 128 * (1 + len(small(name).vision.deepstack))
     assert np.isfinite(features.embeddings).all() and features.embeddings.std() > 0
 
@@ -80,7 +80,10 @@ def graph_flops(n_layer, folder):
     """What llama.cpp computes when it prefills a batch."""
     model, _ = random_pair(small("qwen2.5-vl-3b", n_layer), "q8_0", folder)
     seen = GraphFlops()
-    with Model(model) as llm, Context(llm, n_ctx=512, cb_eval=seen.callback, n_threads=1) as ctx:
+    with (
+        Model(model) as loaded,
+        Context(loaded, n_ctx=512, cb_eval=seen.callback, n_threads=1) as ctx,
+    ):
         seen.by_weight.clear()  # loading warms up
         ctx.decode_tokens([i % 200 for i in range(N_TOKENS)], 0)
     return seen
@@ -282,9 +285,9 @@ def test_every_run_is_saved_and_only_what_is_missing_is_run_again(results, monke
     monkeypatch.setattr(
         "retake_edge.bench.speed.compare._child", lambda task: calls.append(task) or of(whole)[OURS]
     )
-    begun = run_speed(cuts, 36, SETTINGS, begun=saved[5], minutes=0)
-    assert len(calls) == 1 and "whole" not in begun["lengths"][0], "one run, and no more in time"
-    assert run_speed(cuts, 36, SETTINGS, begun=begun)["lengths"][0]["ratios"]
+    earlier = run_speed(cuts, 36, SETTINGS, earlier=saved[5], minutes=0)
+    assert len(calls) == 1 and "whole" not in earlier["lengths"][0], "one run, and no more in time"
+    assert run_speed(cuts, 36, SETTINGS, earlier=earlier)["lengths"][0]["ratios"]
     assert [task.model for task in calls] == [cut.model for cut in cuts]
 
 
@@ -312,7 +315,7 @@ def test_runs_of_other_settings_are_not_continued(tmp_path):
     assert first["model"]["name"] == "tiny" and len(first["lengths"][0]["whole"]) == 1
     code, _, err = run(*command, "--continue")
     assert code == 0 and json.loads(path.read_text())["lengths"] == first["lengths"], err
-    code, _, err = run(*command, "--continue", "--keep", "0.5")
+    code, _, err = run(*command, "--continue", "--keep-ratio", "0.5")
     assert code == 2 and "other settings" in err
     code, _, err = run("bench", "speed", "--continue")
     assert code == 2 and "--out" in err

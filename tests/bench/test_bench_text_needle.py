@@ -13,7 +13,9 @@ from retake_edge.errors import ConfigError
 from retake_edge.llama.model import Model
 
 MODEL = Path(__file__).parents[1] / "golden" / "tiny-f32.gguf"
-SMALL = TextNeedleSettings(n_documents=2, n_sentences=4, n_facts=2, chunk_tokens=64, keeps=(0.5,))
+SMALL = TextNeedleSettings(
+    n_documents=2, n_sentences=4, n_facts=2, chunk_tokens=64, keep_ratios=(0.5,)
+)
 
 
 def test_a_document_holds_each_fact_once_and_no_filler_twice():
@@ -45,7 +47,7 @@ def result():
 
 
 def test_every_fact_is_asked_under_every_policy(result):
-    asked = [(o.policy, o.keep) for o in result.outcomes]
+    asked = [(o.policy, o.keep_ratio) for o in result.outcomes]
     runs = [("none", 1.0), ("pivotkv", 0.5), ("coverage", 0.5), ("random", 0.5)]
     assert sorted(asked) == sorted(runs * 4)
 

@@ -23,7 +23,7 @@ def test_the_papers_policy_has_three_readings_of_a_pivot():
 
 def test_the_full_cache_runs_once_and_first():
     runs = cells(parse_variants("random,none,coverage"), [0.25, 1.0, 0.5])
-    assert [(c.name, keep) for c, keep in runs] == [
+    assert [(c.name, keep_ratio) for c, keep_ratio in runs] == [
         ("none", 1.0),
         ("random", 0.5),
         ("coverage", 0.5),
@@ -39,8 +39,8 @@ def test_an_unknown_policy_is_refused_by_name():
 
 @pytest.mark.parametrize("text", ["", "a", "0.5,", "0", "-1,2"])
 def test_lists_that_are_not_numbers_above_zero_are_refused(text):
-    with pytest.raises(ConfigError, match="--keep"):
-        parse_numbers(text, "--keep", float)
+    with pytest.raises(ConfigError, match="--keep-ratio"):
+        parse_numbers(text, "--keep-ratio", float)
 
 
 def video(n_frames, changed=()):

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.text
 DEFAULT = CompressionConfig().policy
 # The first documents of benchmarks/text-needle.json.
 SETTINGS = TextNeedleSettings(
-    seed=20261127, n_documents=5, n_sentences=20, n_facts=2, chunk_tokens=128, keeps=(0.5,)
+    seed=20261127, n_documents=5, n_sentences=20, n_facts=2, chunk_tokens=128, keep_ratios=(0.5,)
 )
 
 

@@ -32,7 +32,7 @@ ANSWER_SHAPE = {
         "n_ctx": int,
         "kv_bytes": int,
         "reduced_by": str,
-        "why_whole": str,
+        "not_compressible": str,
         "positions": str,
         "n_positions": int,
         "n_positions_trained": int,

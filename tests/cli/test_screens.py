@@ -231,7 +231,7 @@ def test_before_anything_is_measured_the_plan_says_how_long():
 
 
 def test_a_recalled_turn_is_as_if_it_had_just_been_answered(tmp_path):
-    with opened(tmp_path, settings(type_kv="f32"), n_reserve=600) as session:
+    with opened(tmp_path, settings(type_kv="f32"), n_question_reserve=600) as session:
         known = session.engine.model.tokenize("aaa")
         with Conversation(session) as talk:
             list(talk.stream(QUESTION, known))

@@ -20,7 +20,7 @@ from retake_edge.errors import ConfigError
 SEEDS = range(12)
 
 
-def evidence(seed: int, *, n_layer: int | None = None, n: int | None = None) -> ChunkSignals:
+def signals(seed: int, *, n_layer: int | None = None, n: int | None = None) -> ChunkSignals:
     """Random evidence of a random shape, scores with exact ties, some forced text."""
     rng = np.random.default_rng(seed)
     n = n or int(rng.integers(2, 90))
@@ -44,7 +44,7 @@ def select(policy: str, e: ChunkSignals, n_keep: int, seed: int = 0, **options: 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_layer_keeps_equally_many_distinct_tokens_in_order(policy: str, seed: int) -> None:
-    e = evidence(seed)
+    e = signals(seed)
     for n_keep in (-1, 0, 1, e.n // 2, e.n - 1, e.n, e.n + 5):
         kept = select(policy, e, n_keep)
         expected = min(max(n_keep, 1, e.forced.sum()), e.n)
@@ -57,20 +57,20 @@ def test_every_layer_keeps_equally_many_distinct_tokens_in_order(policy: str, se
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_same_seed_keeps_the_same_tokens(policy: str) -> None:
-    e = evidence(5, n=60)
+    e = signals(5, n=60)
     np.testing.assert_array_equal(select(policy, e, 20, seed=3), select(policy, e, 20, seed=3))
 
 
 @pytest.mark.parametrize("policy", ["random", "random-stratified"])
 def test_random_policies_differ_between_seeds_and_layers(policy: str) -> None:
-    e = evidence(5, n=60, n_layer=2)
+    e = signals(5, n=60, n_layer=2)
     kept = select(policy, e, 20, seed=3)
     assert (kept != select(policy, e, 20, seed=4)).any() and (kept[0] != kept[1]).any()
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_without_pivots_the_highest_scores_are_kept_and_ties_go_to_the_lowest(seed: int) -> None:
-    e = replace(evidence(seed), forced=np.zeros(evidence(seed).n, bool))
+    e = replace(signals(seed), forced=np.zeros(signals(seed).n, bool))
     n_keep = max(1, e.n // 3)
     kept = select("pivotkv", e, n_keep, pivot="none")
     for row, scores in zip(kept, e.scores, strict=True):
@@ -80,7 +80,7 @@ def test_without_pivots_the_highest_scores_are_kept_and_ties_go_to_the_lowest(se
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_protected_pivots_go_before_all_others_and_by_score_among_themselves(seed: int) -> None:
-    e = replace(evidence(seed), forced=np.zeros(evidence(seed).n, bool))
+    e = replace(signals(seed), forced=np.zeros(signals(seed).n, bool))
     n_keep = max(1, e.n // 4)
     for row, scores in zip(select("pivotkv", e, n_keep), e.scores, strict=True):
         brute = sorted(range(e.n), key=lambda i: (not e.pivots[i], -scores[i], i))[:n_keep]
@@ -88,7 +88,7 @@ def test_protected_pivots_go_before_all_others_and_by_score_among_themselves(see
 
 
 def test_the_reference_demotes_a_pivot_that_scores_above_the_mean() -> None:
-    e = evidence(0, n=4, n_layer=1)
+    e = signals(0, n=4, n_layer=1)
     e = replace(
         e,
         scores=np.array([[3.0, 1.2, 0.5, 0.1]], np.float32),
@@ -103,7 +103,7 @@ def test_the_reference_demotes_a_pivot_that_scores_above_the_mean() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_broken_scores_rank_last(bad: float) -> None:
-    e = replace(evidence(7, n=30), forced=np.zeros(30, bool))
+    e = replace(signals(7, n=30), forced=np.zeros(30, bool))
     scores = e.scores.copy()
     scores[:, 10:20] = bad
     e = replace(e, scores=scores)
@@ -115,7 +115,7 @@ def test_broken_scores_rank_last(bad: float) -> None:
 @pytest.mark.parametrize("policy", ["coverage", "hybrid"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_coverage_keeps_a_lone_outlier_that_attention_ignores(policy: str, seed: int) -> None:
-    e = evidence(seed, n=64, n_layer=3)
+    e = signals(seed, n=64, n_layer=3)
     rng = np.random.default_rng(seed)
     values = 0.1 * rng.standard_normal((3, 64, 8)).astype(np.float32)
     values[..., 0] += 1
@@ -134,7 +134,7 @@ def test_coverage_keeps_a_lone_outlier_that_attention_ignores(policy: str, seed:
 def test_pivots_take_at_most_a_quarter_of_the_coverage_budget() -> None:
     n, n_keep = 60, 16
     e = replace(
-        evidence(1, n=n, n_layer=1),
+        signals(1, n=n, n_layer=1),
         pivots=np.arange(n) < 30,
         changes=np.arange(n, dtype=np.float32),
         forced=np.zeros(n, bool),
@@ -146,7 +146,7 @@ def test_pivots_take_at_most_a_quarter_of_the_coverage_budget() -> None:
 
 
 def test_hybrid_gives_half_of_its_budget_to_attention() -> None:
-    e = replace(evidence(2, n=80, n_layer=4), forced=np.zeros(80, bool), pivots=np.zeros(80, bool))
+    e = replace(signals(2, n=80, n_layer=4), forced=np.zeros(80, bool), pivots=np.zeros(80, bool))
     kept = select("hybrid", e, 20)
     for row, scores in zip(kept, e.scores, strict=True):
         best = sorted(range(80), key=lambda i: (-scores[i], i))[:10]
@@ -155,7 +155,7 @@ def test_hybrid_gives_half_of_its_budget_to_attention() -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_spread_keeps_one_set_for_all_layers_however_long_a_layers_values_are(seed: int) -> None:
-    e = evidence(seed, n=64, n_layer=3)
+    e = signals(seed, n=64, n_layer=3)
     kept = select("spread", e, 20)
     assert (kept == kept[0]).all()
     scale = np.array([1, 100, 0.01], np.float32)[:, None, None]
@@ -164,7 +164,7 @@ def test_spread_keeps_one_set_for_all_layers_however_long_a_layers_values_are(se
 
 def test_spread_takes_of_equally_far_tokens_the_one_that_attention_favours() -> None:
     e = replace(
-        evidence(0, n=12, n_layer=2),
+        signals(0, n=12, n_layer=2),
         values=np.tile(np.repeat(np.eye(4, dtype=np.float32), 3, axis=0), (2, 1, 1)),
         scores=np.tile(np.array([1, 3, 2] * 4, np.float32), (2, 1)),
         pivots=np.zeros(12, bool),
@@ -175,7 +175,7 @@ def test_spread_takes_of_equally_far_tokens_the_one_that_attention_favours() -> 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_spread_outlives_broken_scores_and_values(bad: float) -> None:
-    e = replace(evidence(7, n=30, n_layer=2), forced=np.zeros(30, bool), pivots=np.zeros(30, bool))
+    e = replace(signals(7, n=30, n_layer=2), forced=np.zeros(30, bool), pivots=np.zeros(30, bool))
     scores, values = e.scores.copy(), e.values.copy()
     scores[0], values[1, 10:20] = bad, bad
     kept = select("spread", replace(e, scores=scores, values=values), 20)
@@ -193,7 +193,7 @@ def test_weights_multiply_squared_distances() -> None:
 
 
 def test_coverage_falls_back_on_vision_features_with_one_set_for_all_layers() -> None:
-    e = evidence(3, n=40, n_layer=3)
+    e = signals(3, n=40, n_layer=3)
     e = replace(e, values=None, features=e.values[0])
     kept = select("coverage", e, 10)
     assert (kept == kept[0]).all()
@@ -202,7 +202,7 @@ def test_coverage_falls_back_on_vision_features_with_one_set_for_all_layers() ->
 def test_memory_keeps_coverage_from_choosing_what_an_earlier_chunk_kept() -> None:
     values = np.repeat(np.eye(4, dtype=np.float32), 3, axis=0)[None]
     e = replace(
-        evidence(0, n=12, n_layer=1),
+        signals(0, n=12, n_layer=1),
         values=values,
         pivots=np.zeros(12, bool),
         forced=np.zeros(12, bool),
@@ -265,7 +265,7 @@ def test_evenly_spaced_indices_leave_equal_gaps(n: int) -> None:
 
 def test_stratified_random_gives_every_frame_the_same_quota() -> None:
     frames = np.repeat(np.arange(10), 8).astype(np.int32)
-    e = replace(evidence(4, n=80, n_layer=3), frame_index=frames, forced=np.arange(80) % 8 == 0)
+    e = replace(signals(4, n=80, n_layer=3), frame_index=frames, forced=np.arange(80) % 8 == 0)
     for row in select("random-stratified", e, 35):
         free = row[~e.forced[row]]
         counts = np.bincount(frames[free], minlength=10)
@@ -273,20 +273,20 @@ def test_stratified_random_gives_every_frame_the_same_quota() -> None:
 
 
 def test_recent_keeps_the_last_tokens() -> None:
-    e = replace(evidence(4, n=20, n_layer=2), forced=np.arange(20) == 3)
+    e = replace(signals(4, n=20, n_layer=2), forced=np.arange(20) == 3)
     assert select("recent", e, 4).tolist() == [[3, 17, 18, 19]] * 2
 
 
 def test_unknown_policies_and_pivot_modes_are_refused() -> None:
     with pytest.raises(ConfigError, match="no policy 'best'"):
-        select("best", evidence(0), 3)
+        select("best", signals(0), 3)
     with pytest.raises(ConfigError, match="no pivot mode"):
-        select("pivotkv", evidence(0), 3, pivot="all")
+        select("pivotkv", signals(0), 3, pivot="all")
 
 
 def test_the_engine_measures_only_what_a_policy_reads() -> None:
     for name, policy in POLICIES.items():
-        e = evidence(6, n=40)
+        e = signals(6, n=40)
         if not policy.needs_scores:
             e = replace(e, scores=None)
         if not policy.needs_values:
@@ -317,7 +317,7 @@ def test_tokens_that_cannot_be_compared_are_counted_all_the_same() -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_weights_share_out_the_chunk_and_leave_text_alone(seed: int) -> None:
-    e = evidence(seed, n=64)
+    e = signals(seed, n=64)
     kept = select("spread", e, 40)
     weights = cell_weights("spread", e, kept)
     assert weights is not None and weights.dtype == np.float32
@@ -329,12 +329,12 @@ def test_weights_share_out_the_chunk_and_leave_text_alone(seed: int) -> None:
 def test_the_background_weighs_as_much_as_its_tokens_up_to_a_limit() -> None:
     values = np.zeros((2, 40, 3), np.float32)
     values[:, :35, 0] = values[:, 35:, 1] = 1
-    e = replace(evidence(0, n=40, n_layer=2), values=values, forced=np.arange(40) == 39)
+    e = replace(signals(0, n=40, n_layer=2), values=values, forced=np.arange(40) == 39)
     kept = np.tile(np.array([0, 36, 39], np.int32), (2, 1))
     assert cell_weights("spread", e, kept).tolist() == [MOST_TOKENS, 4, 1]
 
 
 @pytest.mark.parametrize("policy", sorted(set(POLICIES) - {"spread"}))
 def test_other_policies_weigh_every_cell_alike(policy: str) -> None:
-    e = evidence(3, n=40)
+    e = signals(3, n=40)
     assert cell_weights(policy, e, select(policy, e, 20)) is None

@@ -14,7 +14,7 @@ from retake_edge.errors import MemoryBudgetError
 from retake_edge.llama.capture import cells_used
 from retake_edge.llama.context import Context
 from retake_edge.llama.model import Model
-from retake_edge.models.manifest import Layout
+from retake_edge.models.manifest import PositionRule
 from retake_edge.vision.encoder import VisionFeatures
 
 MODEL = Path(__file__).parents[1] / "golden" / "tiny-f32.gguf"
@@ -37,15 +37,15 @@ def video_features(model, seed=0):
 
 
 def prefilled(
-    model, layout="mrope", keep_ratio=1.0, steps=STEPS_PER_CHUNK, flash="on", **compression
+    model, rule="mrope", keep_ratio=1.0, steps=STEPS_PER_CHUNK, flash="on", **compression
 ):
     settings = RetakeConfig(
         compression=CompressionConfig(**compression), generation=GenerationConfig(max_tokens=6)
     )
     context = Context(model, n_ctx=512, type_k="f32", type_v="f32", flash_attention=flash)
-    engine = Engine(context, settings, n_after=200)
+    engine = Engine(context, settings, n_text_reserve=200)
     engine.prefill_text(BEFORE)
-    builder = ChunkBuilder(model, Layout(layout), engine.next_position)
+    builder = ChunkBuilder(model, PositionRule(rule), engine.next_position)
     features = video_features(model)
     blocks = frame_blocks(iter([features[:5], features[5:]]), steps, per_patch=True, n_embd=128)
     reforges = settings.compression.positions == "reforge"
@@ -68,11 +68,11 @@ def question_logits(engine, context):
     return logits
 
 
-@pytest.mark.parametrize("layout", ["mrope", "mrope-time"])
-def test_chunked_prefill_that_keeps_all_equals_one_forward(model, layout):
+@pytest.mark.parametrize("rule", ["mrope", "mrope-time"])
+def test_chunked_prefill_that_keeps_all_equals_one_forward(model, rule):
     # Flash attention on the CPU computes in f16, with an error of its own per chunk.
-    whole, whole_context, _ = prefilled(model, layout, steps=N_STEPS, flash="off", policy="none")
-    parts, parts_context, results = prefilled(model, layout, keep_ratio=1.0, flash="off")
+    whole, whole_context, _ = prefilled(model, rule, steps=N_STEPS, flash="off", policy="none")
+    parts, parts_context, results = prefilled(model, rule, keep_ratio=1.0, flash="off")
     assert [len(r.pivot_share) for r in results] == [4, 4, 3]
     assert whole.next_position == parts.next_position
     difference = np.abs(

@@ -1,4 +1,4 @@
-"""Position layouts of each model family, and what re-forging does to them."""
+"""Position rules of each model family, and what re-forging does to them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from retake_edge.engine.positions import (
     TEXT,
     frame_steps,
     frame_steps_by_time,
-    interleaved_layout,
-    linear_layout,
-    mrope_layout,
+    interleaved_span,
+    linear_span,
+    mrope_span,
     next_position,
     reforge,
     reforge_per_layer,
     require_separate_times,
     separated,
     text_positions,
-    timed_layout,
+    timed_span,
 )
 from retake_edge.errors import ConfigError
 
@@ -30,20 +30,20 @@ def test_text_stands_at_the_same_position_on_all_axes() -> None:
 
 
 def test_rows_and_columns_stay_and_time_steps_with_the_frame() -> None:
-    layout = mrope_layout(frame_steps(2), 2, 3, base=10)
-    assert layout.ids.tolist() == [
+    span = mrope_span(frame_steps(2), 2, 3, base=10)
+    assert span.ids.tolist() == [
         [10] * 6 + [11] * 6,
         [10, 10, 10, 11, 11, 11] * 2,
         [10, 11, 12] * 4,
         [0] * 12,
     ]
-    assert layout.frame.tolist() == [0] * 6 + [1] * 6
-    assert layout.next_position == 13, "text follows the widest axis"
-    assert not layout.is_text.any()
+    assert span.frame.tolist() == [0] * 6 + [1] * 6
+    assert span.next_position == 13, "text follows the widest axis"
+    assert not span.is_text.any()
 
 
 def test_a_long_video_is_followed_by_text_at_its_last_time_plus_one() -> None:
-    assert mrope_layout(frame_steps(50), 2, 3, base=10).next_position == 60
+    assert mrope_span(frame_steps(50), 2, 3, base=10).next_position == 60
 
 
 def test_time_scaled_steps_are_cut_to_integers_as_the_processor_does() -> None:
@@ -70,8 +70,8 @@ def test_steps_are_the_product_of_grid_frame_and_interval(step_s: float) -> None
 
 
 def test_the_same_clock_time_has_the_same_position_at_any_sampling_rate() -> None:
-    sparse = timed_layout(np.arange(0, 8, 2.0), 2, 2, base=5)
-    dense = timed_layout(np.arange(0, 8, 0.5), 2, 2, base=5)
+    sparse = timed_span(np.arange(0, 8, 2.0), 2, 2, base=5)
+    dense = timed_span(np.arange(0, 8, 0.5), 2, 2, base=5)
     for i in range(4):
         np.testing.assert_array_equal(
             sparse.ids[:, sparse.frame == i], dense.ids[:, dense.frame == 4 * i]
@@ -79,43 +79,43 @@ def test_the_same_clock_time_has_the_same_position_at_any_sampling_rate() -> Non
 
 
 def test_clock_text_stands_just_before_its_frame_on_all_axes() -> None:
-    layout = timed_layout(np.array([3.0, 4.0, 4.5]), 1, 2, base=20)
-    assert layout.is_text.tolist() == [True, False, False] * 3
-    assert layout.ids[0].tolist() == [20, 21, 21, 24, 25, 25, 26, 27, 27]
-    assert layout.ids[1].tolist() == [20, 20, 20, 24, 20, 20, 26, 20, 20]
-    assert layout.ids[2].tolist() == [20, 20, 21, 24, 20, 21, 26, 20, 21]
-    assert layout.frame.tolist() == [TEXT, 0, 0, TEXT, 1, 1, TEXT, 2, 2]
-    assert layout.next_position == 28
+    span = timed_span(np.array([3.0, 4.0, 4.5]), 1, 2, base=20)
+    assert span.is_text.tolist() == [True, False, False] * 3
+    assert span.ids[0].tolist() == [20, 21, 21, 24, 25, 25, 26, 27, 27]
+    assert span.ids[1].tolist() == [20, 20, 20, 24, 20, 20, 26, 20, 20]
+    assert span.ids[2].tolist() == [20, 20, 21, 24, 20, 21, 26, 20, 21]
+    assert span.frame.tolist() == [TEXT, 0, 0, TEXT, 1, 1, TEXT, 2, 2]
+    assert span.next_position == 28
 
 
 def test_a_later_part_of_a_video_is_laid_out_as_within_the_whole() -> None:
     seconds = np.arange(9) * 0.75
-    whole = timed_layout(seconds, 2, 2, base=8, positions_per_second=4)
-    part = timed_layout(seconds[5:], 2, 2, base=8, first_s=seconds[0], positions_per_second=4)
+    whole = timed_span(seconds, 2, 2, base=8, positions_per_second=4)
+    part = timed_span(seconds[5:], 2, 2, base=8, first_s=seconds[0], positions_per_second=4)
     np.testing.assert_array_equal(part.ids, whole.ids[:, 5 * 5 :])
     assert part.next_position == whole.next_position
 
 
 def test_text_between_frames_moves_all_axes_of_what_follows() -> None:
-    layout = interleaved_layout([2, 1], rows=2, cols=3, base=4)
-    assert layout.ids[0].tolist() == [4, 5] + [6] * 6 + [9] + [10] * 6
-    assert layout.ids[1].tolist() == [4, 5, 6, 6, 6, 7, 7, 7, 9, 10, 10, 10, 11, 11, 11]
-    assert layout.ids[2].tolist() == [4, 5, *[6, 7, 8] * 2, 9, *[10, 11, 12] * 2]
-    assert layout.next_position == 13
+    span = interleaved_span([2, 1], rows=2, cols=3, base=4)
+    assert span.ids[0].tolist() == [4, 5] + [6] * 6 + [9] + [10] * 6
+    assert span.ids[1].tolist() == [4, 5, 6, 6, 6, 7, 7, 7, 9, 10, 10, 10, 11, 11, 11]
+    assert span.ids[2].tolist() == [4, 5, *[6, 7, 8] * 2, 9, *[10, 11, 12] * 2]
+    assert span.next_position == 13
 
 
 def test_plain_positions_count_every_token() -> None:
-    layout = linear_layout([1, 0], n_tokens=2, base=3)
-    assert layout.ids.tolist() == [3, 4, 5, 6, 7]
-    assert layout.frame.tolist() == [TEXT, 0, 0, 1, 1]
-    assert layout.next_position == 8
+    span = linear_span([1, 0], n_tokens=2, base=3)
+    assert span.ids.tolist() == [3, 4, 5, 6, 7]
+    assert span.frame.tolist() == [TEXT, 0, 0, 1, 1]
+    assert span.next_position == 8
 
 
 def test_times_that_fall_and_empty_grids_are_refused() -> None:
     with pytest.raises(ConfigError, match="backwards"):
-        timed_layout(np.array([1.0, 0.5]), 2, 2, base=0, first_s=0)
+        timed_span(np.array([1.0, 0.5]), 2, 2, base=0, first_s=0)
     with pytest.raises(ConfigError, match="grid"):
-        mrope_layout(frame_steps(1), 0, 2, base=0)
+        mrope_span(frame_steps(1), 0, 2, base=0)
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -10,7 +10,7 @@ from retake_edge.compress.dpselect import select_keyframes
 from retake_edge.engine.chunks import ChunkBuilder, StreamState, frame_blocks
 from retake_edge.errors import ModelError
 from retake_edge.llama.model import Model
-from retake_edge.models.manifest import Layout
+from retake_edge.models.manifest import PositionRule
 from retake_edge.vision.encoder import VisionFeatures
 
 MODEL = Path(__file__).parents[1] / "golden" / "tiny-f32.gguf"
@@ -65,7 +65,7 @@ def test_each_frame_is_copied_once_into_the_array_of_its_chunk():
 
 def test_a_chunk_without_text_is_its_blocks_own_memory(model):
     (block,) = frame_blocks(iter([features_of(4)]), 4, per_patch=True, n_embd=128)
-    chunk = ChunkBuilder(model, Layout("mrope"), base=5).build(block, 5)
+    chunk = ChunkBuilder(model, PositionRule("mrope"), base=5).build(block, 5)
     assert np.shares_memory(chunk.embeddings, block.features.embeddings)
 
 
@@ -85,10 +85,10 @@ def test_pivots_ignore_columns_beyond_the_hidden_width():
 @pytest.mark.parametrize("kind", ["mrope", "mrope-time"])
 def test_chunks_of_a_span_have_the_positions_of_the_whole(model, kind):
     video = features_of(10)
-    whole = ChunkBuilder(model, Layout(kind), base=7)
+    whole = ChunkBuilder(model, PositionRule(kind), base=7)
     (block,) = frame_blocks(iter([video]), 10, per_patch=True, n_embd=128)
     expected = whole.build(block, 7).positions
-    builder = ChunkBuilder(model, Layout(kind), base=7)
+    builder = ChunkBuilder(model, PositionRule(kind), base=7)
     blocks = frame_blocks(iter([video]), 3, per_patch=True, n_embd=128)
     parts = [builder.build(b, 7).positions for b in blocks]
     assert np.array_equal(np.concatenate(parts, axis=1), expected)
@@ -97,11 +97,11 @@ def test_chunks_of_a_span_have_the_positions_of_the_whole(model, kind):
 
 
 def test_text_around_frames_is_tokenized_as_the_layout_says(model):
-    layout = Layout(
+    rule = PositionRule(
         "linear", before_frame="Frame{number} at {minutes:02d}:{seconds:02d}:", after_frame=";"
     )
     (block,) = frame_blocks(iter([features_of(2)]), 2, per_patch=True, n_embd=128)
-    chunk = ChunkBuilder(model, layout, base=5).build(block, 5)
+    chunk = ChunkBuilder(model, rule, base=5).build(block, 5)
     text = model.tokenize("Frame1 at 00:00:"), model.tokenize(";Frame2 at 00:01:")
     np.testing.assert_array_equal(
         chunk.embeddings[chunk.is_text], model.embed_tokens([*text[0], *text[1]])
@@ -113,14 +113,14 @@ def test_text_around_frames_is_tokenized_as_the_layout_says(model):
 
 def test_time_goes_on_where_it_is_told_to(model):
     (block,) = frame_blocks(iter([features_of(4)]), 4, per_patch=True, n_embd=128)
-    chunk = ChunkBuilder(model, Layout("mrope"), base=5).build(block, 99, time_start=40)
+    chunk = ChunkBuilder(model, PositionRule("mrope"), base=5).build(block, 99, time_start=40)
     assert chunk.positions[0].min() == 40 and chunk.positions[0].max() == 43
     assert chunk.positions[1].min() == 5
 
 
 def test_a_time_without_a_word_is_refused(model):
     (block,) = frame_blocks(iter([features_of(2)]), 2, per_patch=True, n_embd=128)
-    builder = ChunkBuilder(model, Layout("mrope-clock", 4.0, max_clock_s=10), base=5)
+    builder = ChunkBuilder(model, PositionRule("mrope-clock", 4.0, max_clock_s=10), base=5)
     with pytest.raises(ModelError, match="no word for the time"):
         builder.build(block, 5)
 
@@ -129,6 +129,6 @@ def test_linear_positions_run_on():
     frames = features_of(3)
     (block,) = frame_blocks(iter([frames]), 3, per_patch=True, n_embd=128)
     with Model(MODEL) as model:
-        chunk = ChunkBuilder(model, Layout("linear"), base=5).build(block, 11)
+        chunk = ChunkBuilder(model, PositionRule("linear"), base=5).build(block, 11)
     assert np.array_equal(chunk.positions, np.arange(11, 29))
     assert not chunk.is_text.any()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retake_edge.engine.positions import frame_steps, mrope_layout
+from retake_edge.engine.positions import frame_steps, mrope_span
 from retake_edge.llama.capture import Capture
 from retake_edge.llama.context import Context
 from retake_edge.llama.model import Model
@@ -19,7 +19,7 @@ N = N_STEPS * ROWS * COLS
 def capture(request):
     """A captured chunk of random tokens, every one or every fifth query kept."""
     rows = np.random.default_rng(0).standard_normal((N, 128)).astype(np.float32)
-    ids = mrope_layout(frame_steps(N_STEPS), ROWS, COLS, 0).ids
+    ids = mrope_span(frame_steps(N_STEPS), ROWS, COLS, 0).ids
     with (
         Model(MODEL) as model,
         Context(model, n_ctx=256, type_k="f32", type_v="f32") as context,

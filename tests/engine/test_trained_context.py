@@ -21,13 +21,13 @@ from session_support import MODEL, VIDEO, opened, question_logits, run, settings
 from toy_pairs import vision_llava, write_llama, write_pair
 
 from retake_edge.config import RetakeConfig
-from retake_edge.engine.positions import linear_layout
+from retake_edge.engine.positions import linear_span
 from retake_edge.engine.trained_context import position_mode, trained_positions
 from retake_edge.errors import MemoryBudgetError
 from retake_edge.llama.context import Context
 from retake_edge.llama.model import Model
 from retake_edge.models.manifest import ModelFiles
-from retake_edge.plan.cells import cells_after
+from retake_edge.plan.cells import text_reserve
 from retake_edge.plan.run import RunPlan, RunPlanner
 from retake_edge.session.conversation import Conversation
 from retake_edge.video.read import probe_video
@@ -55,7 +55,7 @@ def trained_for(files: ModelFiles, folder: Path, n_ctx: int) -> ModelFiles:
 
 
 def planned(files: ModelFiles, config: RetakeConfig) -> RunPlan:
-    with RunPlanner(files, cells_after(config)) as planner:
+    with RunPlanner(files, text_reserve(config)) as planner:
         return planner.plan(probe_video(VIDEO), config)
 
 
@@ -128,7 +128,7 @@ def test_only_models_without_a_time_axis_are_reforged_by_themselves(tmp_path):
 
 
 def test_a_linear_layout_counts_every_token_once():
-    laid = linear_layout([2, 0, 1], 3, 5)
+    laid = linear_span([2, 0, 1], 3, 5)
     assert laid.ids.tolist() == list(range(5, 17))
     assert laid.frame.tolist() == [-1, -1, 0, 0, 0, 1, 1, 1, -1, 2, 2, 2]
 
@@ -163,16 +163,16 @@ def test_the_plan_ends_at_the_position_where_the_run_ends(tmp_path, positions, k
     config = settings(keep_ratio=keep_ratio, positions=positions)
     plan = planned(plain(tmp_path, 4096), config)
     highest = plan.cells.positions.highest
-    n_after = cells_after(config)
+    n_text_reserve = text_reserve(config)
     if positions == "keep":
-        assert highest == plan.cells.memory.shape.n_before + N_VIDEO + n_after - 1
+        assert highest == plan.cells.memory.shape.n_before + N_VIDEO + n_text_reserve - 1
     else:
         assert highest == plan.cells.memory.n_needed - 1
     files = plain(tmp_path, highest + 1)
     with watched() as seen, opened(tmp_path, config, model=files) as session:
         engine = session.engine
         assert max(seen) + 1 == engine.n_positions
-        assert engine.next_position + n_after == highest + 1
+        assert engine.next_position + n_text_reserve == highest + 1
         assert engine.context.position_max() == engine.next_position - 1
         assert session.positions().highest == max(seen) <= highest
     with pytest.raises(MemoryBudgetError) as refusal:
@@ -188,7 +188,7 @@ def test_positions_of_every_axis_count_with_mrope(tmp_path, positions):
     highest = planned(MODEL, config).cells.positions.highest
     files = trained_for(MODEL, tmp_path, highest + 1)
     with watched() as seen, opened(tmp_path, config, model=files) as session:
-        assert session.engine.next_position + cells_after(config) == highest + 1
+        assert session.engine.next_position + text_reserve(config) == highest + 1
         assert session.engine.n_positions == max(seen) + 1
         assert planned(files, config).cells.positions.mode == positions
     with pytest.raises(MemoryBudgetError, match=f"trained for {highest:,}"):
@@ -197,12 +197,12 @@ def test_positions_of_every_axis_count_with_mrope(tmp_path, positions):
 
 @pytest.mark.parametrize("positions", ["auto", "reforge"])
 def test_text_between_frames_counts_with_mrope(tmp_path, positions):
-    """Qwen3-VL's layout: rows, columns and text move all axes on."""
+    """Qwen3-VL's rule: rows, columns and text move all axes on."""
     files, config = write_pair(tmp_path, "hybrid"), settings(fps=4.0, positions=positions)
     highest = planned(files, config).cells.positions.highest
     with watched() as seen, opened(tmp_path, config, model=files) as session:
         assert session.engine.n_positions == max(seen) + 1
-        assert session.engine.next_position + cells_after(config) <= highest + 1
+        assert session.engine.next_position + text_reserve(config) <= highest + 1
     with pytest.raises(MemoryBudgetError, match="another model"):
         opened(tmp_path, config, model=trained_for(files, tmp_path, highest))
 
@@ -240,7 +240,7 @@ def test_whole_frames_stay_inside_too(tmp_path):
 def test_a_question_that_would_pass_the_end_is_refused_and_one_that_does_not_is_not(tmp_path):
     config = settings()
     n = planned(plain(tmp_path, 4096), config).cells.positions.highest + 1
-    with opened(tmp_path, config, model=plain(tmp_path, n), n_reserve=900) as session:
+    with opened(tmp_path, config, model=plain(tmp_path, n), n_question_reserve=900) as session:
         prompt = session.manifest.prompt
         n_room = n - session.engine.next_position - config.generation.max_tokens
         n_letters = n_room - len(session.engine.model.tokenize(prompt.question("")))
@@ -256,7 +256,7 @@ def test_a_chat_ends_before_the_model_leaves_what_it_knows(tmp_path):
     n = planned(plain(tmp_path, 4096), config).cells.positions.highest + 1
     files = plain(tmp_path, n)
     with (
-        opened(tmp_path, config, model=files, n_reserve=4096) as session,
+        opened(tmp_path, config, model=files, n_question_reserve=4096) as session,
         watched() as seen,
         Conversation(session) as chat,
     ):
@@ -267,7 +267,7 @@ def test_a_chat_ends_before_the_model_leaves_what_it_knows(tmp_path):
         assert n - 200 < max(seen) < n
         chat.reset()
         chat.ask("What is it?")
-    with opened(tmp_path, config, model=files, n_reserve=4096) as again, watched() as seen:
+    with opened(tmp_path, config, model=files, n_question_reserve=4096) as again, watched() as seen:
         assert again.saved.is_reused
         assert again.positions().highest == session.positions().highest
         with Conversation(again) as chat, pytest.raises(MemoryBudgetError, match="positions"):
@@ -295,7 +295,7 @@ def test_what_is_kept_does_not_depend_on_the_room_for_a_chat(tmp_path):
     config, files = settings(keep_ratio=None), plain(tmp_path, 900)
     with opened(tmp_path, config, model=files) as session:
         kept, key = session.video.n_cells_kept, session.saved.key
-    with opened(tmp_path, config, model=files, n_reserve=4096) as session:
+    with opened(tmp_path, config, model=files, n_question_reserve=4096) as session:
         assert (session.video.n_cells_kept, session.saved.key) == (kept, key)
         assert session.saved.is_reused
 

@@ -137,16 +137,21 @@ def test_a_run_is_named_by_what_answers_depend_on_and_not_by_threads():
 
 
 def test_variants_are_read_as_they_are_written():
-    found = variants("policy=spread, keep=0.25; policy=none; max-frames=32", RetakeConfig())
-    assert list(found) == ["policy=spread,keep=0.25", "policy=none", "max-frames=32"]
-    assert found["policy=spread,keep=0.25"].compression.keep_ratio == 0.25
+    found = variants("policy=spread, keep-ratio=0.25; policy=none; max-frames=32", RetakeConfig())
+    assert list(found) == ["policy=spread,keep-ratio=0.25", "policy=none", "max-frames=32"]
+    assert found["policy=spread,keep-ratio=0.25"].compression.keep_ratio == 0.25
     assert found["max-frames=32"].sampling.max_frames == 32
     for text in (
         "policy=none",
         "policy=none; x=3",
-        "policy; keep=1",
-        "keep=a; keep=1",
-        "keep=2; keep=1",
+        "policy; keep-ratio=1",
+        "keep-ratio=a; keep-ratio=1",
+        "keep-ratio=2; keep-ratio=1",
     ):
         with pytest.raises(ConfigError):
             variants(text, RetakeConfig())
+
+
+def test_the_name_that_the_version_before_gave_the_keep_ratio_is_read():
+    found = variants("keep=0.5; keep=0.25", RetakeConfig())
+    assert [config.compression.keep_ratio for config in found.values()] == [0.5, 0.25]

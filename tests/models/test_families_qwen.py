@@ -66,9 +66,9 @@ def test_a_template_that_loses_the_video_is_refused(template):
 
 
 def test_qwen3_tells_the_time_in_the_middle_of_each_pair_of_frames():
-    layout = family_of(*pair("qwen3vl_merger")).layout
-    assert layout.frame_text(0, 0.0, 0.25) == "<0.2 seconds><|vision_start|>"
-    assert layout.frame_text(7, 3.0, 3.26) == "<|vision_end|><3.3 seconds><|vision_start|>"
+    rule = family_of(*pair("qwen3vl_merger")).positions
+    assert rule.frame_text(0, 0.0, 0.25) == "<0.2 seconds><|vision_start|>"
+    assert rule.frame_text(7, 3.0, 3.26) == "<|vision_end|><3.3 seconds><|vision_start|>"
 
 
 def test_a_language_model_is_refused_as_projector():

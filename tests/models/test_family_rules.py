@@ -66,10 +66,10 @@ def test_an_internvl_frame_is_one_tile_of_256_tokens_whatever_its_shape():
 
 def test_internvl_numbers_its_frames_and_has_no_system_message():
     prompt = infer_manifest(*internvl3()).prompt
-    layout = family_of(*internvl3()).layout
+    rule = family_of(*internvl3()).positions
     assert prompt.before == "<|im_start|>user\n"
-    assert layout.frame_text(0, 0.0, 0.0) == "Frame1: <img>"
-    assert layout.frame_text(9, 9.0, 9.0) == "</img>\nFrame10: <img>"
+    assert rule.frame_text(0, 0.0, 0.0) == "Frame1: <img>"
+    assert rule.frame_text(9, 9.0, 9.0) == "</img>\nFrame10: <img>"
     assert prompt.question("Who?") == "</img>\nWho?<|im_end|>\n<|im_start|>assistant\n"
     assert prompt.next_question("Why?").startswith("<|im_end|>\n<|im_start|>user\nWhy?")
 
@@ -90,8 +90,8 @@ def test_smolvlm2_is_told_the_number_of_frames_in_words_the_duration_and_each_ti
         "<|im_start|>User: You are provided the following series of twenty-one frames from a "
         "1:02:05 [H:MM:SS] video.\n"
     )
-    assert manifest.layout.frame_text(0, 0.0, 0.0).startswith("\nFrame from 00:00:<fake_token")
-    assert "\nFrame from 75:09:" in manifest.layout.frame_text(3, 75 * 60 + 9.9, 0.0)
+    assert manifest.positions.frame_text(0, 0.0, 0.0).startswith("\nFrame from 00:00:<fake_token")
+    assert "\nFrame from 75:09:" in manifest.positions.frame_text(3, 75 * 60 + 9.9, 0.0)
     assert manifest.prompt.question("Who?").endswith("\n\nWho?<end_of_utterance>\nAssistant:")
 
 
@@ -139,6 +139,6 @@ def test_models_that_pool_their_frames_are_refused_in_one_sentence(pair):
 )
 def test_any_other_llava_projector_is_used_frame_after_frame(pair):
     family = family_of(*pair)
-    assert family.layout.kind == "linear"
+    assert family.positions.kind == "linear"
     assert family.frames.frame_size(1920, 1080, 9) == (336, 189)  # mtmd pads it
     assert family.frames.n_vision_tokens(336, 189) == 576

@@ -11,13 +11,13 @@ from session_support import question_logits
 
 from retake_edge.config import CompressionConfig, GenerationConfig, RetakeConfig, RuntimeConfig
 from retake_edge.engine.chunks import ChunkBuilder, frame_blocks
-from retake_edge.engine.positions import NEWLINE, TEXT, linear_layout
+from retake_edge.engine.positions import NEWLINE, TEXT, linear_span
 from retake_edge.errors import ModelError
 from retake_edge.llama.gguf import GgufFile, read_gguf
 from retake_edge.llama.model import Model
 from retake_edge.models.families import family_of, infer_manifest
 from retake_edge.models.families.video_facts import PREFIX, VideoFacts
-from retake_edge.models.manifest import Layout, ModelFiles
+from retake_edge.models.manifest import ModelFiles, PositionRule
 from retake_edge.plan.frames import plan_frames
 from retake_edge.session.open import open_video
 from retake_edge.video.read import VideoInfo
@@ -67,8 +67,8 @@ def test_a_frame_has_the_tokens_and_rows_that_its_file_says(facts, n_tokens, n_n
     family = family_of(*published(**facts))
     assert family.frames.frame_size(1920, 1080, 9) == (384, 384)
     assert family.frames.n_vision_tokens(384, 384) == n_tokens
-    assert family.layout.newlines_per_step == n_newlines
-    assert family.layout.ends_with_newline == at_end
+    assert family.positions.newlines_per_step == n_newlines
+    assert family.positions.ends_with_newline == at_end
 
 
 def test_sampling_is_one_frame_a_second_or_all_frames_spread_over_a_short_video():
@@ -123,19 +123,19 @@ def test_a_pair_without_what_its_row_needs_is_refused_with_the_command_to_conver
 
 
 def test_learned_rows_stand_after_equal_parts_of_a_frame():
-    layout = linear_layout([1, 0], n_tokens=4, base=3, n_newlines=2)
-    assert layout.frame.tolist() == [
+    span = linear_span([1, 0], n_tokens=4, base=3, n_newlines=2)
+    assert span.frame.tolist() == [
         *(TEXT, 0, 0, NEWLINE, 0, 0, NEWLINE),
         *(1, 1, NEWLINE, 1, 1, NEWLINE),
     ]
-    assert layout.ids.tolist() == list(range(3, 16))
-    assert layout.is_text.sum() == 5 and layout.is_newline.sum() == 4
+    assert span.ids.tolist() == list(range(3, 16))
+    assert span.is_text.sum() == 5 and span.is_newline.sum() == 4
 
 
 @pytest.mark.parametrize(("n_newlines", "n_text"), [(2, 0), (1, 0), (2, 3)])
 def test_a_learned_row_belongs_to_its_frame_and_is_never_evicted(n_newlines, n_text):
     before = "<|im_start|>" * n_text
-    layout = Layout("linear", before_frame=before, newlines_per_step=n_newlines)
+    rule = PositionRule("linear", before_frame=before, newlines_per_step=n_newlines)
     rng = np.random.default_rng(1)
     times_s = np.arange(3.0)
     with Model(VIDEO.model, n_gpu_layers=0) as model:
@@ -143,7 +143,7 @@ def test_a_learned_row_belongs_to_its_frame_and_is_never_evicted(n_newlines, n_t
         rows = rng.standard_normal((3, 6, model.n_embd_inp)).astype(np.float32)
         features = VisionFeatures(rows, times_s, times_s, 2, 3)
         (block,) = frame_blocks(iter([features]), 3, per_patch=True, n_embd=model.n_embd)
-        chunk = ChunkBuilder(model, layout, 5, newline=newline).build(block, 5)
+        chunk = ChunkBuilder(model, rule, 5, newline=newline).build(block, 5)
     is_newline = (chunk.embeddings == newline).all(axis=1)
     assert is_newline.sum() == 3 * n_newlines
     assert chunk.is_text[is_newline].all()
@@ -161,7 +161,7 @@ def test_cells_are_evicted_but_for_learned_rows_and_text(source, policy, tmp_pat
     keep = {"keep_ratio": None} if policy == "none" else {}
     with open_video(CLIP, source, settings(policy, **keep), cache_dir=tmp_path) as session:
         n_rows = 4 if source is VIDEO else 0
-        n_frames, cells = session.video.n_frames, session.map.cell_frames
+        n_frames, cells = session.video.n_frames, session.video_map.cell_frames
         assert n_frames == 6
         assert session.video.n_cells_before == 6 * (16 + n_rows)
         kept_frames = 1 if policy == "frames" else 6
@@ -169,13 +169,13 @@ def test_cells_are_evicted_but_for_learned_rows_and_text(source, policy, tmp_pat
         assert ((cells < 0).sum(axis=1) == kept_frames * n_rows).all()
         assert ((cells >= 0).sum(axis=1) == n_vision).all()
         told = session.manifest.prompt.ending(
-            session.map.frame_times_s[:kept_frames], session.video.duration_s
+            session.video_map.frame_times_s[:kept_frames], session.video.duration_s
         )
         engine = session.engine
         assert engine.n_cells <= session.video.n_ctx
         n_around = engine.n_cells - session.video.n_cells_kept
         opening = session.manifest.prompt.opening(n_frames, session.video.duration_s)
-        ends = session.manifest.layout.ends_with_newline
+        ends = session.manifest.positions.ends_with_newline
         tokens = engine.model.tokenize(opening, add_special=True) + engine.model.tokenize(told)
         assert n_around == len(tokens) + ends
         logits = question_logits(session)
@@ -211,4 +211,4 @@ def test_a_projector_without_its_learned_row_is_refused():
     manifest = infer_manifest(read_gguf(VIDEO.model), read_gguf(VIDEO.mmproj))
     with pytest.raises(ModelError, match=r"no tensor v\.image_newline"):
         newline_of(replace(manifest, mmproj=FAMILIES / "internvl3" / "mmproj.gguf"))
-    assert newline_of(replace(manifest, layout=Layout("linear"))) is None
+    assert newline_of(replace(manifest, positions=PositionRule("linear"))) is None

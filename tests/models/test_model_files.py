@@ -142,8 +142,8 @@ def test_the_bundled_pair_is_known_by_any_path(tmp_path):
     source = resolve_model(str(lm))
     assert source == ModelFiles(lm, mmproj)
     known = manifest_of(source)
-    assert (known.frames, known.layout, known.prompt, known.fps) == (
-        (TINY.frames, TINY.layout, TINY.prompt, TINY.fps)
+    assert (known.frames, known.positions, known.prompt, known.fps) == (
+        (TINY.frames, TINY.positions, TINY.prompt, TINY.fps)
     )
     assert known.model == lm and known.mmproj == mmproj
 

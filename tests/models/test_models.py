@@ -18,7 +18,7 @@ def test_the_bundled_model_is_what_its_manifest_says():
     manifest = resolve.resolve_model("tiny")
     assert isinstance(manifest, models.ModelManifest)
     assert manifest.name == "tiny"
-    assert manifest.layout.kind == "mrope-clock"
+    assert manifest.positions.kind == "mrope-clock"
     assert "{question}" in manifest.prompt.after
 
 
@@ -34,6 +34,17 @@ def test_a_changed_model_file_is_refused(tmp_path, monkeypatch):
         file.write(bytes([last[0] ^ 1]))
     with pytest.raises(ModelError, match="SHA-256"):
         resolve.resolve_model("tiny")
+
+
+def test_a_manifest_of_the_version_before_is_read(tmp_path, monkeypatch):
+    shutil.copytree(models.models_dir(), tmp_path / "models")
+    new = models.load_manifest("tiny")
+    monkeypatch.setenv(models.MODELS_DIR_VARIABLE, str(tmp_path / "models"))
+    file = tmp_path / "models" / "tiny.toml"
+    text = file.read_text(encoding="utf-8")
+    assert "[positions]" in text
+    file.write_text(text.replace("[positions]", "[layout]"), encoding="utf-8")
+    assert models.load_manifest("tiny").positions == new.positions
 
 
 def test_a_damaged_manifest_is_refused(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from retake_edge.models.manifest import ModelFiles
 from retake_edge.models.published import all_published, published
 from retake_edge.models.random_gguf import random_pair
 from retake_edge.models.shapes import SHAPES
-from retake_edge.plan.cells import cells_after
+from retake_edge.plan.cells import text_reserve
 from retake_edge.plan.run import RunPlanner
 
 MODELS = all_published()
@@ -57,7 +57,7 @@ def test_what_is_planned_without_weights_is_what_is_planned_with_them(tmp_path):
     whole = ModelFiles(*random_pair(shape, "q4_0", tmp_path))
     settings, plans = RetakeConfig(), []
     for files in (hollow, whole):
-        with RunPlanner(files, cells_after(settings), {"": 1 << 40}, tried=True) as planner:
+        with RunPlanner(files, text_reserve(settings), {"": 1 << 40}, tried=True) as planner:
             plan = planner.plan(AN_HOUR, settings)
             plans.append((plan.memory, plan.work, plan.cells, planner.estimate(plan).speed_key))
     assert plans[0] == plans[1]

@@ -126,7 +126,7 @@ def test_the_towers_buffers_are_planned_within_a_tenth(tmp_path, name, caplog):
     model, mmproj = (MODEL.model, MODEL.mmproj) if is_tiny else cut_pair(tmp_path, name, 2, "q4_0")
     side = 112 if is_tiny else SHAPES[name].vision.patch_px * 8
     caplog.set_level(logging.DEBUG, "retake_edge.llama.model")
-    with Model(model, weights=False) as llm, VisionEncoder(llm, mmproj, n_threads=1) as tower:
+    with Model(model, weights=False) as loaded, VisionEncoder(loaded, mmproj, n_threads=1) as tower:
         tower.encode(np.zeros((2, side, side, 3), np.uint8), np.arange(2.0))
     told = [r.message for r in caplog.records if "reserve_compute_meta" in r.message]
     mib = next(float(line.split()[-2]) for line in told if "compute buffer size" in line)

@@ -9,7 +9,7 @@ from retake_edge.config import RetakeConfig, RuntimeConfig, SamplingConfig
 from retake_edge.errors import MemoryBudgetError, ModelError
 from retake_edge.llama.buffers import BufferUse, available_memory_bytes
 from retake_edge.models.manifest import ModelFiles
-from retake_edge.plan.cells import cells_after
+from retake_edge.plan.cells import text_reserve
 from retake_edge.plan.fit import fitted, proposals
 from retake_edge.plan.run import RunPlanner
 from retake_edge.plan.seconds import Calibration
@@ -26,7 +26,7 @@ def video():
 
 
 def planner_of(config, available=FREE, source=MODEL):
-    return RunPlanner(source, cells_after(config), {"": available})
+    return RunPlanner(source, text_reserve(config), {"": available})
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def graphics_card(free):
 def test_what_a_card_cannot_hold_stays_in_this_machines_memory(video, monkeypatch):
     config = settings()
     monkeypatch.setattr("retake_edge.plan.memory.model_buffers", graphics_card(40 * MIB))
-    with RunPlanner(MODEL, cells_after(config)) as planner:
+    with RunPlanner(MODEL, text_reserve(config)) as planner:
         host, card = planner.plan(video, config).memory
         assert (host.vision, card.device, card.fits) == (0, "GPU0", False) and card.vision > 0
         assert card.needed == 56 * MIB + card.vision + card.vision_compute + card.work
@@ -154,7 +154,7 @@ def test_what_a_card_cannot_hold_stays_in_this_machines_memory(video, monkeypatc
 def test_the_tower_alone_leaves_a_card_that_holds_the_rest(video, monkeypatch):
     config = settings()
     monkeypatch.setattr("retake_edge.plan.memory.model_buffers", graphics_card(56 * MIB + MIB // 8))
-    with RunPlanner(MODEL, cells_after(config)) as planner:
+    with RunPlanner(MODEL, text_reserve(config)) as planner:
         found = fitted(planner, video, config)
         assert found.flags == "--no-mmproj-offload"
         assert found.plan.memory[0].vision > 0 and found.plan.memory[1].vision == 0

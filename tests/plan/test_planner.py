@@ -12,7 +12,7 @@ SHAPE = VideoShape(
     vision_per_step=16,
     text_per_step=1,
     n_before=5,
-    n_after=300,
+    n_text_reserve=300,
     steps_per_chunk=8,
 )
 
@@ -26,7 +26,7 @@ def brute_force_peak(shape: VideoShape, ratio: float) -> int:
         peak = max(peak, used + vision + text)
         used += kept_vision(vision, ratio) + text
         left -= steps
-    return max(peak, used + shape.n_after)
+    return max(peak, used + shape.n_text_reserve)
 
 
 @pytest.mark.parametrize("ratio", [1.0, 0.5, 0.25, 0.0625, 0.001])

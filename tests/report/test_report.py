@@ -183,11 +183,11 @@ def test_a_saved_session_gives_the_same_timeline_as_the_open_one(tmp_path):
         key = session.saved.key
     saved = saved_report(SessionStore(tmp_path), key[:8])
     assert np.array_equal(saved.kept, report.kept)
-    assert np.array_equal(saved.map.frame_times_s, report.map.frame_times_s)
+    assert np.array_equal(saved.video_map.frame_times_s, report.video_map.frame_times_s)
     assert list(saved.thumbnails) == list(report.thumbnails)
     assert saved.video.n_cells_kept == report.video.n_cells_kept
     assert set(report.seconds) == {*saved.seconds, "generate"}
-    assert len(report.answers[0].weights) == len(report.map.frame_times_s)
+    assert len(report.answers[0].weights) == len(report.video_map.frame_times_s)
     render_report(saved)
 
 

@@ -13,7 +13,9 @@ OTHER = "And who was there before?"
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
-    with opened(tmp_path_factory.mktemp("chat"), settings(type_kv="f32"), n_reserve=600) as made:
+    with opened(
+        tmp_path_factory.mktemp("chat"), settings(type_kv="f32"), n_question_reserve=600
+    ) as made:
         yield made
 
 

@@ -15,7 +15,7 @@ from session_support import MODEL, QUESTION, VIDEO, opened, question_logits, set
 
 from retake_edge.engine.engine import Engine
 from retake_edge.llama.context import Context
-from retake_edge.plan.cells import cells_after
+from retake_edge.plan.cells import text_reserve
 from retake_edge.plan.memory import saved_bytes
 from retake_edge.plan.run import RunPlanner
 from retake_edge.session.prefilled import SessionWarning
@@ -184,8 +184,10 @@ def test_the_cells_on_their_way_are_in_the_plan(tmp_path, monkeypatch):
     monkeypatch.setattr(Recorder, "_write", writing)
     config = settings()
     opened(tmp_path, config).close()
-    with RunPlanner(MODEL, cells_after(config)) as planner:
-        planned = saved_bytes(planner.plan(probe_video(VIDEO), config).cells.memory, is_whole=False)
+    with RunPlanner(MODEL, text_reserve(config)) as planner:
+        planned = saved_bytes(
+            planner.plan(probe_video(VIDEO), config).cells.memory, saves_at_end=False
+        )
     assert planned == pytest.approx(max(sizes), rel=0.1)
 
 

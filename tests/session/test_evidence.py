@@ -164,7 +164,7 @@ def test_the_recorded_attention_is_that_of_the_rows_that_predict_the_answer(sess
         rows = [capture.attention(i, 1, *window) for i in range(n + len(answer))]
     assert len(answer) > 2
     assert np.abs(recorder.weights - np.mean(rows[n - 1 : -1], axis=0)).max() < 1e-5
-    assert recorder.weights.shape == session.map.cell_frames.shape
+    assert recorder.weights.shape == session.video_map.cell_frames.shape
     assert np.abs(recorder.weights.sum(axis=1) - 1).max() < 1e-3
 
 
@@ -266,7 +266,7 @@ def test_evidence_of_an_answer_lies_within_its_video(session):
     for span in answer.to_dict()["evidence"]:
         assert set(span) == {"start_s", "end_s", "weight", "frame_times_s"}
         assert 0 <= span["start_s"] < span["end_s"] <= answer.video.duration_s
-        assert set(span["frame_times_s"]) <= set(session.map.frame_times_s)
+        assert set(span["frame_times_s"]) <= set(session.video_map.frame_times_s)
 
 
 # -- its frames as files -----------------------------------------------------------------------

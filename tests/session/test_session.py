@@ -74,7 +74,7 @@ def test_a_saved_session_answers_bit_for_bit_as_the_run_that_made_it(tmp_path, t
     assert (second.text, second.n_tokens) == (answer.text, answer.n_tokens)
     assert second.evidence == answer.evidence
     for name in ("frame_times_s", "pivot_share", "cell_frames"):
-        assert np.array_equal(getattr(again.map, name), getattr(first.map, name)), name
+        assert np.array_equal(getattr(again.video_map, name), getattr(first.video_map, name)), name
     assert again.thumbnails == first.thumbnails and len(first.thumbnails) == 12
     assert again.index_seconds["encode"] == first.index_seconds["encode"]
 
@@ -110,8 +110,8 @@ def test_q8_0_sessions_are_about_half_as_large_as_f16_ones(tmp_path):
 # --- what makes another session ----------------------------------------------------------------
 
 
-def facts(config=None, model=MODEL, n_after=700, sha256="v", model_sha256="m"):
-    with RunPlanner(model, n_after) as planner:
+def facts(config=None, model=MODEL, n_text_reserve=700, sha256="v", model_sha256="m"):
+    with RunPlanner(model, n_text_reserve) as planner:
         plan = planner.plan(probe_video(VIDEO), config or settings())
         manifest = planner.manifest_for(config or settings())
         return fingerprint.session_facts(plan, manifest, sha256, {"model": model_sha256})
@@ -147,7 +147,7 @@ def test_what_changes_no_cell_is_the_same_session(config, other):
 def test_what_changes_the_cells_makes_another_session():
     found = [
         facts(),
-        facts(n_after=9, config=settings(n_ctx=300, keep_ratio=None)),
+        facts(n_text_reserve=9, config=settings(n_ctx=300, keep_ratio=None)),
         facts(settings(fps=4.0)),
         facts(settings(end_s=2.0)),
         facts(settings(type_kv="q8_0")),

@@ -67,7 +67,7 @@ def test_a_cache_that_cannot_be_compressed_gets_the_frames_that_fit(
     assert code == 0, err
     first = json.loads(out)
     video = first["video"]
-    assert video["reduced_by"] == "frames" and WHOLE[kind] in video["why_whole"]
+    assert video["reduced_by"] == "frames" and WHOLE[kind] in video["not_compressible"]
     assert video["n_grid_frames"] == 12 > video["n_frames_kept"] > 0
     per_frame = video["n_cells_kept"] / video["n_frames_kept"]
     assert video["n_cells_kept"] <= 100 < video["n_cells_kept"] + per_frame
@@ -93,7 +93,7 @@ def test_a_hybrid_model_is_compressed(pairs: Path, kind: str) -> None:
     code, out, err = run(*call, "--prefill-chunk-frames", "4")
     assert code == 0, err
     video = json.loads(out)["video"]
-    assert video["reduced_by"] == "cells" and video["why_whole"] == ""
+    assert video["reduced_by"] == "cells" and video["not_compressible"] == ""
     assert video["n_cells_kept"] < video["n_cells_before"]
 
 
@@ -158,13 +158,13 @@ def test_frames_are_decoded_as_llama_cpps_helper_decodes_them(pairs: Path, kind:
         with small_context(model) as context:
             engine = engine_of(context, encoder)
             engine.prefill_text(before)
-            builder = ChunkBuilder(model, manifest.layout, engine.next_position)
+            builder = ChunkBuilder(model, manifest.positions, engine.next_position)
             blocks = frame_blocks(iter([features]), 2, per_patch=True, n_embd=model.n_embd)
             assert len(list(prefill(engine, builder, blocks, 1.0))) == 2
             engine.prefill_text(after)
             ours, n_cells = context.logits(), engine.n_cells
         with small_context(model) as context:
-            last_mark = manifest.layout.after_frame
+            last_mark = manifest.positions.after_frame
             text = before + encoder._marker.decode() * 3 + after.removeprefix(last_mark)
             n_positions = evaluate(encoder, context, text, frames)
             theirs = context.logits()
@@ -183,7 +183,10 @@ def engine_of(context: Context, encoder: VisionEncoder) -> Engine:
     )
     one_by_one = encoder.non_causal or context.model.scales_tokens
     return Engine(
-        context, settings, n_after=100, images=ImageRule(one_by_one, non_causal=encoder.non_causal)
+        context,
+        settings,
+        n_text_reserve=100,
+        images=ImageRule(one_by_one, non_causal=encoder.non_causal),
     )
 
 
@@ -217,7 +220,7 @@ def test_a_question_leaves_the_sequence_as_it_was(pairs: Path, kind: str) -> Non
     """Longer than the sliding window: nothing that a later question needs may be overwritten."""
     files = write_pair(pairs, kind)
     with Model(files.model) as model, small_context(model) as context:
-        engine = Engine(context, RetakeConfig(), n_after=450)
+        engine = Engine(context, RetakeConfig(), n_text_reserve=450)
         engine.prefill_text("The video. " * 8)
         expected = next_logits(engine)
         list(engine.generate("Tell me about it. " * 8))
@@ -241,15 +244,15 @@ def test_the_library_says_why_a_cache_is_left_whole(pairs: Path) -> None:
 
 def test_a_failed_chunk_of_a_hybrid_model_leaves_no_trace(pairs: Path) -> None:
     files = write_pair(pairs, "hybrid")
-    layout = manifest_of(files).layout
+    rule = manifest_of(files).positions
     with (
         Model(files.model) as model,
         Context(model, n_ctx=256, n_ubatch=32, n_batch=64, n_threads=1) as context,
     ):
-        engine = Engine(context, RetakeConfig(), n_after=100)
+        engine = Engine(context, RetakeConfig(), n_text_reserve=100)
         engine.prefill_text("A video.")
         expected = next_logits(engine)
-        builder = ChunkBuilder(model, layout, engine.next_position)
+        builder = ChunkBuilder(model, rule, engine.next_position)
         rows = np.random.default_rng(0).standard_normal((70, 4, 64)).astype(np.float32)
         seconds = np.arange(70.0)
         features = VisionFeatures(rows, seconds, seconds, 2, 2)
@@ -325,7 +328,12 @@ def test_cells_of_chosen_frames_are_told_of_the_whole_video() -> None:
 
 
 SHAPE = VideoShape(
-    n_steps=100, vision_per_step=16, text_per_step=4, n_before=10, n_after=90, steps_per_chunk=8
+    n_steps=100,
+    vision_per_step=16,
+    text_per_step=4,
+    n_before=10,
+    n_text_reserve=90,
+    steps_per_chunk=8,
 )
 
 

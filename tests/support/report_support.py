@@ -56,7 +56,7 @@ def sample_report(name: str = "holiday.mp4", *, answered: bool = True) -> Report
             n_ctx=512,
             kv_bytes=5 << 20,
         ),
-        map=VideoMap(times_s, pivots, cell_frames),
+        video_map=VideoMap(times_s, pivots, cell_frames),
         config=RetakeConfig().to_dict(),
         model={"name": "tiny", "model_sha256": "ab" * 32},
         versions={"retake_edge": "1.2.3"},

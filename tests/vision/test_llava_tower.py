@@ -18,8 +18,10 @@ def test_a_llava_towers_features_are_those_of_transformers():
     expected = np.load(GOLDEN / "llava" / "features.npz")
     language_model = GOLDEN / "families" / "smolvlm2" / "model.gguf"  # any of that width
     with (
-        Model(language_model, n_gpu_layers=0) as llm,
-        VisionEncoder(llm, GOLDEN / "llava" / "mmproj.gguf", offload=False, n_threads=1) as encoder,
+        Model(language_model, n_gpu_layers=0) as loaded,
+        VisionEncoder(
+            loaded, GOLDEN / "llava" / "mmproj.gguf", offload=False, n_threads=1
+        ) as encoder,
     ):
         found = encoder.encode(expected["pictures"], np.array([0.0, 1.0])).embeddings
     assert found.shape == expected["features"].shape

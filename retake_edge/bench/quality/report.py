@@ -58,7 +58,7 @@ def _cell(run: PolicyRun, result: QualityResult) -> dict[str, Any]:
 
     return {
         "policy": run.policy,
-        "keep": run.keep,
+        "keep_ratio": run.keep_ratio,
         "frames": run.n_frames,
         "kv_cells": run.cells,
         "kv_cells_before": run.before,
@@ -95,19 +95,21 @@ def pooled(cells: Iterable[dict[str, Any]], name: str) -> Share:
 
 
 def select(
-    results: dict[str, Any], policy: str, keep: float, frames: int | None = None
+    results: dict[str, Any], policy: str, keep_ratio: float, frames: int | None = None
 ) -> list[dict[str, Any]]:
     """Return the cells of a policy at a keep ratio, of one length or all."""
     return [
         cell
         for cell in results["cells"]
-        if cell["policy"] == policy and cell["keep"] == keep and frames in (None, cell["frames"])
+        if cell["policy"] == policy
+        and cell["keep_ratio"] == keep_ratio
+        and frames in (None, cell["frames"])
     ]
 
 
 def runs_of(results: dict[str, Any]) -> list[tuple[str, float]]:
     """Return every policy and keep ratio once, in the order they were run."""
-    return list(dict.fromkeys((cell["policy"], cell["keep"]) for cell in results["cells"]))
+    return list(dict.fromkeys((cell["policy"], cell["keep_ratio"]) for cell in results["cells"]))
 
 
 def quality_table(results: dict[str, Any]) -> str:
@@ -116,25 +118,25 @@ def quality_table(results: dict[str, Any]) -> str:
         f"| policy | keep | KV cells | {' | '.join(GROUP_NAMES)} | all |",
         "|---|---|---|" + "---|" * (len(GROUP_NAMES) + 1),
     ]
-    for policy, keep in runs_of(results):
-        cells = select(results, policy, keep)
+    for policy, keep_ratio in runs_of(results):
+        cells = select(results, policy, keep_ratio)
         kept = sum(c["kv_cells"] for c in cells) / sum(
             c["kv_cells_before"] for c in select(results, "none", 1.0)
         )
         shares = " | ".join(percent(pooled(cells, name)) for name in (*GROUP_NAMES, "all"))
-        lines.append(f"| {policy} | {keep:g} | {kept:.0%} | {shares} |")
+        lines.append(f"| {policy} | {keep_ratio:g} | {kept:.0%} | {shares} |")
     return "\n".join(lines)
 
 
-def length_table(results: dict[str, Any], name: str, keep: float) -> str:
+def length_table(results: dict[str, Any], name: str, keep_ratio: float) -> str:
     """Return a Markdown table of one group at one keep ratio: a row a policy, a column a length."""
     lengths = list(dict.fromkeys(cell["frames"] for cell in results["cells"]))
     lines = [
-        f"| {name}, keep {keep:g} | {' | '.join(f'{n} frames' for n in lengths)} |",
+        f"| {name}, keep {keep_ratio:g} | {' | '.join(f'{n} frames' for n in lengths)} |",
         "|---|" + "---|" * len(lengths),
     ]
     for policy, ratio in runs_of(results):
-        if ratio in (keep, 1.0):
+        if ratio in (keep_ratio, 1.0):
             shares = [percent(pooled(select(results, policy, ratio, n), name)) for n in lengths]
             lines.append(f"| {policy} | {' | '.join(shares)} |")
     return "\n".join(lines)
@@ -144,14 +146,16 @@ def loss_table(results: dict[str, Any], policies: Sequence[str]) -> str:
     """Return a Markdown table: points lost against the full cache, same questions, all lengths."""
     names = (*GROUP_NAMES, "all")
     lines = [f"| policy | keep | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]
-    for policy, keep in runs_of(results):
+    for policy, keep_ratio in runs_of(results):
         if policy in policies:
             shown = []
             for name in names:
-                pair = (answers(results, *run, name) for run in (("none", 1.0), (policy, keep)))
+                pair = (
+                    answers(results, *run, name) for run in (("none", 1.0), (policy, keep_ratio))
+                )
                 loss, low, high = (100 * value for value in paired_difference(*pair))
                 shown.append(f"{loss:.1f} ({low:.1f} to {high:.1f})")
-            lines.append(f"| {policy} | {keep:g} | {' | '.join(shown)} |")
+            lines.append(f"| {policy} | {keep_ratio:g} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 
@@ -171,11 +175,11 @@ def kind_table(results: dict[str, Any], policy: str) -> str:
     return "\n".join(lines)
 
 
-def answers(results: dict[str, Any], policy: str, keep: float, name: str) -> list[bool]:
+def answers(results: dict[str, Any], policy: str, keep_ratio: float, name: str) -> list[bool]:
     """Return whether each question of a group ('all': every one) was answered right."""
     return [
         digit == "1"
-        for cell in select(results, policy, keep)
+        for cell in select(results, policy, keep_ratio)
         for digit, kind in zip(
             cell["right"], results["questions"][str(cell["frames"])]["kind"], strict=True
         )

@@ -21,7 +21,13 @@ from retake_edge.bench.quality.videos import (
     group,
     make_video,
 )
-from retake_edge.bench.replay import N_AFTER, Replayed, ReplaySettings, n_clock_tokens, replay
+from retake_edge.bench.replay import (
+    N_TEXT_RESERVE,
+    Replayed,
+    ReplaySettings,
+    n_clock_tokens,
+    replay,
+)
 from retake_edge.bench.scenes.questions import Question, grade
 from retake_edge.bench.variants import Variant, cells
 from retake_edge.config import RuntimeConfig
@@ -42,7 +48,7 @@ class QualitySettings:
 
     seed: int = 0
     n_frames: tuple[int, ...] = (64, 128, 256, 512)
-    keeps: tuple[float, ...] = (0.5, 0.25, 0.125)
+    keep_ratios: tuple[float, ...] = (0.5, 0.25, 0.125)
     n_questions: int = 168
     chunk_frames: int = 32
     n_queries: int = 128
@@ -55,8 +61,8 @@ class QualitySettings:
                 f"--questions {self.n_questions}, --seed {self.seed}, --prefill-chunk-frames "
                 f"{self.chunk_frames}: they must be at least 1, 0 and 2."
             )
-        if min(self.keeps) <= 0 or max(self.keeps) > 1:
-            raise ConfigError(f"--keep is {self.keeps}, but all must be in (0, 1].")
+        if min(self.keep_ratios) <= 0 or max(self.keep_ratios) > 1:
+            raise ConfigError(f"--keep-ratio is {self.keep_ratios}, but all must be in (0, 1].")
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ class PolicyRun:
     """
 
     policy: str
-    keep: float
+    keep_ratio: float
     n_frames: int
     right: list[bool] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
@@ -137,7 +143,10 @@ def run_quality(
         settings.seed,
     )
     for n_frames in settings.n_frames:
-        runs = [PolicyRun(c.name, keep, n_frames) for c, keep in cells(variants, settings.keeps)]
+        runs = [
+            PolicyRun(c.name, keep_ratio, n_frames)
+            for c, keep_ratio in cells(variants, settings.keep_ratios)
+        ]
         n_videos = -(-settings.n_questions // QUESTIONS_PER_VIDEO)
         context: Context | None = None
         try:
@@ -149,9 +158,9 @@ def run_quality(
                 _add(result.seconds, "render and encode", time.perf_counter() - start)
                 context = context or _context(model, manifest, features, runtime)
                 result.asked += _asked(video, n_frames, i)
-                for j, (variant, keep) in enumerate(cells(variants, settings.keeps)):
+                for j, (variant, keep_ratio) in enumerate(cells(variants, settings.keep_ratios)):
                     start = time.perf_counter()
-                    replayed = replay(context, manifest, features, variant, keep, shared)
+                    replayed = replay(context, manifest, features, variant, keep_ratio, shared)
                     _answer_all(replayed, manifest, video, features, runs[j])
                     _add(result.seconds, "prefill and ask", time.perf_counter() - start)
                     progress(f"{n_frames} frames", i * len(runs) + j + 1, n_videos * len(runs))
@@ -170,7 +179,7 @@ def _context(
     # The first frame's clock text may be shorter than the others', never longer.
     n_text = n_clock_tokens(model, manifest, features)
     n_before = len(model.tokenize(manifest.prompt.before)) + 1
-    needed = n_before + n_frames * (n_tokens + n_text) + N_AFTER
+    needed = n_before + n_frames * (n_tokens + n_text) + N_TEXT_RESERVE
     return Context(model, **context_settings(runtime, padded(needed), n_seq_max=1))
 
 

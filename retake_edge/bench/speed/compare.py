@@ -35,13 +35,13 @@ Results = dict[str, Any]
 @dataclass(frozen=True)
 class SpeedSettings:
     """What is run. `kv_budget`: most cells our runs keep of the video, whatever its length (None:
-    the share `keep` of them). `with_full`: whether the full cache runs, too. `encode_frames`: how
-    many frames are encoded (None: all); the features of further ones repeat them, since the
-    language model's work does not depend on their values.
+    the share `keep_ratio` of them). `with_full`: whether the full cache runs, too.
+    `encode_frames`: how many frames are encoded (None: all); the features of further ones repeat
+    them, since the language model's work does not depend on their values.
     """
 
     n_frames: tuple[int, ...] = (128,)
-    keep: float = 0.25
+    keep_ratio: float = 0.25
     kv_budget: int | None = None
     with_full: bool = True
     policy: str = CompressionConfig().policy
@@ -60,8 +60,8 @@ class SpeedSettings:
                 f"--frames {min(self.n_frames)}, --predict {self.n_decode}, --repeats "
                 f"{self.repeats}: they must be at least 4, 1 and 1."
             )
-        if not 0 < self.keep < 1:
-            raise ConfigError(f"--keep is {self.keep}, but must be above 0 and below 1.")
+        if not 0 < self.keep_ratio < 1:
+            raise ConfigError(f"--keep-ratio is {self.keep_ratio}, but must lie between 0 and 1.")
         if self.encode_frames is not None and self.encode_frames < 4:
             raise ConfigError(f"--encode-frames is {self.encode_frames}, but must be at least 4.")
 
@@ -71,12 +71,12 @@ def run_speed(
     n_layer: int,
     settings: SpeedSettings,
     *,
-    begun: Results | None = None,
+    earlier: Results | None = None,
     minutes: float | None = None,
     save: Callable[[Results], None] = lambda results: None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Results:
-    """Measure what `begun` lacks; return `cuts` and, for each length, `runs` and what follows.
+    """Measure what `earlier` lacks; return `cuts` and, for each length, `runs` and what follows.
 
     `cuts`: the whole model of `n_layer` layers, or two cuts of it. After `minutes` no further run
     begins. `save` gets the results after each run. Of repeats the fastest counts.
@@ -84,7 +84,7 @@ def run_speed(
     Raises:
         RetakeError: what the child processes report, as the class it was.
     """
-    results = begun or {
+    results = earlier or {
         "cuts": [{"layers": c.n_layer, "vision_layers": c.n_vision_layer} for c in cuts],
         "lengths": [{"n_frames": n, "runs": [{} for _ in cuts]} for n in settings.n_frames],
     }
@@ -164,7 +164,7 @@ def _variants(settings: SpeedSettings) -> dict[str, tuple[dict[str, Any], dict[s
     full = {"policy": "none", **shared}
     ours: dict[str, Any] = {"policy": settings.policy, "kv_budget": settings.kv_budget, **shared}
     if settings.kv_budget is None:
-        ours["keep_ratio"] = settings.keep
+        ours["keep_ratio"] = settings.keep_ratio
     runtime = asdict(settings.runtime)
     found = {}
     if settings.with_full:

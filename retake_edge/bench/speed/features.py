@@ -50,9 +50,9 @@ def encode_video(
     video = write_video(make_scene(0, n_frames / FPS), folder / "v.mp4", FPS, _SCENE_PX)
     manifest, path = manifest_of(source), folder / f"{source.model.stem}.f32"
     with (
-        Model(source.model, n_gpu_layers=runtime.n_gpu_layers) as llm,
+        Model(source.model, n_gpu_layers=runtime.n_gpu_layers) as model,
         VisionEncoder(
-            llm,
+            model,
             source.mmproj,
             offload=runtime.mmproj_offload,
             n_threads=runtime.n_threads,

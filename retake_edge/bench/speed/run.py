@@ -99,24 +99,24 @@ def run_task(task: SpeedTask) -> SpeedFigures:
     load_before = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     compression, runtime = CompressionConfig(**task.compression), RuntimeConfig(**task.runtime)
     source = resolve_model(task.model, Path(task.mmproj) if task.mmproj else None)
-    with Model(source.model, n_gpu_layers=runtime.n_gpu_layers) as llm:
+    with Model(source.model, n_gpu_layers=runtime.n_gpu_layers) as model:
         manifest = manifest_of(source)
-        plan = _plan(task, llm, manifest, compression, runtime)
-        with _context(llm, plan.n_ctx, runtime) as context:
+        plan = _plan(task, model, manifest, compression, runtime)
+        with _context(model, plan.n_ctx, runtime) as context:
             engine = Engine(
                 context,
                 RetakeConfig(compression=compression, runtime=runtime),
-                n_after=plan.shape.n_after,
+                n_text_reserve=plan.shape.n_text_reserve,
             )
             engine.prefill_text(manifest.prompt.before)
             builder = ChunkBuilder(
-                llm, manifest.layout, engine.next_position, newline=newline_of(manifest)
+                model, manifest.positions, engine.next_position, newline=newline_of(manifest)
             )
             blocks = frame_blocks(
                 _features(task),
                 plan.shape.steps_per_chunk,
                 per_patch=True,
-                n_embd=llm.n_embd,
+                n_embd=model.n_embd,
             )
             results, cells, start = [], [cells_used(context)], time.perf_counter()
             for _, result in prefill(engine, builder, blocks, plan.keep_ratio):
@@ -126,7 +126,7 @@ def run_task(task: SpeedTask) -> SpeedFigures:
             n_cells = cells_used(context)
             prompt = manifest.prompt.question(QUESTION)
             first_token_s, token_s = _decode(context, engine, prompt, task)
-            per_cell = kv_bytes_per_cell(llm, runtime)
+            per_cell = kv_bytes_per_cell(model, runtime)
             return SpeedFigures(
                 n_tokens=sum(result.n_cells for result in results),
                 n_cells=n_cells,
@@ -156,7 +156,7 @@ def _stages(results: list[ChunkResult]) -> dict[str, float]:
 
 def _plan(
     task: SpeedTask,
-    llm: Model,
+    model: Model,
     manifest: ModelManifest,
     compression: CompressionConfig,
     runtime: RuntimeConfig,
@@ -165,16 +165,16 @@ def _plan(
     shape = VideoShape(
         n_steps=task.n_steps,
         vision_per_step=task.rows * task.cols,
-        text_per_step=n_text_per_step(llm, manifest.layout, task.n_steps - 1, last, last),
-        n_before=len(llm.tokenize(manifest.prompt.before)),
-        n_after=len(llm.tokenize(manifest.prompt.question(QUESTION))) + task.n_decode + 8,
+        text_per_step=n_text_per_step(model, manifest.positions, task.n_steps - 1, last, last),
+        n_before=len(model.tokenize(manifest.prompt.before)),
+        n_text_reserve=len(model.tokenize(manifest.prompt.question(QUESTION))) + task.n_decode + 8,
         steps_per_chunk=max(1, compression.prefill_chunk_frames // task.frames_per_step),
     )
-    return plan_memory(shape, compression, runtime, kv_bytes_per_cell(llm, runtime))
+    return plan_memory(shape, compression, runtime, kv_bytes_per_cell(model, runtime))
 
 
-def _context(llm: Model, n_ctx: int, runtime: RuntimeConfig) -> Context:
-    return Context(llm, **context_settings(runtime, n_ctx, n_seq_max=1))
+def _context(model: Model, n_ctx: int, runtime: RuntimeConfig) -> Context:
+    return Context(model, **context_settings(runtime, n_ctx, n_seq_max=1))
 
 
 def _features(task: SpeedTask) -> Iterator[VisionFeatures]:

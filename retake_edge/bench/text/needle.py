@@ -28,7 +28,7 @@ from retake_edge.models.manifest import Prompt
 from retake_edge.plan.frames import padded
 from retake_edge.plan.memory import context_settings
 
-_N_AFTER = 128
+_N_TEXT_RESERVE = 128
 _ANSWER_TOKENS = 16
 
 
@@ -44,7 +44,7 @@ class TextNeedleSettings:
     n_facts: int = 4
     chunk_tokens: int = 256
     n_queries: int = 0
-    keeps: tuple[float, ...] = (0.5, 0.25, 0.125)
+    keep_ratios: tuple[float, ...] = (0.5, 0.25, 0.125)
 
     def __post_init__(self) -> None:
         if self.n_documents < 1 or self.chunk_tokens < 2 or self.seed < 0:
@@ -64,7 +64,7 @@ class TextOutcome:
     """One question asked of one compressed document."""
 
     policy: str
-    keep: float
+    keep_ratio: float
     document: int
     depth: float
     answer: str
@@ -96,23 +96,25 @@ def run_text_needle(
     for variant in variants:
         if variant.frames:
             raise ConfigError(f"{variant.name} drops frames, and text has none; leave it out.")
-    runs = cells(variants, settings.keeps)
+    runs = cells(variants, settings.keep_ratios)
     prompt = text_prompt(model.chat_template)
     documents = [
         make_document(settings.seed * 100_003 + i, settings.n_sentences, settings.n_facts)
         for i in range(settings.n_documents)
     ]
     tokens = [model.tokenize(document.text) for document in documents]
-    longest = max(map(len, tokens)) + len(model.tokenize(prompt.before)) + _N_AFTER + 1
+    longest = max(map(len, tokens)) + len(model.tokenize(prompt.before)) + _N_TEXT_RESERVE + 1
     n_ctx = padded(longest)
     outcomes: list[TextOutcome] = []
     seconds: dict[str, float] = {}
     with _context(model, n_ctx, runtime) as context:
         for i, document in enumerate(documents):
-            for j, (variant, keep) in enumerate(runs):
+            for j, (variant, keep_ratio) in enumerate(runs):
                 start = time.perf_counter()
-                engine = _prefilled(context, tokens[i], prompt, variant, keep, settings, runtime)
-                outcomes += _asked(engine, prompt, document, i, variant, keep)
+                engine = _prefilled(
+                    context, tokens[i], prompt, variant, keep_ratio, settings, runtime
+                )
+                outcomes += _asked(engine, prompt, document, i, variant, keep_ratio)
                 passed = time.perf_counter() - start
                 seconds[variant.name] = seconds.get(variant.name, 0.0) + passed
                 progress(i * len(runs) + j + 1, len(documents) * len(runs))
@@ -128,7 +130,7 @@ def _prefilled(
     tokens: list[int],
     prompt: Prompt,
     variant: Variant,
-    keep: float,
+    keep_ratio: float,
     settings: TextNeedleSettings,
     runtime: RuntimeConfig,
 ) -> Engine:
@@ -145,10 +147,10 @@ def _prefilled(
         runtime=runtime,
         generation=GenerationConfig(max_tokens=_ANSWER_TOKENS, temperature=0),
     )
-    engine = Engine(context, config, n_after=_N_AFTER)
+    engine = Engine(context, config, n_text_reserve=_N_TEXT_RESERVE)
     engine.prefill_text(prompt.before)
     for chunk in text_chunks(context.model, tokens, settings.chunk_tokens, engine):
-        engine.prefill_chunk(chunk, keep)
+        engine.prefill_chunk(chunk, keep_ratio)
     return engine
 
 
@@ -179,10 +181,12 @@ def _asked(
     document: Document,
     index: int,
     variant: Variant,
-    keep: float,
+    keep_ratio: float,
 ) -> list[TextOutcome]:
     return [
-        TextOutcome(variant.name, keep, index, fact.depth, fact.answer, text, fact.answer in text)
+        TextOutcome(
+            variant.name, keep_ratio, index, fact.depth, fact.answer, text, fact.answer in text
+        )
         for fact in document.facts
         for text in [_answer(engine, prompt, fact)]
     ]

@@ -13,7 +13,7 @@ def text_results(result: TextNeedleResult) -> dict[str, Any]:
     """Return the figures as plain values; `right` has one digit for each question."""
     runs: dict[tuple[str, float], list[bool]] = {}
     for outcome in result.outcomes:
-        runs.setdefault((outcome.policy, outcome.keep), []).append(outcome.right)
+        runs.setdefault((outcome.policy, outcome.keep_ratio), []).append(outcome.right)
     full = runs["none", 1.0]
     return {
         "n_tokens": result.n_tokens,
@@ -21,12 +21,12 @@ def text_results(result: TextNeedleResult) -> dict[str, Any]:
         "cells": [
             {
                 "policy": policy,
-                "keep": keep,
+                "keep_ratio": keep_ratio,
                 **share(right).to_dict(),
                 "loss": [round(value, 4) for value in paired_difference(full, right)],
                 "outcomes": "".join(str(int(r)) for r in right),
             }
-            for (policy, keep), right in runs.items()
+            for (policy, keep_ratio), right in runs.items()
         ],
         "seconds": {name: round(passed, 1) for name, passed in result.seconds.items()},
     }
@@ -34,15 +34,15 @@ def text_results(result: TextNeedleResult) -> dict[str, Any]:
 
 def text_table(results: dict[str, Any]) -> str:
     """Return a Markdown table: a row a policy, a column a keep ratio, accuracy in %."""
-    found = {(c["policy"], c["keep"]): Share(c["right"], c["n"]) for c in results["cells"]}
-    keeps = list(dict.fromkeys(keep for _, keep in found if keep < 1))
+    found = {(c["policy"], c["keep_ratio"]): Share(c["right"], c["n"]) for c in results["cells"]}
+    keep_ratios = list(dict.fromkeys(keep_ratio for _, keep_ratio in found if keep_ratio < 1))
     policies = list(dict.fromkeys(policy for policy, _ in found if policy != "none"))
     lines = [
-        f"| policy | {' | '.join(f'keep {keep:g}' for keep in keeps)} |",
-        "|---|" + "---|" * len(keeps),
-        f"| none (full cache) | {' | '.join([percent(found['none', 1.0])] * len(keeps))} |",
+        f"| policy | {' | '.join(f'keep {keep_ratio:g}' for keep_ratio in keep_ratios)} |",
+        "|---|" + "---|" * len(keep_ratios),
+        f"| none (full cache) | {' | '.join([percent(found['none', 1.0])] * len(keep_ratios))} |",
     ]
     for policy in policies:
-        shares = [percent(found[policy, keep]) for keep in keeps]
+        shares = [percent(found[policy, keep_ratio]) for keep_ratio in keep_ratios]
         lines.append(f"| {policy} | {' | '.join(shares)} |")
     return "\n".join(lines)

@@ -33,20 +33,20 @@ class SequenceState:
     v_types: list[int]
     is_v_transposed: bool
 
-    def take(self, keep: Ints, positions: Ints) -> SequenceState:
+    def take(self, kept: Ints, positions: Ints) -> SequenceState:
         """Keep int [layer, n_keep] rows of each layer, in cells at int32 [n_keep] positions.
 
         With M-RoPE llama.cpp hides cells of equal time that lie further right or below; a cell
         that differs between layers has no such place, so it gets 0, 0: hidden from none.
         """
-        cells = self.cells[keep[0]].copy()
+        cells = self.cells[kept[0]].copy()
         cells[:, 0] = positions
         cells[:, 2:4] = 0
         return replace(
             self,
             cells=cells,
-            k=[rows[kept] for rows, kept in zip(self.k, keep, strict=True)],
-            v=[rows[kept] for rows, kept in zip(self.v, keep, strict=True)],
+            k=[rows[row] for rows, row in zip(self.k, kept, strict=True)],
+            v=[rows[row] for rows, row in zip(self.v, kept, strict=True)],
         )
 
     def followed_by(self, other: SequenceState) -> SequenceState:

@@ -127,34 +127,34 @@ class _Positions:
 def run_case(case: PrefillCase, runner: Runner, rule: str) -> PrefillResult:
     """Run a case under a position rule (KEEP, PER_LAYER or SHARED)."""
     runner.reset()
-    layout = _Positions(rule, runner.n_layer)
+    counter = _Positions(rule, runner.n_layer)
     scores, kept, pos, comp_pos = [], [], [], []
-    runner.text(case.tokens[: case.n_before], layout.place(case.positions[:, : case.n_before]))
+    runner.text(case.tokens[: case.n_before], counter.place(case.positions[:, : case.n_before]))
     start = case.n_before
     for n, n_keep in case.chunks:
-        ids = layout.place(case.positions[:, start : start + n])
+        ids = counter.place(case.positions[:, start : start + n])
         part = slice(start - case.n_before, start - case.n_before + n)
         select = partial(
             select_as_reference,
             pivots=None if case.pivots is None else case.pivots[part],
             n_keep=n_keep,
         )
-        chunk_score, keep, moved = runner.chunk(
-            case.video[part], ids, select, partial(layout.move, ids), unrotate=rule != KEEP
+        chunk_score, tokens, moved = runner.chunk(
+            case.video[part], ids, select, partial(counter.move, ids), unrotate=rule != KEEP
         )
         flags = np.zeros((runner.n_layer, n), np.bool_)
-        np.put_along_axis(flags, keep.astype(np.int64), True, axis=1)
+        np.put_along_axis(flags, tokens.astype(np.int64), True, axis=1)
         scores.append(chunk_score)
         kept.append(flags)
         pos.append(ids)
         comp_pos.append(moved)
         start += n
-    post_pos = layout.place(case.positions[:, start:])
+    post_pos = counter.place(case.positions[:, start:])
     logits = [runner.text(case.tokens[start:], post_pos)]
     after = positions.next_position(case.positions)
     dec_pos = []
     for i in range(N_GENERATED - 1):
-        ids = layout.place(np.full((3, 1), after + i, np.int32), is_generated=True)
+        ids = counter.place(np.full((3, 1), after + i, np.int32), is_generated=True)
         logits.append(runner.text(np.array([logits[-1].argmax()], np.int32), ids))
         dec_pos.append(ids[:, :, 0])
     return PrefillResult(
@@ -173,7 +173,7 @@ def select_as_reference(scores: Floats, pivots: Bools | None, n_keep: int) -> In
     """Return the kept sets int32 [layer, n_keep] of the reference code: pivots score 1.0."""
     n_layer, n = scores.shape
     nothing = np.zeros(n, np.bool_)
-    evidence = ChunkSignals(
+    signals = ChunkSignals(
         n_layer=n_layer,
         pivots=nothing if pivots is None else pivots,
         changes=np.zeros(n, np.float32),
@@ -182,7 +182,7 @@ def select_as_reference(scores: Floats, pivots: Bools | None, n_keep: int) -> In
         scores=scores,
     )
     rng = np.random.default_rng(0)
-    return select_cells("pivotkv", evidence, n_keep, rng, pivot="reference")
+    return select_cells("pivotkv", signals, n_keep, rng, pivot="reference")
 
 
 class NumpyRunner:
@@ -211,13 +211,13 @@ class NumpyRunner:
             if unrotate:
                 q, k = (rope.rotate(x, ids[layer], back=True) for x in (q, k))
             scores[layer] = chunk_scores(q, k)
-        keep = select(scores)
-        moved = move(keep)
+        kept = select(scores)
+        moved = move(kept)
         for layer in range(self.n_layer):
-            row = keep[layer]
+            row = kept[layer]
             k, v = cache[layer].k[:, -n:][:, row], cache[layer].v[:, -n:][:, row]
             old = ids[layer][:, row]
             if unrotate:
                 k = move_keys(k, rope, old, moved[layer])
             self.model.replace_tail(layer, n, k, v, moved[layer])
-        return scores, keep, moved
+        return scores, kept, moved

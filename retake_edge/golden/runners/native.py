@@ -89,14 +89,14 @@ class NativeRunner:
         with Capture(self._context, n_max=len(rows), q_f32=True) as capture:
             self._context.decode_embeddings(rows, shared_positions(ids))
             scores = capture.scores(unrotate=unrotate)
-            keep = select(scores)
-            moved = move(keep)
-            old = np.take_along_axis(ids[:, 0], keep.astype(np.int64), axis=1)
+            kept = select(scores)
+            moved = move(kept)
+            old = np.take_along_axis(ids[:, 0], kept.astype(np.int64), axis=1)
             deltas = moved[:, 0] - old
             # A cell has one position for the mask: the latest of any layer, still before what
             # comes next.
-            capture.commit(keep, moved[:, 0].max(axis=0), deltas if deltas.any() else None)
-        return scores, keep, moved
+            capture.commit(kept, moved[:, 0].max(axis=0), deltas if deltas.any() else None)
+        return scores, kept, moved
 
 
 def shared_positions(ids: Ints) -> Ints:

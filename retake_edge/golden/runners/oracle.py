@@ -63,30 +63,30 @@ class OracleRunner(NativeRunner):
         scores = np.stack(
             [self._scores(chunk, layer, ids, unrotate) for layer in range(self.n_layer)]
         )
-        keep = select(scores)
-        moved = move(keep)
-        kept = chunk.take(keep, moved[:, 0].max(axis=0))
-        self._turn(kept, ids, keep, moved)
-        kept = state.take(*_all_layers(np.arange(n_before), state)).followed_by(kept)
+        kept = select(scores)
+        moved = move(kept)
+        chunk = chunk.take(kept, moved[:, 0].max(axis=0))
+        self._turn(chunk, ids, kept, moved)
+        state = state.take(*_all_layers(np.arange(n_before), state)).followed_by(chunk)
         for sequence in (0, _SCRATCH_SEQUENCE):
             self._context.remove(first, end, seq=sequence)
-        self._context.set_sequence_state(kept.to_bytes(), _SCRATCH_SEQUENCE)
+        self._context.set_sequence_state(state.to_bytes(), _SCRATCH_SEQUENCE)
         self._context.copy(_SCRATCH_SEQUENCE, 0)
         self._context.remove(seq=_SCRATCH_SEQUENCE)
-        return scores, keep, moved
+        return scores, kept, moved
 
     def state(self) -> bytes:
         """Return the cache's blob."""
         return self._context.sequence_state()
 
-    def _turn(self, kept: SequenceState, ids: Ints, keep: Ints, moved: Ints) -> None:
+    def _turn(self, chunk: SequenceState, ids: Ints, kept: Ints, moved: Ints) -> None:
         """Re-rotate kept keys from where they stood in `ids` to `moved`, in place."""
-        old = np.take_along_axis(ids, keep[:, None].astype(np.int64), axis=2)
+        old = np.take_along_axis(ids, kept[:, None].astype(np.int64), axis=2)
         for layer in range(self.n_layer):
             if (moved[layer] != old[layer]).any():
-                keys = self._keys(kept, layer, keep.shape[1])
+                keys = self._keys(chunk, layer, kept.shape[1])
                 turned = move_keys(keys, self._rope, old[layer], moved[layer])
-                kept.k[layer] = _as_rows(turned, kept.k_types[layer])
+                chunk.k[layer] = _as_rows(turned, chunk.k_types[layer])
 
     def _scores(self, state: SequenceState, layer: int, ids: Ints, unrotate: bool) -> Floats:
         n = ids.shape[2]

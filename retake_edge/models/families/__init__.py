@@ -17,9 +17,9 @@ from retake_edge.models.families.marks import IMAGE_MARKS
 from retake_edge.models.families.template import video_prompt
 from retake_edge.models.manifest import (
     FrameRule,
-    Layout,
     ModelFiles,
     ModelManifest,
+    PositionRule,
     bundled_names,
     load_manifest,
 )
@@ -35,7 +35,7 @@ FAMILIES: tuple[FamilyOf, ...] = (
 """Asked in this order; the first that knows the pair is right."""
 
 
-def family_of(lm: GgufFile, mmproj: GgufFile) -> Family:
+def family_of(header: GgufFile, mmproj: GgufFile) -> Family:
     """Return the family of a language model and its projector.
 
     A pair that no module knows is used in a plain way: frames capped and rounded, each between the
@@ -46,38 +46,40 @@ def family_of(lm: GgufFile, mmproj: GgufFile) -> Family:
     """
     projector = projector_type(mmproj)
     for of in FAMILIES:
-        family = of(lm, mmproj)
+        family = of(header, mmproj)
         if family is not None:
             return family
-    has_mrope = lm.get(".rope.dimension_sections") is not None
+    has_mrope = header.get(".rope.dimension_sections") is not None
     before, after = IMAGE_MARKS.get(projector, ("", ""))
-    layout = Layout("timestamps" if has_mrope else "linear", before_frame=before, after_frame=after)
+    rule = PositionRule(
+        "timestamps" if has_mrope else "linear", before_frame=before, after_frame=after
+    )
     frames = FrameRule(frames_per_step=1)
-    return Family(projector, frames, layout, video="<video>", slot="<video>")
+    return Family(projector, frames, rule, video="<video>", slot="<video>")
 
 
-def infer_manifest(lm: GgufFile, mmproj: GgufFile, system: str = "") -> ModelManifest:
-    """Return frames, layout and prompt of a GGUF pair; no weights are loaded.
+def infer_manifest(header: GgufFile, mmproj: GgufFile, system: str = "") -> ModelManifest:
+    """Return frames, positions and prompt of a GGUF pair; no weights are loaded.
 
     `system`: a system prompt, '' for none.
 
     Raises:
         ModelError: `mmproj` is no projector, or the chat template cannot be used.
     """
-    family = family_of(lm, mmproj)
-    template = family.template or lm.get("tokenizer.chat_template")
-    bundled = _bundled(lm, mmproj)
+    family = family_of(header, mmproj)
+    template = family.template or header.get("tokenizer.chat_template")
+    bundled = _bundled(header, mmproj)
     if bundled is not None and template is None:
         return manifest_of(bundled, system)
     prompt = video_prompt(template, family, system)
     if bundled is not None:
         return replace(bundled, prompt=prompt)
     return ModelManifest(
-        lm.path.stem,
-        lm.path,
+        header.path.stem,
+        header.path,
         mmproj.path,
         family.frames,
-        family.layout,
+        family.positions,
         prompt,
         {},
         fps=family.fps,
@@ -86,13 +88,13 @@ def infer_manifest(lm: GgufFile, mmproj: GgufFile, system: str = "") -> ModelMan
     )
 
 
-def _bundled(lm: GgufFile, mmproj: GgufFile) -> ModelManifest | None:
+def _bundled(header: GgufFile, mmproj: GgufFile) -> ModelManifest | None:
     """The bundled model that both files say they are, at these paths; None if they are another."""
-    names = {file.get("general.name") for file in (lm, mmproj)}
+    names = {file.get("general.name") for file in (header, mmproj)}
     for name in bundled_names():
         manifest = load_manifest(name)
         if names == {manifest.gguf_name}:
-            return replace(manifest, model=lm.path, mmproj=mmproj.path, sha256={})
+            return replace(manifest, model=header.path, mmproj=mmproj.path, sha256={})
     return None
 
 

@@ -7,25 +7,25 @@ from dataclasses import dataclass
 
 from retake_edge.errors import ModelError
 from retake_edge.llama.gguf import GgufFile
-from retake_edge.models.manifest import DEFAULT_FPS, DEFAULT_MAX_FRAMES, FrameRule, Layout
+from retake_edge.models.manifest import DEFAULT_FPS, DEFAULT_MAX_FRAMES, FrameRule, PositionRule
 
 
 @dataclass(frozen=True)
 class Family:
     """How models of one kind are shown a video.
 
-    `frames`: size, filter and grid; `layout`: positions, and text between frames; `fps`,
+    `frames`: size, filter and grid; `positions`: their rule, and text between frames; `fps`,
     `max_frames`: what the family's processor samples by default. `template`: a chat template in
     place of the file's, where the family's processor has one of its own for video.
     `video`: how the family writes a video into a user's message, for chat templates that take
     plain text only. `slot`: the part of it, also of what the family's own template writes, in
-    whose place the frames stand (with the text around them that `layout` says). `tells_video`: the
-    text between video and question tells of the video, as `Prompt.closing` does.
+    whose place the frames stand (with the text around them that `positions` says).
+    `tells_video`: the text between video and question tells of the video, as `Prompt.closing` does.
     """
 
     name: str
     frames: FrameRule
-    layout: Layout
+    positions: PositionRule
     video: str
     slot: str
     fps: float = DEFAULT_FPS

@@ -9,12 +9,12 @@ from __future__ import annotations
 from retake_edge.llama.gguf import GgufFile
 from retake_edge.models.families.family import Family, projector_type
 from retake_edge.models.families.template import CHATML
-from retake_edge.models.manifest import FrameRule, Layout
+from retake_edge.models.manifest import FrameRule, PositionRule
 
 _VIDEO = "<video>\n"
 
 
-def family(lm: GgufFile, mmproj: GgufFile) -> Family | None:
+def family(header: GgufFile, mmproj: GgufFile) -> Family | None:
     """Return the family of an InternVL pair.
 
     The processor has no frame rate of its own (its caller says how many frames); one a second is
@@ -24,9 +24,9 @@ def family(lm: GgufFile, mmproj: GgufFile) -> Family | None:
     """
     if projector_type(mmproj) != "internvl":
         return None
-    layout = Layout("linear", before_frame="Frame{number}: <img>", after_frame="</img>\n")
+    rule = PositionRule("linear", before_frame="Frame{number}: <img>", after_frame="</img>\n")
     frames = square_tile(mmproj, "bicubic")
-    return Family("InternVL", frames, layout, _VIDEO, _VIDEO, fps=1.0, template=CHATML)
+    return Family("InternVL", frames, rule, _VIDEO, _VIDEO, fps=1.0, template=CHATML)
 
 
 def square_tile(mmproj: GgufFile, resample: str, via_px: int | None = None) -> FrameRule:

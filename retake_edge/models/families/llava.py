@@ -13,7 +13,7 @@ from retake_edge.errors import ModelError
 from retake_edge.llama.gguf import GgufFile
 from retake_edge.models.families.family import Family, projector_type
 from retake_edge.models.families.video_facts import NEWLINE_TENSOR, VideoFacts, read_video_facts
-from retake_edge.models.manifest import FrameRule, Layout
+from retake_edge.models.manifest import FrameRule, PositionRule
 
 _PROJECTORS = ("mlp", "mlp_norm", "ldp", "ldpv2")
 _POOLING = ("onevision", "llava-video", "llava_video")
@@ -23,7 +23,7 @@ _ANY_RATE_FPS = 1000.0
 """More than any video has: as many frames as are taken are spread over its length."""
 
 
-def family(lm: GgufFile, mmproj: GgufFile) -> Family | None:
+def family(header: GgufFile, mmproj: GgufFile) -> Family | None:
     """Return the family of a pair with a LLaVA projector.
 
     Raises:
@@ -35,7 +35,7 @@ def family(lm: GgufFile, mmproj: GgufFile) -> Family | None:
     facts = read_video_facts(mmproj)
     if facts is not None:
         return _pooled(mmproj, facts)
-    _refuse_pooling(lm, mmproj)
+    _refuse_pooling(header, mmproj)
     side_px, n_side = _tower(mmproj)
     frames = FrameRule(
         long_side_px=side_px,
@@ -44,7 +44,7 @@ def family(lm: GgufFile, mmproj: GgufFile) -> Family | None:
         frames_per_step=1,
         tokens_per_step=n_side**2 // 4 if kind.startswith("ldp") else n_side**2,
     )
-    return Family("LLaVA", frames, Layout("linear"), _VIDEO, _SLOT + "\n", fps=1.0)
+    return Family("LLaVA", frames, PositionRule("linear"), _VIDEO, _SLOT + "\n", fps=1.0)
 
 
 def _pooled(mmproj: GgufFile, facts: VideoFacts) -> Family:
@@ -65,22 +65,22 @@ def _pooled(mmproj: GgufFile, facts: VideoFacts) -> Family:
         tokens_per_step=n_side**2,
         pooling=pooling,
     )
-    layout = Layout(
+    rule = PositionRule(
         "linear",
         newlines_per_step={"row": n_side, "frame": 1}.get(facts.newline, 0),
         ends_with_newline=facts.newline == "end",
     )
-    told = f"{facts.time_sentence}\n" if facts.time_sentence else ""
+    time_text = f"{facts.time_sentence}\n" if facts.time_sentence else ""
     return Family(
         facts.family,
         frames,
-        layout,
-        video=_VIDEO + told,
+        rule,
+        video=_VIDEO + time_text,
         slot=_SLOT,
         fps=_ANY_RATE_FPS if facts.spreads_frames else facts.fps,
         max_frames=facts.max_frames,
         template=facts.chat_template or None,
-        tells_video=bool(told),
+        tells_video=bool(time_text),
     )
 
 
@@ -90,20 +90,20 @@ def _tower(mmproj: GgufFile) -> tuple[int, int]:
     return side_px, side_px // int(mmproj.get("clip.vision.patch_size", 14))
 
 
-def _refuse_pooling(lm: GgufFile, mmproj: GgufFile) -> None:
+def _refuse_pooling(header: GgufFile, mmproj: GgufFile) -> None:
     """Refuse the two by name, or by what only they combine with Qwen2.
 
     That is tiles of a square tower, or a learned row beside a tower without a class token. Which of
     the two a pair is, and so how it pools, no tensor tells.
     """
-    names = " ".join(str(file.get("general.name", "")) for file in (lm, mmproj)).lower()
+    names = " ".join(str(file.get("general.name", "")) for file in (header, mmproj)).lower()
     is_tiled = mmproj.get("clip.vision.mm_patch_merge_type") == "spatial_unpad"
     tensors = mmproj.tensor_shapes
     has_row = NEWLINE_TENSOR in tensors and "v.class_embd" not in tensors
-    is_qwen = lm.architecture == "qwen2"
+    is_qwen = header.architecture == "qwen2"
     if any(name in names for name in _POOLING) or (is_qwen and (is_tiled or has_row)):
         raise ModelError(
-            f"{lm.path} is LLaVA-OneVision or LLaVA-Video, and its projector does not say how "
+            f"{header.path} is LLaVA-OneVision or LLaVA-Video, and its projector does not say how "
             "frames are pooled; convert the original checkpoint with `python -m "
             "retake_edge.convert CHECKPOINT OUT`."
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from retake_edge.llama.gguf import GgufFile
 from retake_edge.models.families.family import Family, projector_type
-from retake_edge.models.manifest import FrameRule, Layout
+from retake_edge.models.manifest import FrameRule, PositionRule
 from retake_edge.video.frame_size import PixelLimits
 
 _VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
@@ -17,7 +17,7 @@ _TOKENS_PER_SECOND = 2.0
 """Qwen2.5-VL's `tokens_per_second` of all published sizes; a GGUF does not say it."""
 
 
-def family(lm: GgufFile, mmproj: GgufFile) -> Family | None:
+def family(header: GgufFile, mmproj: GgufFile) -> Family | None:
     """Return the Qwen-VL family of a pair.
 
     Qwen3.5 sees a video as Qwen3-VL does: the processor is the same, and so are the positions.
@@ -27,17 +27,19 @@ def family(lm: GgufFile, mmproj: GgufFile) -> Family | None:
     """
     kind = projector_type(mmproj)
     if kind == "qwen2vl_merger":
-        return Family("Qwen2-VL", _frames(mmproj, 14), Layout("mrope"), _VIDEO, "<|video_pad|>")
+        return Family(
+            "Qwen2-VL", _frames(mmproj, 14), PositionRule("mrope"), _VIDEO, "<|video_pad|>"
+        )
     if kind == "qwen2.5vl_merger":
-        layout = Layout("mrope-time", positions_per_second=_TOKENS_PER_SECOND)
-        return Family("Qwen2.5-VL", _frames(mmproj, 14), layout, _VIDEO, "<|video_pad|>")
-    if kind == "qwen3vl_merger" and lm.architecture.startswith(("qwen3vl", "qwen35")):
-        layout = Layout(
+        rule = PositionRule("mrope-time", positions_per_second=_TOKENS_PER_SECOND)
+        return Family("Qwen2.5-VL", _frames(mmproj, 14), rule, _VIDEO, "<|video_pad|>")
+    if kind == "qwen3vl_merger" and header.architecture.startswith(("qwen3vl", "qwen35")):
+        rule = PositionRule(
             "timestamps",
             before_frame="<{middle_s:.1f} seconds><|vision_start|>",
             after_frame="<|vision_end|>",
         )
-        return Family("Qwen3-VL", _frames(mmproj, 16), layout, _VIDEO, "<|video_pad|>")
+        return Family("Qwen3-VL", _frames(mmproj, 16), rule, _VIDEO, "<|video_pad|>")
     return None
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from retake_edge.llama.gguf import GgufFile
 from retake_edge.models.families.family import Family, projector_type
 from retake_edge.models.families.internvl import square_tile
-from retake_edge.models.manifest import Layout
+from retake_edge.models.manifest import PositionRule
 
 _INTRO = (
     "You are provided the following series of {n_frames_in_words} frames from a {duration} "
@@ -24,7 +24,7 @@ _CHAT = (
 _TILES_A_SIDE = 4
 
 
-def family(lm: GgufFile, mmproj: GgufFile) -> Family | None:
+def family(header: GgufFile, mmproj: GgufFile) -> Family | None:
     """Return the family of a SmolVLM2 pair (or of SmolVLM and Idefics3, which saw no video).
 
     Frames are first enlarged to the size that pictures have before they are cut into tiles: the
@@ -36,7 +36,7 @@ def family(lm: GgufFile, mmproj: GgufFile) -> Family | None:
         return None
     tile_px = int(mmproj.get("clip.vision.image_size", 512))
     via_px = int(mmproj.get("clip.vision.preproc_image_size", _TILES_A_SIDE * tile_px))
-    layout = Layout(
+    rule = PositionRule(
         "linear",
         before_frame=(
             "\nFrame from {minutes:02d}:{seconds:02d}:<fake_token_around_image><global-img>"
@@ -46,7 +46,7 @@ def family(lm: GgufFile, mmproj: GgufFile) -> Family | None:
     return Family(
         "SmolVLM2",
         replace(square_tile(mmproj, "lanczos", via_px), overview=True),
-        layout,
+        rule,
         video=f"{_INTRO}<video>\n\n",
         slot="<video>",
         fps=1.0,

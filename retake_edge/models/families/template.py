@@ -42,7 +42,7 @@ def video_prompt(template: str | None, family: Family, system: str = "") -> Prom
             failure = str(error)
             continue
         if prompt is not None:
-            after, closing = family.layout.after_frame + prompt.after, ""
+            after, closing = family.positions.after_frame + prompt.after, ""
             if family.tells_video:
                 closing, question, rest = after.partition("{question}")
                 after = question + rest

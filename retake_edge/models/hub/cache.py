@@ -97,7 +97,7 @@ def recorded_sha256(file: Path) -> str | None:
     return name if SHA256.fullmatch(name) else None
 
 
-def is_whole(file: Path, sha256: Sha256) -> bool:
+def is_intact(file: Path, sha256: Sha256) -> bool:
     """Whether a cached file is what the hub says; one without a record counts as whole."""
     recorded = recorded_sha256(file)
     return recorded is None or sha256(file) == recorded
@@ -110,7 +110,7 @@ def check(pair: GgufPair, name: str, sha256: Sha256) -> None:
         HubError: a file differs.
     """
     for file in pair.files:
-        if not is_whole(file, sha256):
+        if not is_intact(file, sha256):
             raise HubError(
                 f"{file} is damaged (its SHA-256 is not the hub's); "
                 f"run `retake-edge pull {name}` to fetch it again."

@@ -16,7 +16,7 @@ from retake_edge.models.hub.cache import (
     cache_dir,
     check,
     find_pair,
-    is_whole,
+    is_intact,
     repo_dir,
 )
 from retake_edge.models.hub.errors import HubError, HubWarning, translate_errors
@@ -55,7 +55,7 @@ def obtain(
     if offline:
         check(pair, str(ref), sha256)
         return pair
-    damaged = [file for file in pair.files if not is_whole(file, sha256)]
+    damaged = [file for file in pair.files if not is_intact(file, sha256)]
     if not damaged:
         return pair
     warnings.warn(

@@ -119,7 +119,7 @@ class Recorder:
         self._journal.append_json({"format": FORMAT, **head})
         self._journal.sync()
 
-    def go_on(self, resume: Resume, chunks: Chunks) -> None:
+    def resume(self, resume: Resume, chunks: Chunks) -> None:
         """Go on after what is safe."""
         self._journal = JournalWriter(self._part, resume.n_bytes)
         self._next_cell = resume.next_cell

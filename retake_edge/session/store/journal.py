@@ -89,7 +89,7 @@ class Record:
     content: Bytes
 
     @property
-    def is_whole(self) -> bool:
+    def is_intact(self) -> bool:
         """Whether the content is what was written."""
         return _checksum(self.tag, self.content.data) == self.checksum
 
@@ -159,17 +159,17 @@ class Journal:
         """
         # Checking and using both read memory outside Python's lock, so a thread doubles the speed.
         with ThreadPoolExecutor(1) as pool:
-            ahead = pool.map(lambda record: record.is_whole, self._records)
+            ahead = pool.map(lambda record: record.is_intact, self._records)
             try:
-                for record, is_whole in zip(self._records, ahead, strict=True):
-                    if not is_whole:
+                for record, is_intact in zip(self._records, ahead, strict=True):
+                    if not is_intact:
                         raise self.error("its checksum is wrong, so it is damaged")
                     yield record
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _json(self, record: Record) -> dict[str, Any]:
-        if record.tag != JSON or not record.is_whole:
+        if record.tag != JSON or not record.is_intact:
             return self._fail("its checksum is wrong, so it is damaged")
         values: dict[str, Any] = json.loads(record.content.tobytes())
         return values

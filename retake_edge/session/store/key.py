@@ -90,15 +90,15 @@ def session_facts(
     """
     frames, cells = plan.frames, plan.cells
     n_frames = frames.n
-    if cells.n_chosen is not None:
-        n_frames = cells.n_chosen * manifest.frames.frames_per_step
+    if cells.n_whole_steps is not None:
+        n_frames = cells.n_whole_steps * manifest.frames.frames_per_step
     facts = {
         "video": video_sha256,
         "model": dict(model_sha256),
         "frames": asdict(frames),
         "use": {
             "frames": asdict(manifest.frames),
-            "layout": asdict(manifest.layout),
+            "layout": asdict(manifest.positions),
             "opening": manifest.prompt.opening(n_frames, plan.video.duration_s),
             "closing": manifest.prompt.closing,
         },
@@ -124,8 +124,8 @@ def _kept(plan: RunPlan) -> dict[str, Any]:
         "per_patch": plan.config.dpselect.per_patch,
         "positions": cells.positions.mode,
     }
-    if cells.n_chosen is not None:
-        return {**kept, "n_steps": cells.n_chosen}
+    if cells.n_whole_steps is not None:
+        return {**kept, "n_steps": cells.n_whole_steps}
     if cells.memory.keep_ratio >= 1:
         return kept
     kept |= {
