@@ -63,6 +63,16 @@ def cells(variants: Sequence[Variant], keep_ratios: Sequence[float]) -> list[tup
     return full + [(variant, keep_ratio) for keep_ratio in ratios for variant in others]
 
 
+def require_ratios(keep_ratios: Sequence[float]) -> None:
+    """Check keep ratios.
+
+    Raises:
+        ConfigError: one is not in (0, 1].
+    """
+    if min(keep_ratios) <= 0 or max(keep_ratios) > 1:
+        raise ConfigError(f"--keep-ratio is {keep_ratios}, but all must be in (0, 1].")
+
+
 def parse_numbers(text: str, option: str, kind: type[int] | type[float]) -> list[float]:
     """Return the numbers of a comma-separated list.
 

@@ -29,7 +29,7 @@ from retake_edge.bench.replay import (
     replay,
 )
 from retake_edge.bench.scenes.questions import Question, grade
-from retake_edge.bench.variants import Variant, cells
+from retake_edge.bench.variants import Variant, cells, require_ratios
 from retake_edge.config import RuntimeConfig
 from retake_edge.errors import ConfigError
 from retake_edge.llama.context import Context
@@ -61,8 +61,7 @@ class QualitySettings:
                 f"--questions {self.n_questions}, --seed {self.seed}, --prefill-chunk-frames "
                 f"{self.chunk_frames}: they must be at least 1, 0 and 2."
             )
-        if min(self.keep_ratios) <= 0 or max(self.keep_ratios) > 1:
-            raise ConfigError(f"--keep-ratio is {self.keep_ratios}, but all must be in (0, 1].")
+        require_ratios(self.keep_ratios)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from retake_edge.bench.text.documents import Document, Fact, make_document
-from retake_edge.bench.variants import Variant, cells
+from retake_edge.bench.variants import Variant, cells, require_ratios
 from retake_edge.config import CompressionConfig, GenerationConfig, RetakeConfig, RuntimeConfig
 from retake_edge.engine.chunks import PrefillChunk
 from retake_edge.engine.engine import Engine
@@ -47,6 +47,7 @@ class TextNeedleSettings:
     keep_ratios: tuple[float, ...] = (0.5, 0.25, 0.125)
 
     def __post_init__(self) -> None:
+        require_ratios(self.keep_ratios)
         if self.n_documents < 1 or self.chunk_tokens < 2 or self.seed < 0:
             raise ConfigError(
                 f"--documents {self.n_documents}, --chunk-tokens {self.chunk_tokens}, --seed "
