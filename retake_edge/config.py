@@ -1,17 +1,19 @@
-"""Every setting, frozen and validated: one source of defaults for the CLI and the Python API.
+"""Every setting, frozen and validated: the one place of its default, range, flag and help.
 
-A value that cannot work is refused here with one sentence, before anything is loaded.
+The command line is built from these fields. A value that cannot work is refused here with one
+sentence, before anything is loaded.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from typing import Any, get_type_hints
 
 from retake_edge.errors import ConfigError
 from retake_edge.questions import check_text
+from retake_edge.setting import Range, Setting, described, require, setting, settings_of
 
 POLICIES = (
     "spread",
@@ -31,182 +33,333 @@ PIVOT_MODES = ("protect", "reference", "none")
 POSITION_MODES = ("auto", "keep", "reforge")
 KV_TYPES = ("f32", "f16", "q8_0", "q4_0")
 UNQUANTIZED = ("f32", "f16")
-FLASH_ATTENTION = ("auto", "on", "off")
+FLASH_ATTENTION = ("on", "off", "auto")
+DEFAULT_KV_BUDGET = 32_000
+"""Of the video, where none is asked for: the reference's published max_input_length."""
 
 
-def _require(ok: bool, name: str, value: object, must: str) -> None:
-    if not ok:
-        raise ConfigError(f"{name} is {value!r}, but it must be {must}.")
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    _require(value in allowed, name, value, f"one of {', '.join(allowed)}")
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """Which frames are looked at.
-
-    `fps` is frames per second of the video's own clock, `max_frames` the most that are taken;
-    `long_side_px` caps the longer side of a frame. None: the model's own rule.
-    """
-
-    fps: float | None = None
-    max_frames: int | None = None
-    long_side_px: int | None = None
-    start_s: float = 0.0
-    end_s: float | None = None
+class _Section:
+    """A part of the configuration: each value is checked, and then how they go together."""
 
     def __post_init__(self) -> None:
-        if self.fps is not None:
-            _require(0 < self.fps <= 1000, "--fps", self.fps, "above 0 and at most 1000")
-        if self.max_frames is not None:
-            _require(self.max_frames >= 1, "--max-frames", self.max_frames, "at least 1")
-        if self.long_side_px is not None:
-            _require(self.long_side_px >= 28, "--long-side", self.long_side_px, "at least 28")
-        _require(self.start_s >= 0, "--start", self.start_s, "0 or later")
+        """Check the values.
+
+        Raises:
+            ConfigError: a value, or a pair of them, cannot work.
+        """
+        for name, one in settings_of(self).items():
+            one.check(getattr(self, name))
+        self._check_together()
+
+    def _check_together(self) -> None:
+        pass
+
+
+@described
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig(_Section):
+    """Which frames are looked at."""
+
+    start_s: float = setting(
+        0.0,
+        "--start",
+        help="Where to begin: 90, 1:30 or 1:02:00.",
+        metavar="TIME",
+        range=Range(0),
+        is_time=True,
+        is_everyday=True,
+    )
+    end_s: float | None = setting(
+        None,
+        "--end",
+        help="Where to end, written alike.",
+        metavar="TIME",
+        is_time=True,
+        is_everyday=True,
+    )
+    fps: float | None = setting(
+        None,
+        "--fps",
+        help="Frames a second.",
+        unset="the model's, or 2",
+        range=Range(0, 1000, is_open=True),
+        is_everyday=True,
+    )
+    max_frames: int | None = setting(
+        None,
+        "--max-frames",
+        help="Most frames looked at.",
+        unset="the model's, or 2048",
+        range=Range(1),
+    )
+    long_side_px: int | None = setting(
+        None,
+        "--long-side",
+        help="Longer side of a frame.",
+        unset="the model's",
+        metavar="PX",
+        range=Range(28),
+    )
+
+    def _check_together(self) -> None:
         if self.end_s is not None:
-            _require(self.end_s > self.start_s, "--end", self.end_s, "later than --start")
+            require(self.end_s > self.start_s, "--end", self.end_s, "later than --start")
 
 
-@dataclass(frozen=True)
-class DPSelectConfig:
-    """Keyframes by local peaks of inter-frame feature distance (paper section 3.2).
+@described
+@dataclass(frozen=True, kw_only=True)
+class DPSelectConfig(_Section):
+    """Keyframes by local peaks of inter-frame feature distance (paper section 3.2)."""
 
-    `per_patch` finds peaks of every patch position on its own, as all published configurations do.
-    """
+    per_patch: bool = setting(
+        True,
+        help="Peaks of every patch position on its own.",
+        no_flag="all published configurations have it on",
+    )
 
-    per_patch: bool = True
 
-
-@dataclass(frozen=True)
-class CompressionConfig:
-    """Which KV cells of the video stay (paper section 3.3; `policy` names the rule).
+@described
+@dataclass(frozen=True, kw_only=True)
+class CompressionConfig(_Section):
+    """Which KV cells of the video stay (paper section 3.3).
 
     Policy `frames` leaves out whole frames instead, as models without a choice have it done.
-    `keep_ratio`: share of video cells kept in (0, 1]; None: what `kv_budget` asks for, or 1/4.
-    `kv_budget`: most video cells kept over the whole video. `prefill_chunk_frames`: frames
-    prefilled between two compressions, fewer where the model's trained context is short.
-    `positions`: 'keep', 'reforge' or 'auto' (`engine.trained_context`). `n_queries`: rows of Q
-    that score a chunk (0: all). `seed`: of policies that choose at random.
+    `positions`: `engine.trained_context` has the modes. A ratio and a budget exclude each other.
     """
 
-    policy: str = "spread"
-    keep_ratio: float | None = None
-    kv_budget: int | None = None
-    prefill_chunk_frames: int = 32
-    positions: str = "auto"
-    pivot: str = "protect"
-    n_queries: int = 128
-    seed: int = 0
+    keep_ratio: float | None = setting(
+        None,
+        "--keep-ratio",
+        help="Share of vision tokens kept, in (0, 1].",
+        unset="what fits",
+        metavar="SHARE",
+        range=Range(0, 1, is_open=True),
+    )
+    kv_budget: int | None = setting(
+        None,
+        "--kv-budget",
+        help="Most KV cells kept for the video.",
+        unset=str(DEFAULT_KV_BUDGET),
+        range=Range(1),
+    )
+    prefill_chunk_frames: int = setting(
+        32,
+        "--prefill-chunk-frames",
+        help="Frames prefilled between two compressions.",
+        range=Range(2),
+    )
+    policy: str = setting(
+        "spread", "--policy", help="Which cells stay.", metavar="NAME", choices=POLICIES
+    )
+    positions: str = setting(
+        "auto",
+        "--positions",
+        help="Positions of kept cells.",
+        metavar="NAME",
+        choices=POSITION_MODES,
+    )
+    pivot: str = setting(
+        "protect", "--pivot", help="Keyframe tokens.", metavar="NAME", choices=PIVOT_MODES
+    )
+    n_queries: int = setting(
+        128, "--n-queries", help="Queries that score a chunk; 0: all.", range=Range(0)
+    )
+    seed: int = setting(
+        0,
+        "--policy-seed",
+        help="Seed of the policies that choose at random.",
+        range=Range(0),
+    )
 
-    def __post_init__(self) -> None:
-        _one_of("--policy", self.policy, POLICIES)
-        _one_of("--positions", self.positions, POSITION_MODES)
-        _one_of("--pivot", self.pivot, PIVOT_MODES)
-        if self.keep_ratio is not None:
-            _require(0 < self.keep_ratio <= 1, "--keep-ratio", self.keep_ratio, "in (0, 1]")
-        if self.kv_budget is not None:
-            _require(self.kv_budget >= 1, "--kv-budget", self.kv_budget, "at least 1")
-        _require(
+    def _check_together(self) -> None:
+        require(
             self.keep_ratio is None or self.kv_budget is None,
             "--keep-ratio with --kv-budget",
             (self.keep_ratio, self.kv_budget),
             "only one of the two",
         )
-        _require(
-            self.prefill_chunk_frames >= 2,
-            "--prefill-chunk-frames",
-            self.prefill_chunk_frames,
-            "at least 2",
-        )
-        _require(self.n_queries >= 0, "--n-queries", self.n_queries, "0 (all) or more")
-        _require(self.seed >= 0, "--policy-seed", self.seed, "0 or more")
 
 
-@dataclass(frozen=True)
-class RuntimeConfig:
-    """How llama.cpp runs; the names follow its flags (-c, -ngl, -t, -b, -ub, -ctk, -ctv, -fa).
+@described
+@dataclass(frozen=True, kw_only=True)
+class RuntimeConfig(_Section):
+    """How llama.cpp runs; the names follow its flags.
 
     `flash_attention`: 'auto' is off where the device lacks it for these types of K and V.
     """
 
-    n_ctx: int | None = None
-    n_gpu_layers: int = -1
-    n_threads: int | None = None
-    n_batch: int = 2048
-    n_ubatch: int = 512
-    type_k: str = "f16"
-    type_v: str = "f16"
-    mmproj_offload: bool = True
-    encode_batch_frames: int = 16
-    flash_attention: str = "auto"
+    n_ctx: int | None = setting(
+        None,
+        "-c",
+        "--ctx-size",
+        help="KV cells.",
+        unset="what is needed",
+        env="CTX_SIZE",
+        range=Range(64),
+    )
+    n_gpu_layers: int = setting(
+        -1, "-ngl", "--n-gpu-layers", help="Layers on the GPU; -1: all.", env="N_GPU_LAYERS"
+    )
+    n_threads: int | None = setting(
+        None,
+        "-t",
+        "--threads",
+        help="CPU threads.",
+        unset="llama.cpp's",
+        env="THREADS",
+        range=Range(1),
+    )
+    n_batch: int = setting(
+        2048, "-b", "--batch-size", help="Most tokens of a batch.", env="BATCH", range=Range(1)
+    )
+    n_ubatch: int = setting(
+        512,
+        "-ub",
+        "--ubatch-size",
+        help="Most tokens computed at once.",
+        env="UBATCH",
+        range=Range(1),
+    )
+    type_k: str = setting(
+        "f16",
+        "-ctk",
+        "--cache-type-k",
+        help="K.",
+        metavar="TYPE",
+        env="CACHE_TYPE_K",
+        choices=KV_TYPES,
+    )
+    type_v: str = setting(
+        "f16",
+        "-ctv",
+        "--cache-type-v",
+        help="V.",
+        metavar="TYPE",
+        env="CACHE_TYPE_V",
+        choices=KV_TYPES,
+    )
+    flash_attention: str = setting(
+        "auto",
+        "-fa",
+        "--flash-attn",
+        help="Flash attention.",
+        metavar="|".join(FLASH_ATTENTION),
+        env="FLASH_ATTN",
+        choices=FLASH_ATTENTION,
+    )
+    mmproj_offload: bool = setting(
+        True, "--mmproj-offload", help="Vision on the GPU.", env="MMPROJ_OFFLOAD"
+    )
+    encode_batch_frames: int = setting(
+        16,
+        help="Frames encoded at once.",
+        no_flag="the answer does not depend on it, and more gain nothing",
+        range=Range(2),
+    )
 
-    def __post_init__(self) -> None:
-        _one_of("-ctk", self.type_k, KV_TYPES)
-        _one_of("-ctv", self.type_v, KV_TYPES)
-        _one_of("-fa", self.flash_attention, FLASH_ATTENTION)
-        _require(
+    def _check_together(self) -> None:
+        require(
             self.flash_attention != "off" or self.type_v in UNQUANTIZED,
             "-fa",
             self.flash_attention,
             f"on or auto with -ctv {self.type_v}, since a quantized V needs flash attention",
         )
-        if self.n_ctx is not None:
-            _require(self.n_ctx >= 64, "-c", self.n_ctx, "at least 64")
-        if self.n_threads is not None:
-            _require(self.n_threads >= 1, "-t", self.n_threads, "at least 1")
-        _require(self.n_batch >= 1, "-b", self.n_batch, "at least 1")
-        _require(1 <= self.n_ubatch <= self.n_batch, "-ub", self.n_ubatch, "from 1 to -b")
-        _require(
-            self.encode_batch_frames >= 2, "encode_batch_frames", self.encode_batch_frames, ">= 2"
-        )
+        require(self.n_ubatch <= self.n_batch, "-ub", self.n_ubatch, "from 1 to -b")
 
 
-@dataclass(frozen=True)
-class PromptConfig:
-    """What is said to the model before the video: `system`, '' for what its template says."""
+@described
+@dataclass(frozen=True, kw_only=True)
+class PromptConfig(_Section):
+    """What is said to the model besides the question."""
 
-    system: str = ""
+    system: str = setting(
+        "",
+        "-sys",
+        "--system-prompt",
+        help="Said before the video.",
+        unset="the template's",
+        metavar="TEXT",
+    )
 
-    def __post_init__(self) -> None:
+    def _check_together(self) -> None:
         check_text("The system prompt", self.system)
 
 
-@dataclass(frozen=True)
-class GenerationConfig:
+@described
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig(_Section):
     """How the answer is drawn; the names and their meaning are llama.cpp's.
 
     None: what the model's file says (its `general.sampling` metadata), else the likeliest token at
-    each step (`temperature` 0), or llama.cpp's own default where a temperature is asked for.
-    `grammar`: GBNF text that the answer must follow, '' for none. `seed`: of the draw.
+    each step, or llama.cpp's own default where a temperature is asked for.
     """
 
-    max_tokens: int = 256
-    temperature: float | None = None
-    seed: int = 0
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    repeat_penalty: float | None = None
-    presence_penalty: float | None = None
-    repeat_last_n: int | None = None
-    grammar: str = ""
+    max_tokens: int = setting(
+        256, "-n", "--predict", help="Most tokens of an answer.", env="N_PREDICT", range=Range(1)
+    )
+    temperature: float | None = setting(
+        None,
+        "--temp",
+        help="0: always the likeliest word.",
+        unset="the model's, or 0",
+        env="TEMPERATURE",
+        range=Range(0),
+    )
+    seed: int = setting(
+        0, "--seed", "-s", help="Seed of the draw, with --temp.", range=Range(0, 2**32 - 1)
+    )
+    top_k: int | None = setting(
+        None,
+        "--top-k",
+        help="Most words drawn from; 0: all.",
+        unset="40",
+        env="TOP_K",
+        range=Range(0, 2**31 - 1),
+    )
+    top_p: float | None = setting(
+        None,
+        "--top-p",
+        help="Draw from the likeliest this share.",
+        unset="0.95",
+        env="TOP_P",
+        range=Range(0, 1, is_open=True),
+    )
+    min_p: float | None = setting(
+        None,
+        "--min-p",
+        help="Least share of the likeliest word's.",
+        unset="0.05",
+        env="MIN_P",
+        range=Range(0, 1),
+    )
+    repeat_penalty: float | None = setting(
+        None,
+        "--repeat-penalty",
+        help="Above 1: repeat words less.",
+        unset="1",
+        env="REPEAT_PENALTY",
+        range=Range(0, is_open=True),
+    )
+    presence_penalty: float | None = setting(
+        None,
+        "--presence-penalty",
+        help="Above 0: use new words more.",
+        unset="0",
+        env="PRESENCE_PENALTY",
+        range=Range(),
+    )
+    repeat_last_n: int | None = setting(
+        None,
+        "--repeat-last-n",
+        help="Words that both look back at.",
+        unset="64",
+        range=Range(0, 2**31 - 1),
+    )
+    grammar: str = setting(
+        "", "--grammar", help="A GBNF grammar that answers must follow.", metavar="GBNF"
+    )
 
-    def __post_init__(self) -> None:
-        _require(self.max_tokens >= 1, "-n", self.max_tokens, "at least 1")
-        _require(0 <= self.seed < 2**32, "--seed", self.seed, "from 0 to 4294967295")
-        checks: tuple[tuple[str, float | None, Callable[[float], bool], str], ...] = (
-            ("--temp", self.temperature, lambda v: 0 <= v < math.inf, "0 or more"),
-            ("--top-k", self.top_k, lambda v: 0 <= v < 2**31, "0 (all tokens) or more"),
-            ("--top-p", self.top_p, lambda v: 0 < v <= 1, "above 0 and at most 1"),
-            ("--min-p", self.min_p, lambda v: 0 <= v <= 1, "from 0 to 1"),
-            ("--repeat-penalty", self.repeat_penalty, lambda v: 0 < v < math.inf, "above 0"),
-            ("--presence-penalty", self.presence_penalty, math.isfinite, "a number"),
-            ("--repeat-last-n", self.repeat_last_n, lambda v: 0 <= v < 2**31, "0 or more"),
-        )
-        for name, value, is_good, must in checks:
-            _require(value is None or is_good(value), name, value, must)
+    def _check_together(self) -> None:
         check_text("The grammar", self.grammar)
 
 
@@ -228,6 +381,19 @@ class RetakeConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as nested plain values, ready for JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_paths(cls, values: Mapping[str, Any]) -> RetakeConfig:
+        """Build from values by path, as {'sampling.fps': 1.0}.
+
+        Raises:
+            ConfigError: a setting is unknown, or a value is out of range.
+        """
+        sections: dict[str, dict[str, Any]] = {}
+        for path, value in values.items():
+            section, _, name = path.partition(".")
+            sections.setdefault(section, {})[name] = value
+        return cls.from_dict(sections)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Mapping[str, Any]]) -> RetakeConfig:
@@ -255,6 +421,29 @@ class RetakeConfig:
         return cls(**built)
 
 
+@cache
+def all_settings() -> Mapping[str, Setting]:
+    """Return every setting of the configuration by its path, as 'sampling.fps'."""
+    return {
+        f"{section}.{name}": one
+        for section, kind in get_type_hints(RetakeConfig).items()
+        for name, one in settings_of(kind).items()
+    }
+
+
+def path_of(name: str) -> str | None:
+    """Return the path of a setting by its flag without dashes, or by its field; None if unknown."""
+    wanted, known = name.replace("_", "-"), all_settings()
+    fields_of = {path.partition(".")[2].replace("_", "-"): path for path in known}
+    flags = {flag.lstrip("-"): path for path, one in known.items() for flag in one.flags}
+    return (fields_of | flags).get(wanted)
+
+
+def flag_of(path: str) -> str:
+    """Return the flag of a setting by its path, as messages name it."""
+    return all_settings()[path].flag
+
+
 def with_values(config: RetakeConfig, **sections: Mapping[str, Any]) -> RetakeConfig:
     """Return settings with other values: section to name to value, None for as it is.
 
@@ -267,7 +456,9 @@ def with_values(config: RetakeConfig, **sections: Mapping[str, Any]) -> RetakeCo
     for section, values in sections.items():
         given = {name: value for name, value in values.items() if value is not None}
         if "keep_ratio" in given:
-            given["kv_budget"] = None
+            given.setdefault("kv_budget", None)
+        elif "kv_budget" in given:
+            given["keep_ratio"] = None
         if given:
             changed[section] = replace(getattr(config, section), **given)
     return replace(config, **changed)

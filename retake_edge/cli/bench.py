@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from retake_edge import config
+from retake_edge.cli.options import option
 from retake_edge.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Measure quality and speed on this machine.")
@@ -40,11 +41,10 @@ _Out = Annotated[Path | None, typer.Option(help="Write the run file here.")]
 _Seed = Annotated[int, typer.Option("-s", "--seed", help="Everything follows from it.")]
 _KeepRatios = Annotated[str, typer.Option(help="Shares of the tokens kept.")]
 _Policies = Annotated[str, typer.Option(help="What is measured, by name.")]
-_Threads = Annotated[
-    int | None, typer.Option("-t", "--threads", help="CPU threads.  [default: llama.cpp's]")
-]
-_Layers = Annotated[int, typer.Option("-ngl", "--n-gpu-layers", help="Layers on the GPU; -1: all.")]
-_Queries = Annotated[int, typer.Option(help="Queries that score a chunk; 0: all.")]
+_Threads = Annotated[int | None, option("runtime.n_threads")]
+_Layers = Annotated[int, option("runtime.n_gpu_layers")]
+_Queries = Annotated[int, option("compression.n_queries")]
+_ChunkFrames = Annotated[int, option("compression.prefill_chunk_frames")]
 
 
 @app.command(cls=BenchCommand)
@@ -60,9 +60,7 @@ def quality(
     keep_ratio: _KeepRatios = "1,0.5,0.25,0.125",
     policies: _Policies = QUALITY_POLICIES,
     questions: Annotated[int, typer.Option(help="Questions for each length.")] = 168,
-    prefill_chunk_frames: Annotated[
-        int, typer.Option(help="Frames prefilled between two compressions.")
-    ] = 32,
+    prefill_chunk_frames: _ChunkFrames = 32,
     n_queries: _Queries = 128,
     threads: _Threads = None,
     n_gpu_layers: _Layers = -1,
@@ -196,33 +194,26 @@ def speed(
         Path | None, typer.Option(help="Where shapes are kept.  [default: the user's cache]")
     ] = None,
     frames: Annotated[str, typer.Option(help="Lengths of the video in frames.")] = "128",
-    keep_ratio: Annotated[float, typer.Option(help="Share of the vision tokens kept.")] = 0.25,
+    keep_ratio: Annotated[
+        float, option("compression.keep_ratio", "Share of vision tokens kept by ours.")
+    ] = 0.25,
     kv_budget: Annotated[
-        int | None, typer.Option(help="Most cells kept, at every length, in place of --keep-ratio.")
+        int | None,
+        option("compression.kv_budget", "Most cells kept, at every length, in place of a ratio."),
     ] = None,
     full: Annotated[bool, typer.Option(help="Run the full cache, too.")] = True,
-    policy: Annotated[
-        str, typer.Option(help="Which cells stay.")
-    ] = config.CompressionConfig().policy,
-    prefill_chunk_frames: Annotated[
-        int, typer.Option(help="Frames prefilled between two compressions.")
-    ] = 32,
+    policy: Annotated[str, option("compression.policy")] = config.CompressionConfig().policy,
+    prefill_chunk_frames: _ChunkFrames = 32,
     n_queries: _Queries = 128,
-    long_side: Annotated[
-        int | None, typer.Option(help="Longer side of a frame in px.  [default: the model's]")
-    ] = None,
+    long_side: Annotated[int | None, option("sampling.long_side_px")] = None,
     encode_frames: Annotated[
         int | None, typer.Option(help="Frames really encoded; further ones repeat their features.")
     ] = None,
     n_decode: Annotated[int, typer.Option("-n", "--predict", help="Tokens generated.")] = 32,
     repeats: Annotated[int, typer.Option(help="Runs of each setting; the fastest counts.")] = 1,
     cache_types: Annotated[str, typer.Option(help="K/V types of our runs.")] = "f16,q8_0",
-    n_batch: Annotated[
-        int, typer.Option("-b", "--batch-size", help="Most tokens of a batch.")
-    ] = config.RuntimeConfig().n_batch,
-    n_ubatch: Annotated[
-        int, typer.Option("-ub", "--ubatch-size", help="Most tokens computed at once.")
-    ] = config.RuntimeConfig().n_ubatch,
+    n_batch: Annotated[int, option("runtime.n_batch")] = config.RuntimeConfig().n_batch,
+    n_ubatch: Annotated[int, option("runtime.n_ubatch")] = config.RuntimeConfig().n_ubatch,
     threads: _Threads = None,
     n_gpu_layers: _Layers = -1,
     as_json: _Json = False,

@@ -167,9 +167,9 @@ def _configs(request: CliRequest, asked: Preset, compare: str) -> Mapping[str, R
     from retake_edge.evaluate.variants import variants
 
     own: dict[str, dict[str, Any]] = {}
-    if "max_tokens" not in request.given:
+    if "generation.max_tokens" not in request.given:
         own["generation"] = {"max_tokens": asked.max_tokens}
-    if asked.system and "system" not in request.given:
+    if asked.system and "prompt.system" not in request.given:
         own["prompt"] = {"system": asked.system}
     config = with_values(request.config, **own)
     return variants(compare, config) if compare else {"": config}

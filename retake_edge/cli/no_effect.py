@@ -6,27 +6,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from retake_edge.cli.streams import tell
-from retake_edge.config import WHOLE_POLICIES
+from retake_edge.config import WHOLE_POLICIES, all_settings, flag_of
 
 if TYPE_CHECKING:
     from retake_edge.cli.options import CliRequest
     from retake_edge.session.session import Session
 
-_NAMES = {
-    "top_k": "--top-k",
-    "top_p": "--top-p",
-    "min_p": "--min-p",
-    "repeat_last_n": "--repeat-last-n",
-    "temperature": "--temp",
-    "repeat_penalty": "--repeat-penalty",
-    "presence_penalty": "--presence-penalty",
-    "grammar": "--grammar",
-    "grammar_file": "--grammar-file",
-    "json_schema": "-j",
-    "json_schema_file": "-jf",
-}
+_GRAMMARS = {"grammar_file": "--grammar-file", "json_schema": "-j", "json_schema_file": "-jf"}
 _RANDOM_POLICIES = ("random", "random-stratified")
-_DRAWN = ("top_k", "top_p", "min_p")
+_DRAWN = ("generation.top_k", "generation.top_p", "generation.min_p")
+_ON_GPU = ("runtime.n_gpu_layers", "runtime.mmproj_offload")
+_OF_ANY_ANSWER = ("generation.max_tokens", "generation.seed")
 
 
 def warn_of_no_effect(request: CliRequest, session: Session, *, asks: bool) -> None:
@@ -35,8 +25,9 @@ def warn_of_no_effect(request: CliRequest, session: Session, *, asks: bool) -> N
     for option, why in found.items():
         tell(f"warning: {option} has no effect: {why}")
     if not asks:
-        for name, option in _NAMES.items():
-            if name in request.given:
+        drawing = {p: flag_of(p) for p in all_settings() if p.startswith("generation.")}
+        for name, option in (drawing | _GRAMMARS).items():
+            if name in request.given and name not in _OF_ANY_ANSWER:
                 tell(f"warning: {option} has no effect: no question is answered")
 
 
@@ -44,23 +35,23 @@ def _in_vain(request: CliRequest) -> Iterator[tuple[str, str]]:
     """What the settings alone tell."""
     given, kept, drawn = request.given, request.config.compression, request.config.generation
     if kept.policy in WHOLE_POLICIES:
-        for name in ("pivot", "positions"):
-            if name in given:
-                yield f"--{name}", f"with --policy {kept.policy} no part of a frame is left out"
-    elif "pivot" in given and kept.policy != "pivotkv":
+        for path in ("compression.pivot", "compression.positions"):
+            if path in given:
+                yield flag_of(path), f"with --policy {kept.policy} no part of a frame is left out"
+    elif "compression.pivot" in given and kept.policy != "pivotkv":
         yield "--pivot", f"--policy {kept.policy} knows no keyframe tokens"
-    if "policy_seed" in given and kept.policy not in _RANDOM_POLICIES:
+    if "compression.seed" in given and kept.policy not in _RANDOM_POLICIES:
         yield "--policy-seed", f"--policy {kept.policy} chooses nothing at random"
     if kept.policy == "none":
-        for name in ("keep_ratio", "kv_budget"):
-            if name in given:
-                yield f"--{name.replace('_', '-')}", "with --policy none all is kept"
+        for path in ("compression.keep_ratio", "compression.kv_budget"):
+            if path in given:
+                yield flag_of(path), "with --policy none all is kept"
     if "offline" in given and not request.hub:
         yield "--offline", "it goes with -hf, and nothing is downloaded without"
     if "cache_dir" in given and not request.use_cache:
         yield "--cache-dir", "with --no-cache nothing is saved"
     is_penalty = drawn.repeat_penalty not in (None, 1) or drawn.presence_penalty not in (None, 0)
-    if "repeat_last_n" in given and not is_penalty:
+    if "generation.repeat_last_n" in given and not is_penalty:
         yield "--repeat-last-n", "no --repeat-penalty or --presence-penalty looks back"
 
 
@@ -72,13 +63,13 @@ def _in_vain_here(request: CliRequest, session: Session) -> Iterator[tuple[str, 
     if not is_drawn:
         for option in _DRAWN:
             if option in given:
-                yield _NAMES[option], "the likeliest word is always taken; --temp draws"
-    if "seed" in given and not is_drawn:
+                yield flag_of(option), "the likeliest word is always taken; --temp draws"
+    if "generation.seed" in given and not is_drawn:
         yield "--seed", "nothing is drawn by chance; --temp draws"
-    if "long_side" in given and rule.width_px:
+    if "sampling.long_side_px" in given and rule.width_px:
         yield "--long-side", f"{name} sees all frames at {rule.width_px}x{rule.height_px}"
     end_s = request.config.sampling.end_s
-    if "end" in given and end_s is not None and end_s > video.duration_s + 1:
+    if "sampling.end_s" in given and end_s is not None and end_s > video.duration_s + 1:
         yield "--end", "the video ends before"
     if kept.policy not in WHOLE_POLICIES and (
         video.not_compressible or video.reduced_by == "nothing"
@@ -88,19 +79,19 @@ def _in_vain_here(request: CliRequest, session: Session) -> Iterator[tuple[str, 
             if video.not_compressible
             else "all is kept"
         )
-        for option in ("policy", "pivot", "positions"):
-            if option in given:
-                yield f"--{option}", why
-    if "fps" in given and _is_capped(session):
+        for path in ("compression.policy", "compression.pivot", "compression.positions"):
+            if path in given:
+                yield flag_of(path), why
+    if "sampling.fps" in given and _is_capped(session):
         most = request.config.sampling.max_frames or session.manifest.max_frames
         yield (
             "--fps",
             f"at most {most} frames are looked at; --max-frames or a shorter part do more",
         )
-    if {"n_gpu_layers", "mmproj_offload"} & given and not _has_gpu():
-        for option, flag in (("n_gpu_layers", "-ngl"), ("mmproj_offload", "--mmproj-offload")):
-            if option in given and not _is_off(request, option):
-                yield flag, "no GPU is found"
+    wanted = [path for path in _ON_GPU if path in given and not _is_off(request, path)]
+    if wanted and not _has_gpu():
+        for path in wanted:
+            yield flag_of(path), "no GPU is found"
 
 
 def _is_capped(session: Session) -> bool:
@@ -113,8 +104,7 @@ def _is_capped(session: Session) -> bool:
 
 def _is_off(request: CliRequest, option: str) -> bool:
     """Whether the option asks for no GPU, which is what happens."""
-    runtime = request.config.runtime
-    return runtime.n_gpu_layers == 0 if option == "n_gpu_layers" else not runtime.mmproj_offload
+    return not getattr(request.config.runtime, option.partition(".")[2])
 
 
 def _has_gpu() -> bool:

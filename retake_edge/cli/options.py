@@ -1,7 +1,8 @@
-"""The settings as command-line options, the same for every command that opens a video.
+"""The configuration as command-line options, the same for every command that opens a video.
 
-`@opens_video` gives a command all of them and hands it a finished `CliRequest`. Each belongs to
-a group of the help (`retake_edge.cli.help`).
+An option of a setting is made from its field in `config`; what no field says (the model, its files,
+the cache) is written here. `@opens_video` gives a command all of them and hands it a finished
+`CliRequest`. Each belongs to a group of the help (`retake_edge.cli.help`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,33 +19,30 @@ import typer
 
 from retake_edge.catalog.user_config import MODEL_VARIABLE
 from retake_edge.cli import help as groups
-from retake_edge.config import (
-    KV_TYPES,
-    PIVOT_MODES,
-    POLICIES,
-    POSITION_MODES,
-    CompressionConfig,
-    GenerationConfig,
-    PromptConfig,
-    RetakeConfig,
-    RuntimeConfig,
-    SamplingConfig,
-)
+from retake_edge.config import RetakeConfig, all_settings
 from retake_edge.errors import ConfigError
 from retake_edge.formats import parse_time
 from retake_edge.questions import decoded
+from retake_edge.setting import Setting
 
-_compression, _runtime = CompressionConfig(), RuntimeConfig()
-_sampling, _generation = SamplingConfig(), GenerationConfig()
+_GROUPS = {
+    "sampling": groups.FRAMES,
+    "compression": groups.KEEPING,
+    "runtime": groups.RUNNING,
+    "prompt": groups.DRAWING,
+    "generation": groups.DRAWING,
+}
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 @dataclass(frozen=True)
 class CliRequest:
-    """What the options ask for: a model, its projector, all settings, the cache.
+    """What the options ask for: a model, its projector, the configuration, the cache.
 
     `model` is a name, a path or user/repo[:quant] (None: the one for this video); `hub`:
     user/repo[:quant] in its place, downloaded if missing, and `offline`: only if it is downloaded
-    already. `fit`: change settings so that the run fits. `given`: the parameters that were given.
+    already. `fit`: change settings so that the run fits. `given`: what stands on the command line,
+    settings by their path in the configuration ('sampling.fps'), other options by their parameter.
     """
 
     model: str | None
@@ -58,6 +56,15 @@ class CliRequest:
     given: frozenset[str] = frozenset()
 
 
+def option(path: str, help: str | None = None) -> Any:
+    """Return a setting as an option, for a command that has only some of them.
+
+    `help`: what it says there, where it means something narrower.
+    """
+    one = all_settings()[path]
+    return typer.Option(*one.flags, help=help or one.help_line)
+
+
 CacheDir = Annotated[
     Path | None,
     typer.Option(
@@ -68,18 +75,10 @@ CacheDir = Annotated[
 ]
 
 
-def _option(panel: str, *names: str, help: str, metavar: str = "N", env: str = "") -> Any:
+def _option(panel: str, *names: str, help: str, metavar: str | None = None, env: str = "") -> Any:
     """An option in a group of the help; `env`: its variable in llama.cpp, without the prefix."""
-    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar, **_variable(env))
-
-
-def _switch(panel: str, *names: str, help: str, env: str = "") -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, **_variable(env))
-
-
-def _variable(env: str) -> dict[str, Any]:
-    """The variable that stands for an option; the whole help shows it."""
-    return {"envvar": f"LLAMA_ARG_{env}", "show_envvar": False} if env else {}
+    variable: dict[str, Any] = {"envvar": f"LLAMA_ARG_{env}", "show_envvar": False} if env else {}
+    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar, **variable)
 
 
 def _options(
@@ -105,7 +104,7 @@ def _options(
     ] = None,
     offline: Annotated[
         bool,
-        _switch(
+        _option(
             groups.MODEL_FILES,
             "--offline",
             help="Download nothing: use what is here.",
@@ -122,239 +121,6 @@ def _options(
             env="MMPROJ",
         ),
     ] = None,
-    start: Annotated[
-        str | None,
-        _option(groups.VIDEO, help="Where to begin: 90, 1:30 or 1:02:00.", metavar="TIME"),
-    ] = None,
-    end: Annotated[
-        str | None, _option(groups.VIDEO, help="Where to end, written alike.", metavar="TIME")
-    ] = None,
-    fps: Annotated[
-        float | None,
-        _option(groups.VIDEO, help="Frames a second.  [default: the model's, or 2]"),
-    ] = _sampling.fps,
-    max_frames: Annotated[
-        int | None,
-        _option(groups.FRAMES, help="Most frames looked at.  [default: the model's, or 2048]"),
-    ] = _sampling.max_frames,
-    long_side: Annotated[
-        int | None,
-        _option(
-            groups.FRAMES, help="Longer side of a frame.  [default: the model's]", metavar="PX"
-        ),
-    ] = _sampling.long_side_px,
-    keep_ratio: Annotated[
-        float | None,
-        _option(
-            groups.KEEPING,
-            help="Share of vision tokens kept, in (0, 1].  [default: what fits]",
-            metavar="SHARE",
-        ),
-    ] = _compression.keep_ratio,
-    kv_budget: Annotated[
-        int | None,
-        _option(groups.KEEPING, help="Most KV cells kept for the video.  [default: 32000]"),
-    ] = _compression.kv_budget,
-    prefill_chunk_frames: Annotated[
-        int, _option(groups.KEEPING, help="Frames prefilled between two compressions.")
-    ] = _compression.prefill_chunk_frames,
-    policy: Annotated[
-        str,
-        _option(
-            groups.KEEPING,
-            help=f"Which cells stay: {', '.join(POLICIES)}.",
-            metavar="NAME",
-        ),
-    ] = _compression.policy,
-    positions: Annotated[
-        str,
-        _option(
-            groups.KEEPING,
-            help=f"Positions of kept cells: {', '.join(POSITION_MODES)}.",
-            metavar="NAME",
-        ),
-    ] = _compression.positions,
-    pivot: Annotated[
-        str,
-        _option(
-            groups.KEEPING,
-            help=f"Keyframe tokens: {', '.join(PIVOT_MODES)}.",
-            metavar="NAME",
-        ),
-    ] = _compression.pivot,
-    policy_seed: Annotated[
-        int, _option(groups.KEEPING, help="Seed of the policies that choose at random.")
-    ] = _compression.seed,
-    seed: Annotated[
-        int, _option(groups.DRAWING, "-s", "--seed", help="Seed of the draw, with --temp.")
-    ] = _generation.seed,
-    n_ctx: Annotated[
-        int | None,
-        _option(
-            groups.RUNNING,
-            "-c",
-            "--ctx-size",
-            help="KV cells.  [default: what is needed]",
-            env="CTX_SIZE",
-        ),
-    ] = _runtime.n_ctx,
-    n_gpu_layers: Annotated[
-        int,
-        _option(
-            groups.RUNNING,
-            "-ngl",
-            "--n-gpu-layers",
-            help="Layers on the GPU; -1: all.",
-            env="N_GPU_LAYERS",
-        ),
-    ] = _runtime.n_gpu_layers,
-    n_threads: Annotated[
-        int | None,
-        _option(
-            groups.RUNNING,
-            "-t",
-            "--threads",
-            help="CPU threads.  [default: llama.cpp's]",
-            env="THREADS",
-        ),
-    ] = _runtime.n_threads,
-    n_batch: Annotated[
-        int,
-        _option(groups.RUNNING, "-b", "--batch-size", help="Most tokens of a batch.", env="BATCH"),
-    ] = _runtime.n_batch,
-    n_ubatch: Annotated[
-        int,
-        _option(
-            groups.RUNNING,
-            "-ub",
-            "--ubatch-size",
-            help="Most tokens computed at once.",
-            env="UBATCH",
-        ),
-    ] = _runtime.n_ubatch,
-    type_k: Annotated[
-        str,
-        _option(
-            groups.RUNNING,
-            *("-ctk", "--cache-type-k"),
-            help=f"K: {', '.join(KV_TYPES)}.",
-            metavar="TYPE",
-            env="CACHE_TYPE_K",
-        ),
-    ] = _runtime.type_k,
-    type_v: Annotated[
-        str,
-        _option(
-            groups.RUNNING,
-            *("-ctv", "--cache-type-v"),
-            help=f"V: {', '.join(KV_TYPES)}.",
-            metavar="TYPE",
-            env="CACHE_TYPE_V",
-        ),
-    ] = _runtime.type_v,
-    flash_attention: Annotated[
-        str,
-        _option(
-            groups.RUNNING,
-            *("-fa", "--flash-attn"),
-            help="Flash attention: on, off or auto.",
-            metavar="on|off|auto",
-            env="FLASH_ATTN",
-        ),
-    ] = _runtime.flash_attention,
-    mmproj_offload: Annotated[
-        bool,
-        _switch(
-            groups.RUNNING,
-            "--mmproj-offload/--no-mmproj-offload",
-            help="Vision on the GPU.",
-            env="MMPROJ_OFFLOAD",
-        ),
-    ] = _runtime.mmproj_offload,
-    system: Annotated[
-        str,
-        _option(
-            groups.DRAWING,
-            *("-sys", "--system-prompt"),
-            help="Said before the video.  [default: the template's]",
-            metavar="TEXT",
-        ),
-    ] = "",
-    max_tokens: Annotated[
-        int,
-        _option(
-            groups.DRAWING, "-n", "--predict", help="Most tokens of an answer.", env="N_PREDICT"
-        ),
-    ] = _generation.max_tokens,
-    temperature: Annotated[
-        float | None,
-        _option(
-            groups.DRAWING,
-            "--temp",
-            help="0: always the likeliest word.  [default: the model's, or 0]",
-            env="TEMPERATURE",
-        ),
-    ] = _generation.temperature,
-    top_k: Annotated[
-        int | None,
-        _option(
-            groups.DRAWING,
-            "--top-k",
-            help="Most words drawn from; 0: all.  [default: 40]",
-            env="TOP_K",
-        ),
-    ] = _generation.top_k,
-    top_p: Annotated[
-        float | None,
-        _option(
-            groups.DRAWING,
-            "--top-p",
-            help="Draw from the likeliest this share.  [default: 0.95]",
-            env="TOP_P",
-        ),
-    ] = _generation.top_p,
-    min_p: Annotated[
-        float | None,
-        _option(
-            groups.DRAWING,
-            "--min-p",
-            help="Least share of the likeliest word's.  [default: 0.05]",
-            env="MIN_P",
-        ),
-    ] = _generation.min_p,
-    repeat_penalty: Annotated[
-        float | None,
-        _option(
-            groups.DRAWING,
-            "--repeat-penalty",
-            help="Above 1: repeat words less.  [default: 1]",
-            env="REPEAT_PENALTY",
-        ),
-    ] = _generation.repeat_penalty,
-    presence_penalty: Annotated[
-        float | None,
-        _option(
-            groups.DRAWING,
-            "--presence-penalty",
-            help="Above 0: use new words more.  [default: 0]",
-            env="PRESENCE_PENALTY",
-        ),
-    ] = _generation.presence_penalty,
-    repeat_last_n: Annotated[
-        int | None,
-        _option(
-            groups.DRAWING, "--repeat-last-n", help="Words that both look back at.  [default: 64]"
-        ),
-    ] = _generation.repeat_last_n,
-    grammar: Annotated[
-        str,
-        _option(
-            groups.DRAWING,
-            "--grammar",
-            help="A GBNF grammar that answers must follow.",
-            metavar="GBNF",
-        ),
-    ] = "",
     grammar_file: Annotated[
         Path | None,
         _option(
@@ -381,55 +147,54 @@ def _options(
     ] = None,
     no_cache: Annotated[
         bool,
-        _switch(groups.MODEL, "--no-cache", help="Leave nothing of the video on the disk."),
+        _option(groups.MODEL, "--no-cache", help="Leave nothing of the video on the disk."),
     ] = False,
     cache_dir: CacheDir = None,
     fit: Annotated[
         bool,
-        _switch(groups.MODEL, "--fit", help="Change settings so that it fits into the memory."),
+        _option(groups.MODEL, "--fit", help="Change settings so that it fits into the memory."),
     ] = False,
+    *,
+    settings: Mapping[str, Any],
 ) -> CliRequest:
-    start_s = 0.0 if start is None else parse_time(start, "--start")
-    end_s = None if end is None else parse_time(end, "--end")
-    config = RetakeConfig(
-        SamplingConfig(fps, max_frames, long_side, start_s, end_s),
-        compression=CompressionConfig(
-            policy=policy,
-            keep_ratio=keep_ratio,
-            kv_budget=kv_budget,
-            prefill_chunk_frames=prefill_chunk_frames,
-            positions=positions,
-            pivot=pivot,
-            seed=policy_seed,
-        ),
-        runtime=RuntimeConfig(
-            n_ctx=n_ctx,
-            n_gpu_layers=n_gpu_layers,
-            n_threads=n_threads,
-            n_batch=n_batch,
-            n_ubatch=n_ubatch,
-            type_k=type_k,
-            type_v=type_v,
-            mmproj_offload=mmproj_offload,
-            flash_attention=flash_attention,
-        ),
-        prompt=PromptConfig(system),
-        generation=GenerationConfig(
-            max_tokens,
-            temperature,
-            seed,
-            top_k,
-            top_p,
-            min_p,
-            repeat_penalty,
-            presence_penalty,
-            repeat_last_n,
-            _grammar(grammar, grammar_file, json_schema, json_schema_file),
-        ),
-    )
+    """The options that are no settings; `settings`: the values of those, by path."""
+    values = dict(settings)
+    grammar = values["generation.grammar"]
+    values["generation.grammar"] = _grammar(grammar, grammar_file, json_schema, json_schema_file)
+    config = RetakeConfig.from_paths(values)
     if model and hf_repo:
         raise ConfigError(f"-m {model} and -hf {hf_repo} both name a model; give one of them.")
     return CliRequest(model or None, mmproj, config, not no_cache, cache_dir, hf_repo, offline, fit)
+
+
+def _setting_parameters() -> Iterator[tuple[str, inspect.Parameter]]:
+    """Each setting with a flag, by its path, as a parameter that typer understands."""
+    for path, one in all_settings().items():
+        if one.flags:
+            name = path.replace(".", "_")
+            default = None if one.is_time else one.default
+            yield (
+                path,
+                inspect.Parameter(
+                    name, _KEYWORD, default=default, annotation=_annotation(path, one)
+                ),
+            )
+
+
+def _annotation(path: str, one: Setting) -> Any:
+    panel = groups.VIDEO if one.is_everyday else _GROUPS[path.partition(".")[0]]
+    kind: Any = str if one.is_time else one.kind  # times are parsed with their flag's name
+    is_switch = one.kind is bool
+    flags = (f"{one.flag}/--no-{one.flag.lstrip('-')}",) if is_switch else one.flags
+    metavar = None if is_switch else one.metavar
+    made = _option(panel, *flags, help=one.help_line, metavar=metavar, env=one.env)
+    return Annotated[kind | None if one.is_optional or one.is_time else kind, made]
+
+
+def _value(one: Setting, value: Any) -> Any:
+    if one.is_time:
+        return one.default if value is None else parse_time(value, one.flag)
+    return value
 
 
 def _grammar(grammar: str, grammar_file: Path | None, schema: str, schema_file: Path | None) -> str:
@@ -456,24 +221,37 @@ def _text_of(file: Path | None) -> str:
 def opens_video(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command whose last parameter is `request` all options that open a video."""
     own = inspect.signature(command, eval_str=True).parameters
-    shared = inspect.signature(_options, eval_str=True).parameters
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    merged = [p.replace(kind=keyword) for name, p in own.items() if name != "request"]
-    merged += [p.replace(kind=keyword) for p in shared.values()]
-    merged.append(inspect.Parameter("ctx", keyword, annotation=typer.Context))
+    shared = dict(inspect.signature(_options, eval_str=True).parameters)
+    del shared["settings"]
+    paths = {parameter.name: path for path, parameter in _setting_parameters()}
+    merged = [p.replace(kind=_KEYWORD) for name, p in own.items() if name != "request"]
+    merged += _in_order(shared, [parameter for _, parameter in _setting_parameters()])
+    merged.append(inspect.Parameter("ctx", _KEYWORD, annotation=typer.Context))
 
     @functools.wraps(command)
     def wrapper(**values: Any) -> None:
         context = values.pop("ctx")
         given = _given(context, values)
         values |= dict.fromkeys(_yielding(context, given))
-        request = _options(**{name: values.pop(name) for name in shared})
+        known = all_settings()
+        settings = {path: _value(known[path], values.pop(name)) for name, path in paths.items()}
+        request = _options(**{name: values.pop(name) for name in shared}, settings=settings)
+        given = frozenset(paths.get(name, name) for name in given)
         command(**values, request=replace(request, given=given))
 
     wrapper.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {}
     del wrapper.__wrapped__
     return wrapper
+
+
+def _in_order(
+    shared: Mapping[str, inspect.Parameter], settings: list[inspect.Parameter]
+) -> list[inspect.Parameter]:
+    """The order of the help: which model, the settings, other forms of a grammar, the cache."""
+    first = [p.replace(kind=_KEYWORD) for p in shared.values()]
+    n_model = list(shared).index("mmproj") + 1
+    return [*first[:n_model], *settings, *first[n_model:]]
 
 
 def _given(context: typer.Context, names: Iterable[str]) -> frozenset[str]:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retake_edge.config import all_settings
 from retake_edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,26 +20,22 @@ _DECIDED = {
     "hf_repo": "-hf",
     "offline": "--offline",
     "mmproj": "--mmproj",
-    "start": "--start",
-    "end": "--end",
-    "fps": "--fps",
-    "max_frames": "--max-frames",
-    "long_side": "--long-side",
-    "keep_ratio": "--keep-ratio",
-    "kv_budget": "--kv-budget",
-    "prefill_chunk_frames": "--prefill-chunk-frames",
-    "policy": "--policy",
-    "positions": "--positions",
-    "pivot": "--pivot",
-    "policy_seed": "--policy-seed",
-    "type_k": "-ctk",
-    "type_v": "-ctv",
-    "flash_attention": "-fa",
-    "system": "-sys",
     "fit": "--fit",
     "no_cache": "--no-cache",
 }
-"""Options that shape what is saved of a video, by parameter."""
+_LATER = ("runtime", "generation")
+"""Sections that may differ each time a saved video is asked, but for the cells' types."""
+_OF_CELLS = ("runtime.type_k", "runtime.type_v", "runtime.flash_attention")
+
+
+def _decided() -> dict[str, str]:
+    """The options that shape what is saved of a video, each with its flag."""
+    settings = {
+        path: one.flag
+        for path, one in all_settings().items()
+        if path.partition(".")[0] not in _LATER or path in _OF_CELLS
+    }
+    return _DECIDED | settings
 
 
 def saved_key(video: str | Path, request: CliRequest) -> str:
@@ -68,7 +65,7 @@ def opened_by_key(key: str, request: CliRequest, n_question_reserve: int) -> Ses
     from retake_edge.session.others import KEY_LETTERS
     from retake_edge.session.store.folder import SessionStore
 
-    for name, option in _DECIDED.items():
+    for name, option in _decided().items():
         if name in request.given:
             raise ConfigError(
                 f"{option} was decided when {key[:KEY_LETTERS]} was read; leave it out, or give "

@@ -18,7 +18,7 @@ def scene(
     ],
     seed: Annotated[int, typer.Option("-s", "--seed", help="Same seed, same video.")] = 0,
     seconds: Annotated[float, typer.Option(help="Length of the video.")] = 64.0,
-    fps: Annotated[float, typer.Option(help="Frames a second.")] = 8.0,
+    fps: Annotated[float, typer.Option(help="Frames a second of the file.")] = 8.0,
     size: Annotated[int, typer.Option(help="Side of the square picture in px.")] = 224,
     n_questions: Annotated[
         int, typer.Option("--questions", help="Questions to print with their answers.")

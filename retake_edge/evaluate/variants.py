@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import Any, get_type_hints
+from typing import Any
 
-from retake_edge.config import RetakeConfig
+from retake_edge.config import RetakeConfig, all_settings, path_of, with_values
 from retake_edge.errors import ConfigError
 
-_OLD_NAMES = {"keep": "keep_ratio"}
+_OLD_NAMES = {"keep": "keep-ratio"}
 """Of the version before: still read."""
-_SECTIONS = tuple(field.name for field in fields(RetakeConfig))
 
 
 def variants(text: str, config: RetakeConfig) -> dict[str, RetakeConfig]:
@@ -36,31 +34,9 @@ def _changed(config: RetakeConfig, text: str) -> RetakeConfig:
     values: dict[str, dict[str, Any]] = {}
     for word in text.split(","):
         name, equals, value = (part.strip() for part in word.partition("="))
-        name = _OLD_NAMES.get(name, name.replace("-", "_"))
-        section = next((s for s in _SECTIONS if _has(config, s, name)), None)
-        if not equals or section is None:
+        path = path_of(_OLD_NAMES.get(name, name))
+        if not equals or path is None:
             raise ConfigError(f"--compare has {word!r}, which is no setting and its value.")
-        values.setdefault(section, {})[name] = _parsed(getattr(config, section), name, value)
-    for given in values.values():
-        if "keep_ratio" in given:
-            given.setdefault("kv_budget", None)
-        elif "kv_budget" in given:
-            given["keep_ratio"] = None
-    changed = {s: replace(getattr(config, s), **values[s]) for s in values}
-    return replace(config, **changed)
-
-
-def _has(config: RetakeConfig, section: str, name: str) -> bool:
-    return any(field.name == name for field in fields(getattr(config, section)))
-
-
-def _parsed(section: Any, name: str, value: str) -> Any:
-    hint = str(get_type_hints(type(section))[name])
-    if "str" in hint:
-        return value
-    if "bool" in hint:
-        return value.lower() in ("1", "true", "yes", "on")
-    try:
-        return float(value) if "float" in hint else int(value)
-    except ValueError:
-        raise ConfigError(f"--compare has {name}={value}, but it must be a number.") from None
+        section, _, field = path.partition(".")
+        values.setdefault(section, {})[field] = all_settings()[path].parsed(value)
+    return with_values(config, **values)

@@ -17,9 +17,9 @@ import numpy as np
 
 from retake_edge.compress.coverage import evenly_spaced
 from retake_edge.compress.dpselect import Bools, Floats, Ints, PivotStream
-from retake_edge.config import CompressionConfig
+from retake_edge.config import DEFAULT_KV_BUDGET, CompressionConfig
 from retake_edge.errors import MemoryBudgetError
-from retake_edge.plan.frames import DEFAULT_KV_BUDGET, VideoShape
+from retake_edge.plan.frames import VideoShape
 from retake_edge.vision.encoder import VisionFeatures
 
 EVEN_SHARE = 0.125

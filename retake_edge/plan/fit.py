@@ -7,10 +7,10 @@ a proposal is what the run will do.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from retake_edge.config import WHOLE_POLICIES, RetakeConfig
+from retake_edge.config import WHOLE_POLICIES, RetakeConfig, all_settings, with_values
 from retake_edge.errors import ConfigError, MemoryBudgetError
 from retake_edge.plan.frames import FramePlan, plan_frames
 from retake_edge.plan.run import RunPlan, RunPlanner, require_room
@@ -47,13 +47,23 @@ class _State:
     plan: RunPlan | None
 
 
-@dataclass(frozen=True)
 class _Move:
-    """One setting. `values`: what it can be, the mildest first, sensible ones only if asked."""
+    """One setting, or two that go together, each by its path.
 
-    values: Callable[[_State, bool], Sequence[Any]]
-    flags: str
-    apply: Callable[[RetakeConfig, Any], RetakeConfig]
+    `values`: what it can be, the mildest first, sensible ones only if asked.
+    """
+
+    def __init__(self, values: Callable[[_State, bool], Sequence[Any]], *paths: str) -> None:
+        self.values, self._paths = values, paths
+
+    def apply(self, config: RetakeConfig, value: Any) -> RetakeConfig:
+        """Return the configuration with this value."""
+        names = [path.partition(".") for path in self._paths]
+        return with_values(config, **{names[0][0]: {name: value for *_, name in names}})
+
+    def flags(self, value: Any) -> str:
+        """Return the change as on the command line."""
+        return " ".join(all_settings()[path].written(value) for path in self._paths)
 
 
 _Change = tuple[_Move, Any]
@@ -78,7 +88,7 @@ class _Search:
     def fit(self, changes: Sequence[_Change]) -> Proposal | None:
         """The plan with these changes, if it fits."""
         plan = self.state(changes).plan
-        flags = " ".join(move.flags.format(value) for move, value in changes)
+        flags = " ".join(move.flags(value) for move, value in changes)
         return Proposal(flags, plan) if plan is not None and plan.fits else None
 
     def mildest(
@@ -124,7 +134,7 @@ def fitted(planner: RunPlanner, video: VideoInfo, config: RetakeConfig) -> Propo
         changes += [(move, values[-1])] if values else []
     if found is not None:
         return found
-    tried = " ".join(move.flags.format(value) for move, value in changes)
+    tried = " ".join(move.flags(value) for move, value in changes)
     require_room(
         planner.plan(video, search.state(changes).config).memory, f"not even {tried} makes it fit"
     )
@@ -155,6 +165,11 @@ def _type_values(state: _State, is_fit: bool) -> Sequence[str]:
     if not types <= set(_NARROW_TYPES):
         return _NARROW_TYPES[:1] if is_fit else _NARROW_TYPES
     return () if is_fit or types == {"q4_0"} else ("q4_0",)
+
+
+def _chunk_values(state: _State, _is_fit: bool) -> Sequence[int]:
+    """Fewer frames between two compressions."""
+    return [n for n in _CHUNK_FRAMES if n < state.config.compression.prefill_chunk_frames]
 
 
 def _layer_values(state: _State, _is_fit: bool) -> Sequence[int]:
@@ -197,44 +212,24 @@ def _side_values(state: _State, is_fit: bool) -> Sequence[int]:
     return range(first, least - 1, -_SIDE_STEP_PX)
 
 
+def _frame_values(state: _State, _is_fit: bool) -> Sequence[int]:
+    """Fewer frames."""
+    return range(state.frames.n - 1, 0, -1)
+
+
 def _is_device_short(state: _State) -> bool:
     plan = state.plan
     return plan is not None and any(use.device and not use.fits for use in plan.memory)
 
 
-def _section(name: str, fields: Sequence[str]) -> Callable[[RetakeConfig, Any], RetakeConfig]:
-    """A function that sets fields of one section of the settings to a value."""
-
-    def apply(config: RetakeConfig, value: Any) -> RetakeConfig:
-        section = replace(getattr(config, name), **dict.fromkeys(fields, value))
-        return replace(config, **{name: section})
-
-    return apply
-
-
-def _keep(config: RetakeConfig, ratio: float) -> RetakeConfig:
-    compression = replace(config.compression, keep_ratio=ratio, kv_budget=None)
-    return replace(config, compression=compression)
-
-
 _MOVES = (
-    _Move(_ctx_values, "-c {}", _section("runtime", ["n_ctx"])),
-    _Move(_type_values, "-ctk {0} -ctv {0}", _section("runtime", ["type_k", "type_v"])),
-    _Move(
-        lambda state, _: [
-            n for n in _CHUNK_FRAMES if n < state.config.compression.prefill_chunk_frames
-        ],
-        "--prefill-chunk-frames {}",
-        _section("compression", ["prefill_chunk_frames"]),
-    ),
-    _Move(_tower_values, "--no-mmproj-offload", _section("runtime", ["mmproj_offload"])),
-    _Move(_layer_values, "-ngl {}", _section("runtime", ["n_gpu_layers"])),
-    _Move(_position_values, "--positions {}", _section("compression", ["positions"])),
-    _Move(_keep_values, "--keep-ratio {:g}", _keep),
-    _Move(_side_values, "--long-side {}", _section("sampling", ["long_side_px"])),
-    _Move(
-        lambda state, _: range(state.frames.n - 1, 0, -1),
-        "--max-frames {}",
-        _section("sampling", ["max_frames"]),
-    ),
+    _Move(_ctx_values, "runtime.n_ctx"),
+    _Move(_type_values, "runtime.type_k", "runtime.type_v"),
+    _Move(_chunk_values, "compression.prefill_chunk_frames"),
+    _Move(_tower_values, "runtime.mmproj_offload"),
+    _Move(_layer_values, "runtime.n_gpu_layers"),
+    _Move(_position_values, "compression.positions"),
+    _Move(_keep_values, "compression.keep_ratio"),
+    _Move(_side_values, "sampling.long_side_px"),
+    _Move(_frame_values, "sampling.max_frames"),
 )

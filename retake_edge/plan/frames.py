@@ -10,7 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from retake_edge.compress.policies import kept_vision
-from retake_edge.config import CompressionConfig, GenerationConfig, RetakeConfig, RuntimeConfig
+from retake_edge.config import (
+    DEFAULT_KV_BUDGET,
+    CompressionConfig,
+    GenerationConfig,
+    RetakeConfig,
+    RuntimeConfig,
+)
 from retake_edge.engine import positions
 from retake_edge.engine.chunks import n_text_per_step
 from retake_edge.errors import MemoryBudgetError
@@ -18,7 +24,6 @@ from retake_edge.llama.model import Model
 from retake_edge.models.manifest import ModelManifest
 from retake_edge.video.read import VideoInfo, time_grid
 
-DEFAULT_KV_BUDGET = 32_000  # the reference's published max_input_length
 QUESTION_RESERVE = 512
 """Tokens kept free for a question."""
 _USUAL_TEXT = QUESTION_RESERVE + GenerationConfig().max_tokens

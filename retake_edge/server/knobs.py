@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from retake_edge.config import GenerationConfig, RetakeConfig, with_values
+from retake_edge.config import GenerationConfig, RetakeConfig, all_settings, with_values
 from retake_edge.errors import ConfigError
 from retake_edge.formats import parse_time
 from retake_edge.server.errors import ApiError
@@ -40,21 +40,28 @@ def _seconds(name: str, value: Any) -> float | None:
     return parse_time(value, name) if isinstance(value, str) else _number(name, value)
 
 
-_Reader = Callable[[str, Any], float | int | None]
-_KNOBS: dict[str, tuple[str, str, _Reader]] = {
-    "fps": ("sampling", "fps", _number),
-    "max_frames": ("sampling", "max_frames", _count),
-    "num_frames": ("sampling", "max_frames", _count),
-    "nframes": ("sampling", "max_frames", _count),
-    "long_side": ("sampling", "long_side_px", _count),
-    "start": ("sampling", "start_s", _seconds),
-    "end": ("sampling", "end_s", _seconds),
-    "video_start": ("sampling", "start_s", _seconds),
-    "video_end": ("sampling", "end_s", _seconds),
-    "keep_ratio": ("compression", "keep_ratio", _number),
-    "kv_budget": ("compression", "kv_budget", _count),
+_KNOBS = {
+    "fps": "sampling.fps",
+    "max_frames": "sampling.max_frames",
+    "num_frames": "sampling.max_frames",
+    "nframes": "sampling.max_frames",
+    "long_side": "sampling.long_side_px",
+    "start": "sampling.start_s",
+    "end": "sampling.end_s",
+    "video_start": "sampling.start_s",
+    "video_end": "sampling.end_s",
+    "keep_ratio": "compression.keep_ratio",
+    "kv_budget": "compression.kv_budget",
 }
-"""What a request may set, under the names that clients use: section, setting, how it is read."""
+"""What a request may set, under the names that clients use."""
+
+
+def _read(name: str, path: str, value: Any) -> float | int | None:
+    """The value of a setting, as clients write it."""
+    one = all_settings()[path]
+    if one.is_time:
+        return _seconds(name, value)
+    return _count(name, value) if one.kind is int else _number(name, value)
 
 
 def video_config(base: RetakeConfig, body: ChatBody, refs: Sequence[VideoRef]) -> RetakeConfig:
@@ -71,12 +78,10 @@ def video_config(base: RetakeConfig, body: ChatBody, refs: Sequence[VideoRef]) -
     for source in [*sources, *(ref.knobs for ref in refs)]:
         if not isinstance(source, Mapping):
             continue
-        for name, (section, setting, read) in _KNOBS.items():
+        for name, path in _KNOBS.items():
             if source.get(name) is not None:
-                found.setdefault(section, {})[setting] = read(name, source[name])
-    kept = found.get("compression", {})
-    if kept.get("kv_budget") is not None and kept.get("keep_ratio") is None:
-        base = replace(base, compression=replace(base.compression, keep_ratio=None))
+                section, _, field = path.partition(".")
+                found.setdefault(section, {})[field] = _read(name, path, source[name])
     return with_values(base, **found)
 
 
