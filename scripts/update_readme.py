@@ -1,7 +1,8 @@
-"""Fill the generated parts of README.md and docs/tree.md: the demo's transcript and the file tree.
+"""Fill the generated parts of README.md and docs/: the demo's transcript, the files, the settings.
 
-python scripts/update_readme.py            rewrite both (runs the demo)
-python scripts/update_readme.py --check    exit 1 if the file tree is out of date
+python scripts/update_readme.py            rewrite all (runs the demo)
+python scripts/update_readme.py --docs     rewrite those of docs/
+python scripts/update_readme.py --check    exit 1 if one of docs/ is out of date
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from retake_edge.config import all_settings
+
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 TREE = ROOT / "docs" / "tree.md"
+API = ROOT / "docs" / "python-api.md"
 DEMO = ROOT / "models" / "tiny" / "demo.mp4"
 DEMO_QUESTIONS = ("What number is on the red card?", "When does the green card appear?")
 BUILT = ("_bindings",)  # made by the build, not kept in git
@@ -51,6 +55,23 @@ def _module_line(path: Path) -> str:
     return f"  {name:<30}{sentence}"
 
 
+def settings_table() -> str:
+    """Return a Markdown table: every setting with its flag, its default, its values and its help."""
+    lines = ["| field | flag | default | values | |", "|---|---|---|---|---|"]
+    for path, one in all_settings().items():
+        flags = ", ".join(f"`{flag}`" for flag in one.flags) or f"none: {one.no_flag}"
+        default = one.unset or ("none" if one.default in (None, "") else f"`{one.default}`")
+        values = ", ".join(one.choices) or ("a number" if one.kind is float else "a whole number")
+        if one.kind is bool:
+            values = "`True` or `False`"
+        elif one.range is not None and str(one.range) != "finite":
+            values = str(one.range)
+        elif one.kind is str and not one.choices:
+            values = "text"
+        lines.append(f"| `{path}` | {flags} | {default} | {values} | {one.help} |")
+    return "\n".join(lines)
+
+
 PROGRESS = ("loading", "reading", "read ")
 """How lines begin that go away at a terminal."""
 
@@ -83,12 +104,18 @@ def fill(page: Path, section: str, content: str) -> str:
 
 
 def main() -> None:
-    """Rewrite both pages, or check the tree."""
-    with_tree = fill(TREE, "tree", file_tree())
+    """Rewrite the pages, or check those of docs/."""
+    pages = {
+        TREE: fill(TREE, "tree", file_tree()),
+        API: fill(API, "settings", settings_table()),
+    }
     if "--check" in sys.argv[1:]:
-        is_current = with_tree == TREE.read_text(encoding="utf-8")
-        raise SystemExit(0 if is_current else f"{TREE}: the file tree is out of date.")
-    TREE.write_text(with_tree, encoding="utf-8")
+        old = [page for page, text in pages.items() if text != page.read_text(encoding="utf-8")]
+        raise SystemExit(f"{old[0]} is out of date." if old else 0)
+    for page, text in pages.items():
+        page.write_text(text, encoding="utf-8")
+    if "--docs" in sys.argv[1:]:
+        return
     README.write_text(fill(README, "transcript", transcript()), encoding="utf-8")
 
 

@@ -20,7 +20,7 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_the_file_tree_is_up_to_date():
+def test_the_file_tree_and_the_settings_are_up_to_date():
     check = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "update_readme.py"), "--check"],
         capture_output=True,
