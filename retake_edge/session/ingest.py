@@ -162,7 +162,8 @@ class _Beginning:
         )
 
     def _planner(self) -> RunPlanner:
-        return RunPlanner(self._request.source, self._request.n_after)
+        request = self._request
+        return RunPlanner(request.source, request.n_after, is_loaded=request.loaded is not None)
 
     @cached_property
     def _loaded(self) -> Loaded:
