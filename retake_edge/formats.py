@@ -14,6 +14,14 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
+def told_apart(*times_s: float) -> tuple[str, ...]:
+    """Return times as `clock` does, or with hundredths of a second where some would look alike."""
+    found = tuple(clock(time_s) for time_s in times_s)
+    if len(set(found)) == len(found):
+        return found
+    return tuple(f"{clock(time_s)}.{int(100 * (time_s % 1)):02d}" for time_s in times_s)
+
+
 def parse_time(text: str, name: str = "The time") -> float:
     """Return the seconds of a time written as 90, 90.5, 1:30 or 1:02:00.
 

@@ -56,7 +56,7 @@ def _module_line(path: Path) -> str:
 
 
 def settings_table() -> str:
-    """Return a Markdown table: every setting with its flag, its default, its values and its help."""
+    """Return a Markdown table: every setting with its flag, default, values and help."""
     lines = ["| field | flag | default | values | |", "|---|---|---|---|---|"]
     for path, one in all_settings().items():
         flags = ", ".join(f"`{flag}`" for flag in one.flags) or f"none: {one.no_flag}"

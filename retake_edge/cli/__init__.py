@@ -60,7 +60,7 @@ app.command(
 )(plan.plan)
 app.command(cls=HelpfulCommand, short_help="Download a model")(pull)
 app.command(
-    cls=HelpfulCommand, epilog=run.EXAMPLES, short_help="Answer questions about many videos"
+    cls=run.RunCommand, epilog=run.EXAMPLES, short_help="Answer questions about many videos"
 )(run.run)
 app.add_typer(sessions.app, name="sessions")
 app.command(

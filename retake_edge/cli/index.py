@@ -47,18 +47,20 @@ def index(
         document = _read(files[0], request)
         _tell_one(files[0], document, as_json=as_json)
         return
-    failures = _read_all(files, request, as_json=as_json)
+    failures: dict[Path, RetakeError] = {}
+    try:
+        _read_all(files, request, failures, as_json=as_json)
+    finally:
+        _tell_failures(failures, len(files))
     if failures:
-        tell(f"not read: {len(failures)} of {len(files)} videos")
-        for path, error in failures.items():
-            where = "" if str(path) in str(error) else f"{path}: "
-            tell(f"error: {where}{error}")
         sys.exit(next(iter(failures.values())).exit_code)
 
 
-def _read_all(files: list[Path], request: CliRequest, *, as_json: bool) -> dict[Path, RetakeError]:
-    """Read one after the other; return what could not be read, and why."""
-    documents, failures = [], {}
+def _read_all(
+    files: list[Path], request: CliRequest, failures: dict[Path, RetakeError], *, as_json: bool
+) -> None:
+    """Read one after the other; note in `failures` what cannot be read, and why."""
+    documents = []
     for n, path in enumerate(files, 1):
         tell(f"{n} of {len(files)}: {path}")
         try:
@@ -73,7 +75,14 @@ def _read_all(files: list[Path], request: CliRequest, *, as_json: bool) -> dict[
             _tell_state(path, document)
     if as_json:
         typer.echo(json.dumps(documents, indent=2))
-    return failures
+
+
+def _tell_failures(failures: dict[Path, RetakeError], n_files: int) -> None:
+    if failures:
+        tell(f"not read: {len(failures)} of {n_files} videos")
+    for path, error in failures.items():
+        where = "" if str(path) in str(error) else f"{path}: "
+        tell(f"error: {where}{error}")
 
 
 def _read(video: Path, request: CliRequest) -> dict[str, Any]:

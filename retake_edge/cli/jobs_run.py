@@ -54,18 +54,21 @@ def work(groups: Sequence[Group], rows: RowFile, opener: Opener) -> None:
     """Read and ask group after group; every row is on the disk before the next question."""
     from retake_edge.cli.progress import shown_progress
     from retake_edge.evaluate.asking import ask_group
+    from retake_edge.evaluate.jobs import questions
+    from retake_edge.evaluate.opening import LoadedOpener
 
     name = model_name(opener.source)
+    with LoadedOpener(opener) as loaded:
 
-    def open_session(group: Group) -> Session:
-        with shown_progress(group.file.name, name) as progress:
-            return opener.open(group, progress)
+        def open_session(group: Group) -> Session:
+            with shown_progress(group.file.name, name) as progress:
+                return loaded.open(group, progress)
 
-    for n, group in enumerate(groups, 1):
-        variant = f", {group.variant}" if group.variant else ""
-        tell(f"{n} of {len(groups)}: {group.jobs[0].video}{variant}, {len(group.jobs)} questions")
-        for row in ask_group(group, open_session):
-            rows.append(row)
+        for n, group in enumerate(groups, 1):
+            variant = f", {group.variant}" if group.variant else ""
+            tell(f"{n} of {len(groups)}: {group.jobs[0].video}{variant}, {questions(group)}")
+            for row in ask_group(group, open_session):
+                rows.append(row)
 
 
 def tell_failures(rows: Iterable[Row]) -> int:

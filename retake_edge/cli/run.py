@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from retake_edge.cli.help import examples
+from retake_edge.cli.help import HelpfulCommand, examples
 from retake_edge.cli.jobs_run import first_file, leave, opener_of, tell_failures, work
 from retake_edge.cli.options import CliRequest, opens_video
 from retake_edge.cli.streams import tell
@@ -19,7 +20,21 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     "run jobs.jsonl --out answers.jsonl",
     "run jobs.jsonl --out answers-1.jsonl --shard 1/4",
+    "run jobs.jsonl --out answers.jsonl --ray",
 )
+_ADDRESS = r"auto|local|\S+:\d+"
+
+
+class RunCommand(HelpfulCommand):
+    """`run`, whose --ray may stand without an address."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Read the words after the command."""
+        if "--ray" in args:
+            at = args.index("--ray")
+            if not re.fullmatch(_ADDRESS, "".join(args[at + 1 : at + 2])):
+                args = [*args[:at], "--ray=local", *args[at + 1 :]]
+        return super().parse_args(ctx, args)
 
 
 @opens_video
@@ -39,7 +54,10 @@ def run(
     ] = False,
     ray: Annotated[
         str | None,
-        typer.Option(help="Spread over a Ray cluster: its address, or local.", metavar="ADDRESS"),
+        typer.Option(
+            help="Spread over a Ray cluster; without an address over one of this machine alone.",
+            metavar="[ADDRESS]",
+        ),
     ] = None,
     *,
     request: CliRequest,
@@ -67,8 +85,10 @@ def run(
             from retake_edge.cli.progress import shown_progress
             from retake_edge.evaluate.cluster import run_on_cluster
 
-            with shown_progress(stage="jobs") as progress:
-                run_on_cluster(groups, rows, opener, address=ray, progress=progress)
+            with shown_progress(stage="asking") as progress:
+                run_on_cluster(
+                    groups, rows, opener, address=ray, progress=progress, on_note=progress.say
+                )
         keys = {job.key for job in wanted}
         mine = [row for row in rows.rows if row["key"] in keys]
         tell(f"{len(mine)} rows in {out}")

@@ -7,16 +7,18 @@ Rows stream back one by one, so that a death costs the answers under way, not th
 
 from __future__ import annotations
 
+import os
 import socket
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from retake_edge.errors import ConfigError, RetakeError
 from retake_edge.evaluate.asking import ask_group, failed
-from retake_edge.evaluate.jobs import Group
-from retake_edge.evaluate.opening import Opener
+from retake_edge.evaluate.jobs import Group, questions
+from retake_edge.evaluate.opening import LoadedOpener, Opener
 from retake_edge.evaluate.planned import longest_first
 from retake_edge.evaluate.rows import Row, RowFile
 from retake_edge.progress import ProgressCallback, no_progress
@@ -28,10 +30,10 @@ _CONNECT_S = 10.0
 
 
 class Worker:
-    """What runs on a device: it opens videos, and asks."""
+    """What runs on a device: it loads the model once, opens videos, and asks."""
 
     def __init__(self, opener: Opener) -> None:
-        self._opener = opener
+        self._opener = LoadedOpener(opener)
 
     def ready(self) -> bool:
         """Answer, as a worker does whose node is alive."""
@@ -44,9 +46,10 @@ class Worker:
 
 @dataclass
 class _Place:
-    """A device of a node, its worker, and what it works on."""
+    """A device of a node, its worker, and what it works on; `address`: the node's."""
 
     node: str
+    address: str
     gpus: int
     actor: Any
     group: Group | None = None
@@ -60,8 +63,12 @@ def run_on_cluster(
     *,
     address: str = "local",
     progress: ProgressCallback = no_progress,
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Answer all jobs of the groups on the cluster at `address` ('local': this machine alone).
+
+    `progress` is called with ("planning", videos, all) and ("asking", rows, all); `on_note` with
+    a sentence about each video that begins and each worker or node that is lost.
 
     Raises:
         ConfigError: Ray is not installed, or there is no cluster. RetakeError: the model or the
@@ -70,9 +77,9 @@ def run_on_cluster(
     if not groups:
         return
     ray = _connected(address)
-    run = _Run(ray, rows, opener, progress)
+    run = _Run(ray, rows, opener, progress, on_note)
     try:
-        run.all(longest_first(groups, opener))
+        run.all(longest_first(groups, opener, progress))
     finally:
         run.close()
         if address == "local":
@@ -80,6 +87,7 @@ def run_on_cluster(
 
 
 def _connected(address: str) -> Any:
+    _use_token()
     try:
         import ray
     except ImportError:
@@ -98,6 +106,12 @@ def _connected(address: str) -> Any:
     return ray
 
 
+def _use_token() -> None:
+    """Show this machine's token of Ray, if there is one, to whatever cluster; its `start` does."""
+    if (Path.home() / ".ray" / "auth_token").is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
 def _check_answers(address: str) -> None:
     """Refuse host:port where nobody listens, for which Ray would wait minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
@@ -114,8 +128,16 @@ def _check_answers(address: str) -> None:
 class _Run:
     """One run over a cluster."""
 
-    def __init__(self, ray: Any, rows: RowFile, opener: Opener, progress: ProgressCallback) -> None:
-        self._ray, self._rows, self._opener, self._progress = ray, rows, opener, progress
+    def __init__(
+        self,
+        ray: Any,
+        rows: RowFile,
+        opener: Opener,
+        progress: ProgressCallback,
+        on_note: Callable[[str], None],
+    ) -> None:
+        self._ray, self._rows, self._opener = ray, rows, opener
+        self._progress, self._note = progress, on_note
         self._places: list[_Place] = []
         self._dead: set[str] = set()
         self._tries: Counter[tuple[object, ...]] = Counter()
@@ -134,7 +156,7 @@ class _Run:
             ready, _ = self._ray.wait(list(busy), num_returns=1, timeout=_LOOK_EVERY_S)
             for stream in ready:
                 self._take(busy[stream])
-            self._progress("jobs", len(self._rows.rows), total)
+            self._progress("asking", len(self._rows.rows), total)
 
     def close(self) -> None:
         """End the workers."""
@@ -147,7 +169,8 @@ class _Run:
             if node["Alive"] and node["NodeID"] not in known:
                 n_gpus = int(node["Resources"].get("GPU", 0))
                 for gpus in [1] * n_gpus or [0]:
-                    place = _Place(node["NodeID"], gpus, self._started(node["NodeID"], gpus))
+                    actor = self._started(node["NodeID"], gpus)
+                    place = _Place(node["NodeID"], node["NodeManagerAddress"], gpus, actor)
                     self._places.append(place)
 
     def _started(self, node: str, gpus: int) -> Any:
@@ -160,7 +183,9 @@ class _Run:
     def _hand_out(self) -> None:
         for place in self._places:
             if place.group is None and self._waiting:
-                place.group = self._waiting.popleft()
+                group = place.group = self._waiting.popleft()
+                what = f"{group.jobs[0].video}, {questions(group)}"
+                self._note(f"{what}, on {place.address}; {len(self._waiting)} videos wait")
                 method = place.actor.answer.options(num_returns="streaming")
                 place.stream = method.remote(place.group)
 
@@ -186,18 +211,21 @@ class _Run:
     def _died(self, place: _Place, group: Group) -> None:
         """Replace a dead worker if its node lives, and give its video to the next free one."""
         self._places.remove(place)
+        video = group.jobs[0].video
         actor = self._replacement(place)
         if actor is None:
             self._dead.add(place.node)
+            self._note(f"node {place.address} is lost; {video} goes to another one")
         else:
-            self._places.append(_Place(place.node, place.gpus, actor))
+            self._places.append(replace(place, actor=actor, group=None, stream=None))
             self._tries[_reading(group)] += 1
+            self._note(f"the worker on {place.address} died over {video}")
         left = replace(group, jobs=tuple(j for j in group.jobs if j.key not in self._rows.done))
         if left.jobs and self._tries[_reading(group)] < MOST_TRIES:
-            self._waiting.append(left)
+            self._waiting.appendleft(left)
             return
         for job in left.jobs:
-            reason = f"The worker died {MOST_TRIES} times over {job.video}; it is given up."
+            reason = f"The worker died {MOST_TRIES} times over {video}; it is given up."
             self._rows.append(failed(job, reason))
 
     def _replacement(self, place: _Place) -> Any:

@@ -57,6 +57,12 @@ class Group:
     jobs: tuple[Job, ...] = field(compare=False)
 
 
+def questions(group: Group) -> str:
+    """Return how many questions a group has, in words."""
+    n = len(group.jobs)
+    return f"{n} question{'' if n == 1 else 's'}"
+
+
 def read_jobs(path: Path) -> list[Job]:
     """Return the jobs of a JSONL file; a video's relative path is taken from the file's folder.
 

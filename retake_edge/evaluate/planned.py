@@ -2,42 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
-from retake_edge.errors import RetakeError
+from retake_edge.errors import MemoryBudgetError, RetakeError, VideoError
 from retake_edge.evaluate.jobs import Group
 from retake_edge.evaluate.opening import Opener
 from retake_edge.plan.cells import text_reserve
 from retake_edge.plan.run import RunPlanner
 from retake_edge.plan.seconds import Calibration
+from retake_edge.progress import ProgressCallback, no_progress
 from retake_edge.session.store.folder import SessionStore
-from retake_edge.video.read import probe_video
+from retake_edge.video.read import VideoInfo, probe_video
 
 
-def longest_first(groups: Sequence[Group], opener: Opener) -> list[Group]:
-    """Return the groups by planned seconds; before any were measured, by length of video.
+def longest_first(
+    groups: Sequence[Group], opener: Opener, progress: ProgressCallback = no_progress
+) -> list[Group]:
+    """Return the groups by planned seconds; by operations where some were never measured.
 
-    What cannot be planned (a damaged video) comes last, and fails when its turn comes.
+    What cannot be planned (a damaged video) comes last, and fails when its turn comes. `progress`
+    is called with ("planning", videos, all videos).
     """
     calibration = Calibration(
         SessionStore(opener.cache_dir).cache_dir if opener.use_cache else None
     )
+    costs: list[tuple[float | None, float]] = []
+    infos = _infos(list(dict.fromkeys(group.file for group in groups)), progress)
     with ExitStack() as stack:
         planners: dict[str, RunPlanner] = {}
-
-        def cost(group: Group) -> float:
-            config = opener.config_of(group)
+        for group in groups:
+            config, info = opener.config_of(group), infos[group.file]
+            if group.variant not in planners:
+                planner = RunPlanner(opener.source, text_reserve(config))
+                planners[group.variant] = stack.enter_context(planner)
+            planner = planners[group.variant]
             try:
-                video = probe_video(group.file)
-                if group.variant not in planners:
-                    planner = RunPlanner(opener.source, text_reserve(config))
-                    planners[group.variant] = stack.enter_context(planner)
-                planner = planners[group.variant]
-                seconds = planner.seconds(planner.plan(video, config), calibration)
-            except RetakeError:
-                return 0.0
-            return sum(seconds.values()) if seconds else video.duration_s
+                plan = planner.plan(info, config) if info else None
+            except (VideoError, MemoryBudgetError):
+                plan = None
+            seconds = planner.seconds(plan, calibration) if plan else {"read": 0.0}
+            work = plan.work.encode + plan.work.prefill if plan else 0.0
+            costs.append((sum(seconds.values()) if seconds else None, work))
+    is_measured = all(seconds is not None for seconds, _ in costs)
+    order = sorted(
+        range(len(groups)), key=lambda n: -(costs[n][0] or 0.0 if is_measured else costs[n][1])
+    )
+    return [groups[n] for n in order]
 
-        costs = {id(group): cost(group) for group in groups}
-        return sorted(groups, key=lambda group: -costs[id(group)])
+
+def _infos(files: Sequence[Path], progress: ProgressCallback) -> dict[Path, VideoInfo | None]:
+    """What each file is, None for what is no video; each is looked at in a process of its own."""
+
+    def info(file: Path) -> VideoInfo | None:
+        try:
+            return probe_video(file)
+        except RetakeError:
+            return None
+
+    def told(found: Iterator[VideoInfo | None]) -> Iterator[VideoInfo | None]:
+        for n, one in enumerate(found, 1):
+            progress("planning", n, len(files))
+            yield one
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(files, told(pool.map(info, files)), strict=True))

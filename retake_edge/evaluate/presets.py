@@ -1,8 +1,8 @@
 """What is asked and what counts as an answer, as each evaluation's own source has it.
 
-`retake`: the paper's code. `lmms-eval`: release 0.7.3, its `default` prompts. `vlmevalkit`: its
-exact matching, without a judge model. `plain`: the question alone, for models that answer in words;
-the option that the answer opens with counts.
+`retake`: the paper's code. `lmms-eval`: release 0.7.3, its `default` prompts. `vlmevalkit`: release
+0.0.20 of ms-vlmeval, exact matching, without a judge model. `plain`: the question alone, for models
+that answer in words; the option that the answer opens with counts.
 
 All prompts stand after the video here, also those parts that VLMEvalKit puts before it: the video
 is read before any question is known.
@@ -10,6 +10,7 @@ is read before any question is known.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -77,7 +78,9 @@ def _retake_mlvu(item: Item) -> str:
 
 
 def _retake_lvbench(item: Item) -> str:
-    return f"{item.published}\n{_DIRECTLY}"
+    text = item.published.replace("\n(A)", "\nOptions:\n(A)")
+    text = re.sub(r"\n\(([A-D])\)", r"\n\1.", text)
+    return f"{text}.\n{_DIRECTLY}"
 
 
 def _lmms_videomme(item: Item) -> str:
@@ -155,10 +158,10 @@ _PLAIN = Preset(_question, _in_words, 32)
 
 PRESETS: dict[str, dict[str, Preset]] = {
     "retake": {
-        "videomme": Preset(_retake_videomme, _first("ABCD"), 128),
-        "mlvu": Preset(_retake_mlvu, _first("ABCD"), 128),
-        "lvbench": Preset(_retake_lvbench, _first("ABCD"), 128),
-        "longvideobench": Preset(_retake, _first("ABCDE"), 128),
+        "videomme": Preset(_retake_videomme, _first("ABCDEFG"), 128),
+        "mlvu": Preset(_retake_mlvu, _first("ABCDEFG"), 128),
+        "lvbench": Preset(_retake_lvbench, _first("ABCDEFG"), 128),
+        "longvideobench": Preset(_retake, _first("ABCDEFG"), 128),
         "questions": Preset(_retake, _first(LETTERS), 128),
     },
     "lmms-eval": {
@@ -174,8 +177,4 @@ PRESETS: dict[str, dict[str, Preset]] = {
     },
     "plain": dict.fromkeys(("videomme", "mlvu", "lvbench", "longvideobench", "questions"), _PLAIN),
 }
-"""By preset and set.
-
-The paper's code has no LongVideoBench, and its script that words LVBench is not published; with
-`retake` both are worded as its other sets.
-"""
+"""By preset and set; the paper's code has no LongVideoBench, which is worded as its other sets."""

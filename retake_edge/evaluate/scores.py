@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 from retake_edge.bench.stats import Z_95
 
-NOT_IN_KIT_AVERAGE = ("order",)
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -119,15 +117,10 @@ def _mean_over(kind: str) -> Callable[[Sequence[Outcome]], list[float]]:
     return weigh
 
 
-def _without_order(outcomes: Sequence[Outcome]) -> list[float]:
-    """VLMEvalKit's M-Avg: all questions alike, those about order left out."""
-    return [float(outcome.groups["type"][0] not in NOT_IN_KIT_AVERAGE) for outcome in outcomes]
-
-
 _Weigh = Callable[[Sequence[Outcome]], list[float]]
 _OVERALL: tuple[str, _Weigh] = ("overall", _even)
 _HEADLINES: dict[tuple[str, str], tuple[str, _Weigh]] = {
     ("videomme", "retake"): ("overall", _mean_over("duration")),
     ("mlvu", ""): ("M-AVG", _mean_over("type")),
-    ("mlvu", "vlmevalkit"): ("M-Avg", _without_order),
+    ("mlvu", "vlmevalkit"): ("M-Avg", _even),
 }

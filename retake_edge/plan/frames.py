@@ -22,7 +22,7 @@ from retake_edge.engine.chunks import n_text_per_step
 from retake_edge.errors import MemoryBudgetError
 from retake_edge.llama.model import Model
 from retake_edge.models.manifest import ModelManifest
-from retake_edge.video.read import VideoInfo, time_grid
+from retake_edge.video.read import VideoInfo, check_part, time_grid
 
 QUESTION_RESERVE = 512
 """Tokens kept free for a question."""
@@ -91,9 +91,11 @@ def plan_frames(manifest: ModelManifest, config: RetakeConfig, video: VideoInfo)
     """Return the frames that will be taken of a video.
 
     Raises:
-        ConfigError: two grid frames would share a time position.
+        ConfigError: two grid frames would share a time position. VideoError: the part asked for
+        shows no picture.
     """
     sampling = config.sampling
+    check_part(video, sampling.start_s, sampling.end_s)
     start_s, step_s, n = time_grid(
         video.duration_s,
         fps=sampling.fps or manifest.fps,

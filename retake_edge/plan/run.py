@@ -73,7 +73,8 @@ class RunPlanner:
     """Plans of runs with one model, for any video and settings.
 
     `n_text_reserve`: cells for text after the video; `available`: bytes by device ('' this
-    machine), in place of what they say themselves; `tried`: the files are known to load.
+    machine), in place of what they say themselves; `tried`: the files are known to load;
+    `is_loaded`: the language model's weights are in memory already, and need no more of it.
 
     Raises:
         ModelError: the files cannot be read.
@@ -86,10 +87,12 @@ class RunPlanner:
         available: Mapping[str, int | None] | None = None,
         *,
         tried: bool = False,
+        is_loaded: bool = False,
     ) -> None:
         if not tried:
             check_loadable(source, default_cache_dir())
         self.source, self.n_text_reserve, self.available = source, n_text_reserve, available
+        self.is_loaded = is_loaded
         self.header, self.mmproj = read_gguf(source.model), read_gguf(source.mmproj)
         self.manifest = self._manifest("")
         self._models: dict[int, Model] = {}
@@ -140,6 +143,8 @@ class RunPlanner:
             self.available,
             saves_at_end=bool(cells.not_compressible) or cells.n_whole_steps is not None,
         )
+        if self.is_loaded:
+            memory = [replace(use, weights=0, mapped=0) for use in memory]
         work = work_of(self.header, self.mmproj, cells.memory, frames, video)
         return RunPlan(config, video, frames, cells, memory, work, model.n_layer)
 

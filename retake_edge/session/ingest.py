@@ -162,7 +162,10 @@ class _Beginning:
         )
 
     def _planner(self) -> RunPlanner:
-        return RunPlanner(self._request.source, self._request.n_text_reserve)
+        request = self._request
+        return RunPlanner(
+            request.source, request.n_text_reserve, is_loaded=request.loaded is not None
+        )
 
     @cached_property
     def _loaded(self) -> Loaded:

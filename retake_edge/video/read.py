@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retake_edge.errors import ConfigError, VideoError
+from retake_edge.formats import told_apart
 from retake_edge.video.frame_size import SizeRule
 from retake_edge.video.path import check_path
 from retake_edge.video.process import DecoderProcess
@@ -103,6 +104,25 @@ class FrameBatch:
     frames: npt.NDArray[np.uint8]
     times_s: npt.NDArray[np.float64]
     step_s: float
+
+
+def check_part(info: VideoInfo, start_s: float, end_s: float | None) -> None:
+    """Check that there is a picture between two times.
+
+    Raises:
+        VideoError: the video ends before, or its first picture comes after.
+    """
+    if start_s >= info.duration_s:
+        start, end = told_apart(start_s, info.duration_s)
+        raise VideoError(
+            f"Cannot start {info.path} at {start}: the video is {end} long; choose an earlier "
+            "start."
+        )
+    if end_s is not None and end_s <= info.first_s:
+        end, first = told_apart(end_s, info.first_s)
+        raise VideoError(
+            f"{info.path} shows no picture before {first}; choose a later end than {end}."
+        )
 
 
 def time_grid(
@@ -199,16 +219,7 @@ def sample_frames(
             info = read_info(decoder, file)
             if on_info is not None:
                 on_info(info)
-            if start_s >= info.duration_s:
-                raise VideoError(
-                    f"Cannot start {file} at {start_s:g} s: the video is {info.duration_s:.2f} s "
-                    "long; choose an earlier start."
-                )
-            if end_s is not None and end_s <= info.first_s:
-                raise VideoError(
-                    f"{file} shows no picture before {info.first_s:.2f} s; choose a later end than "
-                    f"{end_s:g} s."
-                )
+            check_part(info, start_s, end_s)
             first_s, step_s, n = time_grid(
                 info.duration_s,
                 fps=fps,

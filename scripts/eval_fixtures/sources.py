@@ -1,48 +1,68 @@
-"""Functions of other evaluations, taken out of their files and run as they are.
+"""Import single modules of other evaluations, without what their packages import beside them.
 
-Their modules import torch, decord and whole toolkits that the functions themselves do not use.
+Their packages import torch, decord and whole toolkits on the way to a function that needs none of
+it. A package made bare runs no `__init__`; what is not installed stands in as an empty module.
 """
 
 from __future__ import annotations
 
-import ast
-import copy
-import os
-import random
-import re
-import string
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any
-
-NO_GUESS = ""
-"""What `random.choice` gives here: a guess is no answer."""
+from unittest.mock import MagicMock
 
 
-class _NoRandom:
+class NoGuess:
+    """In place of `random`: a guess is no answer."""
+
     @staticmethod
     def choice(options: Any) -> str:
-        return NO_GUESS
+        return ""
 
 
-def functions_of(path: Path, *names: str, **given: Any) -> dict[str, Any]:
-    """Return the top-level functions and values of a file by name; `given`: what else they see."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    wanted = [node for node in tree.body if _name(node) in names]
-    missing = set(names) - {_name(node) for node in wanted}
-    if missing:
-        raise SystemExit(f"{path} has no {', '.join(sorted(missing))}")
-    seen: dict[str, Any] = {
-        **{"re": re, "os": os, "cp": copy, "string": string},
-        **{"random": _NoRandom, "rd": random},
-        **given,
-    }
-    exec(compile(ast.Module(wanted, []), str(path), "exec"), seen)
-    return seen
+def make_bare(name: str) -> None:
+    """Make a package's modules importable without running its `__init__`."""
+    parent, _, last = name.rpartition(".")
+    module = ModuleType(name)
+    if parent:
+        module.__path__ = [str(Path(path) / last) for path in sys.modules[parent].__path__]
+        setattr(sys.modules[parent], last, module)
+    else:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.submodule_search_locations is None:
+            raise SystemExit(f"{name} is not installed here")
+        module.__path__ = list(spec.submodule_search_locations)
+    sys.modules[name] = module
 
 
-def _name(node: ast.stmt) -> str:
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        return node.name
-    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-        return node.targets[0].id
-    return ""
+def stand_in_for(names: Sequence[str]) -> None:
+    """Let these modules, and those below them, be imported with nothing in them."""
+    sys.meta_path.insert(0, _Absent(names))
+
+
+class _Absent(MetaPathFinder, Loader):
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = tuple(names)
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        if any(name == absent or name.startswith(f"{absent}.") for absent in self._names):
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        return None
+
+    def create_module(self, spec: Any) -> ModuleType:
+        return _Empty(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        pass
+
+
+class _Empty(ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return MagicMock()

@@ -86,10 +86,11 @@ def test_a_node_killed_costs_no_row_and_a_deadly_video_is_named(cluster, jobs, t
     is_killed = threading.Event()
 
     def killer(stage, done, total, more=None):
-        if done >= 3 and not is_killed.is_set():
+        if stage == "asking" and done >= 3 and not is_killed.is_set():
             is_killed.set()
             made.remove_node(others[0], allow_graceful=False)
 
+    notes: list[str] = []
     with RowFile(tmp_path / "rows.jsonl", "run") as rows:
         run_on_cluster(
             grouped(jobs),
@@ -97,6 +98,7 @@ def test_a_node_killed_costs_no_row_and_a_deadly_video_is_named(cluster, jobs, t
             opener(tmp_path / "cache", "scene-0-2"),
             address=made.address,
             progress=killer,
+            on_note=notes.append,
         )
         found = rows.rows
     assert is_killed.is_set()
@@ -105,3 +107,6 @@ def test_a_node_killed_costs_no_row_and_a_deadly_video_is_named(cluster, jobs, t
     assert {row["video"] for row in failed} == {"scene-0-2"} and len(failed) == N_QUESTIONS
     assert "died 2 times over scene-0-2" in failed[0]["error"]["message"]
     assert all(row["text"] for row in found if not row["error"])
+    told = "\n".join(notes)
+    assert told.count("died over scene-0-2") == 2 and told.count("is lost; scene-0-") == 1
+    assert all(f"scene-0-{n}, {N_QUESTIONS} questions, on " in told for n in range(N_VIDEOS))

@@ -525,8 +525,10 @@ def test_a_whole_file_gives_no_warning() -> None:
 
 
 def test_a_start_beyond_the_end_is_refused_with_the_duration() -> None:
-    with pytest.raises(VideoError, match=r"3\.00 s long"):
+    with pytest.raises(VideoError, match=r"at 0:03\.50: the video is 0:03\.00 long"):
         list(sample_frames(DATA / "h264.mp4", fps=1, start_s=3.5))
+    with pytest.raises(VideoError, match=r"at 50:00: the video is 0:03 long"):
+        list(sample_frames(DATA / "h264.mp4", fps=1, start_s=3000))
 
 
 @pytest.mark.parametrize(
