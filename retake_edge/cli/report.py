@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     'report talk.mp4 -q "What does she draw?"',
     "report talk.mp4 -o talk.html --contact-sheet talk.png",
+    'report talk.mp4 -q "Who speaks?" --link-video',
 )
 
 
@@ -41,12 +42,18 @@ def report(
         Path | None,
         typer.Option("--contact-sheet", help="Also write the keyframes as a PNG.", metavar="FILE"),
     ] = None,
+    link_video: Annotated[
+        bool,
+        typer.Option(
+            "--link-video", help="Let times on the page play the video, by its path relative to it."
+        ),
+    ] = False,
     *,
     request: CliRequest,
 ) -> None:
-    """Write one self-contained page about a video: timeline, what is kept, answers, figures."""
+    """Write one self-contained page about a video: answers, where they looked, what was kept."""
     from retake_edge.report.contact_sheet import contact_sheet
-    from retake_edge.report.page import keyframe_thumbnails, render_report
+    from retake_edge.report.page import keyframe_thumbnails, render_report, video_link
     from retake_edge.report.pictures import write_file
 
     if output.suffix.lower() not in (".html", ".htm"):
@@ -54,7 +61,8 @@ def report(
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise ConfigError(f"The contact sheet is {sheet}, but its name must end in .png.")
     made = _report(source, [checked_question(text) for text in questions or []], request)
-    write_file(output, render_report(made).encode())
+    link = video_link(made.video.path, output) if link_video else ""
+    write_file(output, render_report(made, link).encode())
     typer.echo(output)
     if sheet is not None:
         spans = [span for answer in made.answers for span in answer.spans]

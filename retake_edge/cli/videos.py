@@ -9,14 +9,7 @@ from pathlib import Path
 
 from retake_edge.cli.streams import tell
 from retake_edge.errors import ConfigError, VideoError
-
-SUFFIXES = frozenset(
-    [
-        *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
-        *(".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
-    ]
-)
-"""Files of a folder that are taken for videos."""
+from retake_edge.video.path import SUFFIXES
 
 
 def video_file(text: str) -> Path:

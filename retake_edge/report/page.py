@@ -1,22 +1,28 @@
-"""One self-contained page about a video that was read: its timeline, its cells, its answers.
+"""One self-contained page about a video that was read: its answers, its timeline, its cells.
 
-The page loads nothing: pictures are data addresses, and a content security policy forbids the
-rest. Everything that comes from outside (file names, questions, answers) is escaped.
+It is the server's page, frozen: the same scripts and style draw the same facts. The page loads
+nothing but, if asked for, the video that lies beside it; a content security policy forbids the
+rest. What comes from outside (file names, questions, answers) is text, never markup.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
-from retake_edge.report.figures import TimeAxis, heat_map, kept_share, step_path
+from retake_edge.formats import clock, shown_bytes, spoken_seconds
+from retake_edge.page.assets import joined_script, text_of
+from retake_edge.page.facts import answer_facts, kept_share, part_of, video_facts
+from retake_edge.report.figures import TimeAxis, heat_map
 from retake_edge.report.pictures import Thumbnail, nearest
 from retake_edge.session.evidence import Floats, Span
 
@@ -24,21 +30,18 @@ if TYPE_CHECKING:
     from retake_edge.session.video_map import VideoMap, VideoStats
 
 MOST_KEYFRAMES = 48
-_PAGE_DIR = Path(__file__).parent / "assets"
-_STRIP_PICTURES = 12
+_TEMPLATE = Path(__file__).parent / "assets" / "page.html.j2"
 _STAGES = {
-    "load": "model, vision tower and context",
+    "load": "model and vision tower",
     "decode": "video file to frames",
-    "encode": "frames to vision features",
-    "prefill": "frames into the language model",
+    "encode": "frames to features",
+    "prefill": "features into the language model",
     "score": "what the policy asks of each chunk",
     "select": "the policy's choice",
-    "compact": "kept tokens moved, others freed",
+    "compact": "what was kept moved, the rest freed",
     "save": "session written to the disk",
     "generate": "question and answer",
 }
-
-_STAGE_NAMES = {"prefill": "take in", "compact": "drop"}
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,8 @@ class Report:
     @cached_property
     def axis(self) -> TimeAxis:
         """The part of the video that was looked at."""
-        sampling = self.config["sampling"]
-        duration_s, end_s = self.video.duration_s, sampling["end_s"]
-        last_s = duration_s if end_s is None else min(end_s, duration_s)
-        times = self.video_map.frame_times_s
-        return TimeAxis(times, sampling["start_s"], max(last_s, float(times[-1]) + 1e-3))
+        times_s = self.video_map.frame_times_s
+        return TimeAxis(times_s, *part_of(self.video, times_s, self.config["sampling"]))
 
     @cached_property
     def kept(self) -> Floats:
@@ -93,137 +93,97 @@ def keyframe_thumbnails(report: Report, most: int = MOST_KEYFRAMES) -> list[Thum
     return list(dict.fromkeys(t for t in found if t is not None))
 
 
-def render_report(report: Report) -> str:
-    """Return the page as HTML."""
+def video_link(video: str | os.PathLike[str], page: Path) -> str:
+    """Return the address of a video as a page names it that lies elsewhere on this disk."""
+    return quote(os.path.relpath(video, page.parent).replace(os.sep, "/"))
+
+
+def render_report(report: Report, video_src: str = "") -> str:
+    """Return the page as HTML; `video_src`: the video's address relative to it ('': no video)."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    page, style, script = (
-        (_PAGE_DIR / name).read_text(encoding="utf-8")
-        for name in ("page.html.j2", "style.css", "script.js")
-    )
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    script = joined_script("report.js")
+    style = text_of("style.css") + text_of("report.css")
+    data = _data(report, video_src)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.from_string(page).render(
-        **_facts(report),
-        **_timeline(report),
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        name=data["facts"]["name"],
+        answers=data["answers"],
+        data=data,
         style=Markup(style),
         script=Markup(script),
-        script_hash=f"sha256-{digest}",
+        policy=Markup(_policy(script, style, bool(video_src))),
     )
 
 
-def _facts(report: Report) -> dict[str, Any]:
-    """What the page says in words and numbers."""
-    gallery = keyframe_thumbnails(report)
-    total = sum(report.seconds.values())
-    longest = max(report.seconds.values(), default=1.0) or 1.0
+def _policy(script: str, style: str, has_video: bool) -> str:
+    media = "media-src 'self' file:; " if has_video else ""
+    return (
+        f"default-src 'none'; img-src data:; {media}style-src '{_digest(style)}'; "
+        f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _data(report: Report, video_src: str) -> dict[str, Any]:
+    """All that the page's script shows."""
+    thumbnails = [(picture.time_s, picture.jpeg) for picture in report.thumbnails]
+    sampling = report.config["sampling"]
+    keyframes = [picture.time_s for picture in keyframe_thumbnails(report)]
     return {
-        "name": Path(report.video.path).name,
-        "summary": _summary(report),
-        "tiles": _tiles(report),
-        "answers": [_answer(report, answer) for answer in report.answers],
-        "gallery": gallery,
-        "gallery_note": f"{len(gallery)} of {report.video.n_keyframes}, those that change most",
-        "stages": [
-            {
-                "name": _STAGE_NAMES.get(name, name),
-                "what": _STAGES.get(name, ""),
-                "percent": round(100 * seconds / longest, 1),
-                "seconds": _seconds(seconds),
-            }
-            for name, seconds in report.seconds.items()
-        ],
-        "total_seconds": _seconds(total),
+        "facts": video_facts(report.video, report.video_map, sampling, thumbnails),
+        "answers": [answer_facts(a.question, a.text, a.spans, a.weights) for a in report.answers],
+        "video_src": video_src or None,
+        "keyframes": [round(time_s, 3) for time_s in keyframes],
+        "n_keyframes": report.video.n_keyframes,
+        "model": report.model["name"],
+        "figures": _figures(report),
+        "stages": _stages(report.seconds),
+        "layers": _layers(report),
         "settings": [_section(name, values) for name, values in _config(report).items()],
         "version": report.versions.get("retake_edge", ""),
     }
 
 
-def _summary(report: Report) -> str:
-    video = report.video
-    return (
-        f"{_length(video.duration_s)} of video, seen in {video.n_frames:,} frames. "
-        f"{video.n_cells_kept:,} of {video.n_cells_before:,} tokens stay "
-        f"(keep ratio {video.keep_ratio:.4g}); model {report.model['name']}."
-    )
-
-
-def _tiles(report: Report) -> list[dict[str, str]]:
-    video = report.video
-    memory = report.peak_memory_bytes
+def _figures(report: Report) -> list[tuple[str, str]]:
+    """What it took, for everyone to read."""
+    video, memory = report.video, report.peak_memory_bytes
     rows = [
-        (
-            f"{100 * video.keep_ratio:.4g}%",
-            "of the vision tokens kept",
-            "in every layer",
-        ),
-        (f"{video.n_frames:,}", "frames seen", f"{video.n_grid_frames:,} pictures for the model"),
-        (f"{video.n_keyframes:,}", "keyframes", "pictures with a peak of change"),
-        (_bytes(video.kv_bytes), "memory of the video", f"{video.n_ctx:,} tokens"),
-        (_bytes(memory), "peak memory", "of the whole process") if memory else None,
-        (_seconds(sum(report.seconds.values())), "in all", "reading the video and answering"),
+        ("Length of the video", clock(video.duration_s)),
+        ("Pictures looked at", f"{video.n_frames:,}"),
+        ("Tokens kept", f"{video.n_cells_kept:,} of {video.n_cells_before:,}"),
+        ("Memory for the video", shown_bytes(video.kv_bytes)),
     ]
+    if memory:
+        rows.append(("Memory in all, at most", shown_bytes(memory)))
+    if report.seconds:
+        rows.append(("Time in all", spoken_seconds(sum(report.seconds.values()))))
+    return rows
+
+
+def _stages(seconds: Mapping[str, float]) -> list[dict[str, Any]]:
+    longest = max(seconds.values(), default=0.0) or 1.0
     return [
-        {"value": value, "label": label, "note": note} for value, label, note in filter(None, rows)
-    ]
-
-
-def _answer(report: Report, answer: ReportAnswer) -> dict[str, Any]:
-    axis = report.axis
-    spans = [
         {
-            "label": str(span),
-            "share": f"{span.weight:.0%}",
-            "thumbnail": nearest(report.thumbnails, (span.start_s + span.end_s) / 2),
-            "left": round(axis.x(span.start_s), 2),
-            "width": round(axis.x(span.end_s) - axis.x(span.start_s), 2),
+            "name": _STAGES.get(name, name),
+            "share": round(spent / longest, 4),
+            "seconds": spoken_seconds(round(spent, 1)) if spent >= 0.1 else "under 0.1 s",
         }
-        for span in answer.spans
+        for name, spent in seconds.items()
     ]
-    known = answer.weights is not None
-    return {
-        "question": answer.question,
-        "text": answer.text,
-        "spans": spans,
-        "no_spans": "It looked all over the video: no moment stands out."
-        if known
-        else "This model's attention cannot be read.",
-        "path": step_path(axis, answer.weights) if answer.weights is not None else "",
-        "most": f"{answer.weights.max():.0%}" if answer.weights is not None else "",
-    }
 
 
-def _timeline(report: Report) -> dict[str, Any]:
-    """The figures above one time axis."""
-    axis, kept = report.axis, report.kept
-    mean = kept.mean(axis=0)
-    middles = axis.start_s + (np.arange(_STRIP_PICTURES) + 0.5) / _STRIP_PICTURES * (
-        axis.end_s - axis.start_s
-    )
-    strip = [nearest(report.thumbnails, float(time_s)) for time_s in middles]
-    return {
-        "strip": [thumbnail for thumbnail in strip if thumbnail is not None],
-        "kept_path": step_path(axis, mean),
-        "kept_most": f"{mean.max():.0%}",
-        "pivot_path": step_path(axis, report.video_map.pivot_share, 1.0),
-        "heat_uri": heat_map(axis, kept),
-        "heat_most": f"{kept.max():.0%}",
-        "heat_height_px": int(np.clip(12 * len(kept), 72, 280)),
-        "n_layers": len(kept),
-        "ticks": [{"left": left, "label": label} for left, label in axis.ticks()],
-        "data": {
-            "start": axis.start_s,
-            "end": axis.end_s,
-            "times": _rounded(axis.times_s),
-            "kept": _rounded(mean),
-            "attention": [_rounded(a.weights) for a in report.answers if a.weights is not None],
-        },
-    }
-
-
-def _rounded(values: Floats | np.ndarray[Any, Any]) -> list[float]:
-    return [round(float(value), 4) for value in values]
+def _layers(report: Report) -> dict[str, Any] | None:
+    """What each layer keeps, as a picture; None where all keep the same."""
+    kept = report.kept
+    if len(kept) < 2 or np.allclose(kept, kept[0]):
+        return None
+    png = base64.b64encode(heat_map(report.axis, kept)).decode("ascii")
+    return {"picture": f"data:image/png;base64,{png}", "n": len(kept)}
 
 
 def _config(report: Report) -> dict[str, Mapping[str, Any]]:
@@ -231,24 +191,10 @@ def _config(report: Report) -> dict[str, Mapping[str, Any]]:
 
 
 def _section(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    rows = [(key, "-" if value is None else str(value)) for key, value in values.items()]
-    return {"name": name, "rows": rows}
+    return {"name": name, "rows": [(key, _shown(value)) for key, value in values.items()]}
 
 
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.3f} s" if seconds < 0.1 else f"{seconds:.1f} s"
-
-
-def _length(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _bytes(n: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if n < 1024:
-            return f"{n:.3g} {unit}"
-        n /= 1024
-    return f"{n:.1f} GiB"
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value in (None, "") else str(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,11 +31,6 @@ class Thumbnail:
     def time(self) -> str:
         """The time as m:ss."""
         return clock(self.time_s)
-
-    @property
-    def data_uri(self) -> str:
-        """The picture as an address that holds it."""
-        return "data:image/jpeg;base64," + base64.b64encode(self.jpeg).decode("ascii")
 
 
 def _encoded(frame: Image) -> bytes:

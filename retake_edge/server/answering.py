@@ -13,7 +13,7 @@ from retake_edge.server.pool import Loaded
 from retake_edge.session.answer import Answer
 
 
-def answer(job: Job, loaded: Loaded) -> Done | None:
+def answer(job: Job, question: str, loaded: Loaded) -> Done | None:
     """Tell the job its answer piece by piece; return it whole, or None if the client left.
 
     Raises:
@@ -23,18 +23,18 @@ def answer(job: Job, loaded: Loaded) -> Done | None:
     session, conversation = loaded.session, loaded.conversation
     conversation.keep(_n_equal(conversation.turns, job.turns))
     n_cached = session.engine.n_cells
-    for question, text in job.turns[len(conversation.turns) :]:
+    for asked, text in job.turns[len(conversation.turns) :]:
         if job.is_gone:
             return None
-        conversation.recall(question, text)
-    room = conversation.room(job.question)
+        conversation.recall(asked, text)
+    room = conversation.room(question)
     if room < 1:
         raise MemoryBudgetError(
             "The conversation leaves no room for an answer; begin a new one, or shorten it."
         )
     n_most = min(job.generation.max_tokens, room)
     session.draw_by(replace(job.generation, max_tokens=n_most))
-    with closing(conversation.stream(job.question)) as stream:
+    with closing(conversation.stream(question)) as stream:
         for piece in stream:
             if job.is_gone:
                 return None
@@ -42,7 +42,8 @@ def answer(job: Job, loaded: Loaded) -> Done | None:
                 job.tell(Piece(piece))
     found = conversation.turns[-1]
     n_prompt = session.engine.n_cells - found.n_tokens
-    return Done(found, n_prompt, n_cached, found.n_tokens >= n_most, waited_s)
+    is_cut = found.n_tokens >= n_most
+    return Done(found, n_prompt, n_cached, is_cut, waited_s, session.frame_weights)
 
 
 def _n_equal(turns: Sequence[Answer], asked: Sequence[tuple[str, str]]) -> int:

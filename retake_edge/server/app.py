@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import socket
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,10 +18,20 @@ from retake_edge.config import RetakeConfig
 from retake_edge.errors import ConfigError
 from retake_edge.files import default_cache_dir
 from retake_edge.models.manifest import ModelFiles, ModelManifest
-from retake_edge.server import chat_routes, file_routes, responses_routes, status_routes
+from retake_edge.server import (
+    chat_routes,
+    file_routes,
+    page_routes,
+    responses_routes,
+    status_routes,
+)
 from retake_edge.server.blobs import BlobStore
 from retake_edge.server.errors import handle_errors
 from retake_edge.server.guard import Guard
+from retake_edge.server.library import routes as library_routes
+from retake_edge.server.library.live import Live
+from retake_edge.server.library.records import Library
+from retake_edge.server.library.tickets import Tickets
 from retake_edge.server.limits import ServerLimits
 from retake_edge.server.metrics import Metrics
 from retake_edge.server.service import Service
@@ -83,7 +95,17 @@ def make_service(options: ServerOptions) -> Service:
         uploads,
         sources,
         int(time.time()),
+        Library(_library_dir(cache_dir, options)),
     )
+
+
+def _library_dir(cache_dir: Path, options: ServerOptions) -> Path:
+    """Where opened videos are noted; without a cache, where nothing stays."""
+    if options.use_cache:
+        return cache_dir / "library"
+    folder = tempfile.TemporaryDirectory(prefix="retake-edge-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
 
 
 def make_app(service: Service) -> FastAPI:
@@ -99,8 +121,10 @@ def make_app(service: Service) -> FastAPI:
         title="retake-edge", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.service = service
-    for module in (chat_routes, responses_routes, file_routes, status_routes):
+    app.state.live, app.state.tickets = Live(service, service.library), Tickets()
+    for module in (chat_routes, responses_routes, file_routes, status_routes, page_routes):
         app.include_router(module.router)
+    app.include_router(library_routes.router)
     handle_errors(app)
     if service.limits.cors_origins:
         app.add_middleware(

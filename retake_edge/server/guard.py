@@ -17,6 +17,8 @@ from retake_edge.server.errors import ApiError, response_of
 from retake_edge.server.limits import ServerLimits
 
 PUBLIC = frozenset(["/", "/health", "/v1/health"])
+PUBLIC_FOLDERS = ("/page/", "/media/")
+"""The page's own files, and videos under names that no one can guess (`library.tickets`)."""
 UPLOADS = frozenset(["/v1/files"])
 _FORM_OVERHEAD = 1 << 20
 
@@ -64,7 +66,7 @@ class Guard:
                 code="origin_not_allowed",
             )
         is_preflight = scope["method"] == "OPTIONS" and origin is not None
-        if self._limits.api_keys and scope["path"] not in PUBLIC and not is_preflight:
+        if self._limits.api_keys and not is_public(scope["path"]) and not is_preflight:
             self._check_key(headers)
 
     def _is_own_origin(self, origin: str, host: str) -> bool:
@@ -87,6 +89,11 @@ class Guard:
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+
+
+def is_public(path: str) -> bool:
+    """Return whether a path is told without a key."""
+    return path in PUBLIC or path.startswith(PUBLIC_FOLDERS)
 
 
 def is_own_host(host: str, names: tuple[str, ...]) -> bool:

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from retake_edge.config import RetakeConfig
+from retake_edge.config import GenerationConfig, RetakeConfig
 from retake_edge.server.blobs import BlobStore
 from retake_edge.server.errors import ApiError
-from retake_edge.server.jobs import Done, Event, Failed, Job
+from retake_edge.server.jobs import Done, Event, Failed, Job, Ready
 from retake_edge.server.knobs import generation_config, video_config
+from retake_edge.server.library.records import Library
 from retake_edge.server.limits import ServerLimits
 from retake_edge.server.messages import asked_of
 from retake_edge.server.metrics import Metrics
 from retake_edge.server.schemas import ChatBody
-from retake_edge.server.sources import Sources
+from retake_edge.server.sources import SentVideo, Sources
 from retake_edge.server.uploads import Uploads
 from retake_edge.server.worker import Worker
 
@@ -38,6 +39,7 @@ class Service:
     uploads: Uploads
     sources: Sources
     started_s: int
+    library: Library
 
     async def submit(self, body: ChatBody) -> Job:
         """Let a request wait for its turn; raises ApiError and RetakeError."""
@@ -46,11 +48,22 @@ class Service:
         config = video_config(self.config, body, asked.refs)
         fps = config.sampling.fps if asked.refs[0].kind == "image" else None
         video = await asyncio.to_thread(self.sources.get, asked.refs, fps)
+        if video.image_fps is not None:
+            config = _each_frame(config, video.image_fps)
+        return self.put(video, config, generation, asked.turns, asked.question)
+
+    def put(
+        self,
+        video: SentVideo,
+        config: RetakeConfig,
+        generation: GenerationConfig,
+        turns: list[tuple[str, str]],
+        question: str | None,
+    ) -> Job:
+        """Let a job wait for its turn; the video is let go of where it may not. From a loop."""
         try:
-            if video.image_fps is not None:
-                config = _each_frame(config, video.image_fps)
             loop = asyncio.get_running_loop()
-            job = Job(video, config, generation, asked.turns, asked.question, loop)
+            job = Job(video, config, generation, turns, question, loop)
             self.worker.submit(job)
         except BaseException:
             video.held.close()
@@ -78,7 +91,7 @@ async def events_of(job: Job, request: Request) -> AsyncIterator[Event | None]:
                 continue
             event = news.result()
             yield event
-            if isinstance(event, Done | Failed):
+            if isinstance(event, Done | Ready | Failed):
                 return
             news = asyncio.ensure_future(job.events.get())
     finally:

@@ -1,11 +1,11 @@
-"""What the server is and how it does: /, /health, /v1/models, /props and /metrics."""
+"""What the server is and how it does: /health, /v1/models, /props and /metrics."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import Response
 
 from retake_edge.server.errors import ApiError, PlainJson
 from retake_edge.server.service import Service, service_of
@@ -13,19 +13,6 @@ from retake_edge.server.worker import QUESTION_RESERVE
 from retake_edge.version import __version__
 
 router = APIRouter(tags=["status"])
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>retake-edge</title>
-<h1>retake-edge</h1><p>Send questions about videos to <code>/v1/chat/completions</code>;
-<a href="/openapi.json">openapi.json</a> has all paths.</p></html>"""
-_PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-}
-
-
-@router.get("/", response_class=HTMLResponse, include_in_schema=False)
-async def index() -> Response:
-    """Say where to ask."""
-    return HTMLResponse(_PAGE, headers=_PAGE_HEADERS)
 
 
 @router.get("/health", response_model=None)

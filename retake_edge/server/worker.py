@@ -18,10 +18,11 @@ from retake_edge import stopping
 from retake_edge.llama.buffers import available_memory_bytes
 from retake_edge.llama.model import Model
 from retake_edge.models.manifest import ModelFiles, ModelManifest
+from retake_edge.page.facts import session_facts
 from retake_edge.progress import Reading
 from retake_edge.server.answering import answer
 from retake_edge.server.errors import ApiError, api_error
-from retake_edge.server.jobs import Failed, Job, Progress
+from retake_edge.server.jobs import Failed, Job, Progress, Ready
 from retake_edge.server.metrics import Metrics
 from retake_edge.server.pool import Loaded, Pool
 from retake_edge.video.read import probe_video
@@ -138,6 +139,8 @@ class Worker:
             job.video.held.close()
             job.tell(Failed(_ended()))
         self._thread.join(_JOIN_S)
+        if not self._thread.is_alive():
+            stopping.clear()  # what stops the whole process must not stop the next server in it
 
     def _run(self) -> None:
         try:
@@ -200,7 +203,10 @@ class Worker:
         if job.is_gone:
             return
         loaded = self._pool.get(job.key) or self._opened(job, self._pool)
-        done = answer(job, loaded)
+        if job.question is None:
+            job.tell(Ready(session_facts(loaded.session, job.video.name)))
+            return
+        done = answer(job, job.question, loaded)
         self._metrics.loaded(len(self._pool), self._pool.n_bytes())
         if done is not None:
             self._metrics.answered(done)

@@ -8,6 +8,14 @@ from pathlib import Path
 
 from retake_edge.errors import VideoError
 
+SUFFIXES = frozenset(
+    [
+        *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
+        *(".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+    ]
+)
+"""Files of a folder that are taken for videos."""
+
 
 def check_path(path: str | os.PathLike[str]) -> Path:
     """Return the absolute path of a readable, non-empty regular file; nothing else gets to FFmpeg.

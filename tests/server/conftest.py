@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import pytest
-from server_support import running
+from server_support import Gate, running
 
 from retake_edge.bench.scenes.questions import make_questions
 from retake_edge.bench.scenes.scene import make_scene, write_video
+from retake_edge.server.jobs import Job, Piece
 from retake_edge.server.limits import ServerLimits, media_roots
+from retake_edge.server.worker import Worker
 
 SECONDS, N_SCENES = 12.0, 4
 
@@ -44,3 +46,33 @@ def guarded(tmp_path_factory, limits):
         replace(limits, api_keys=("open-sesame",), n_queue=1, max_body_bytes=1 << 16),
     ) as made:
         yield made
+
+
+@pytest.fixture
+def reading_gate(monkeypatch):
+    """Stops readings once a part of the video is encoded."""
+    gate, told = Gate(), Worker._progress
+
+    def progress(self, job, stage, done, total, more=None):
+        told(self, job, stage, done, total, more)
+        if stage == "encode" and done:
+            gate.pass_through()
+
+    monkeypatch.setattr(Worker, "_progress", progress)
+    yield gate
+    gate.open()
+
+
+@pytest.fixture
+def answer_gate(monkeypatch):
+    """Stops answers behind their first piece."""
+    gate, told = Gate(), Job.tell
+
+    def tell(self, event):
+        told(self, event)
+        if isinstance(event, Piece):
+            gate.pass_through()
+
+    monkeypatch.setattr(Job, "tell", tell)
+    yield gate
+    gate.open()

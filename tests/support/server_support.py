@@ -18,6 +18,33 @@ SETTINGS = RetakeConfig(
 )
 
 
+PATIENCE_S = 60
+
+
+class Gate:
+    """Stops the worker where it tells of something, until it is opened."""
+
+    def __init__(self):
+        self._may, self._is_there = threading.Event(), threading.Event()
+        self._may.set()
+
+    def shut(self):
+        self._may.clear()
+        self._is_there.clear()
+
+    def open(self):
+        self._may.set()
+
+    def reached(self):
+        """Wait until the worker stands at the gate."""
+        assert self._is_there.wait(PATIENCE_S)
+
+    def pass_through(self):
+        if not self._may.is_set():
+            self._is_there.set()
+        assert self._may.wait(PATIENCE_S)
+
+
 class Running:
     """A server that runs: its address, its service, and a client."""
 
