@@ -106,7 +106,7 @@ def _planned(source: ModelManifest | ModelFiles | Published) -> Needs:
         planner = RunPlanner(source, text_reserve(config), tried=is_hollow)
         plan = held.enter_context(planner).plan(AN_HOUR, config)
         needed = {use.device: use.needed for use in plan.memory}
-        return Needs(needed, plan.work, planner.estimate(plan).speed_key)
+        return Needs(needed, plan.estimate.work, plan.estimate.speed_key)
 
 
 def _key(source: ModelManifest | ModelFiles | Published) -> str:

@@ -142,23 +142,21 @@ def _measure(
         session.ask("What happens?")
 
 
-def _expected(
-    planner: RunPlanner, planned: RunPlan, calibration: Calibration
-) -> dict[str, float] | None:
+def _expected(planned: RunPlan, calibration: Calibration) -> dict[str, float] | None:
     """Seconds by stage: of this model's own runs, else of this machine with any model."""
     from retake_edge.cli.progress import shown_progress
     from retake_edge.files import default_cache_dir
     from retake_edge.plan.machine import machine_seconds, measure_machine
     from retake_edge.plan.seconds import Calibration
 
-    own = planner.seconds(planned, calibration) or {}
+    own = planned.seconds(calibration) or {}
     if {"encode", "prefill"} <= set(own):
         return own
     general = Calibration(default_cache_dir())
     with shown_progress() as progress:
         measure_machine(general, progress)
     n_answer = planned.config.generation.max_tokens
-    return (machine_seconds(general, planned.work, n_answer) or {}) | own or None
+    return (machine_seconds(general, planned.estimate.work, n_answer) or {}) | own or None
 
 
 def _document(
@@ -170,7 +168,7 @@ def _document(
 ) -> dict[str, Any]:
     more = {
         "kv_bytes": planner.kv_bytes(planned),
-        "seconds": _expected(planner, planned, calibration),
+        "seconds": _expected(planned, calibration),
         "changed": flags,
         "would_fit": [proposal.to_dict() for proposal in advice],
     }

@@ -12,7 +12,7 @@ from retake_edge.evaluate.jobs import Group
 from retake_edge.llama.model import Model
 from retake_edge.models.manifest import ModelFiles, ModelManifest
 from retake_edge.plan.cells import text_reserve
-from retake_edge.plan.run import RunPlanner
+from retake_edge.plan.run import RunPlanner, require_room
 from retake_edge.progress import ProgressCallback, in_percent, no_progress, with_more
 from retake_edge.session.open import open_video
 from retake_edge.session.session import Session
@@ -99,4 +99,4 @@ class LoadedOpener:
         cache_dir = SessionStore(opener.cache_dir).cache_dir if opener.use_cache else None
         check_loadable(opener.source, cache_dir)
         with RunPlanner(opener.source, text_reserve(config), tried=True) as planner:
-            planner.estimated(probe_video(group.file), config)
+            require_room(planner.plan(probe_video(group.file), config).memory)

@@ -43,8 +43,8 @@ def longest_first(
                 plan = planner.plan(info, config) if info else None
             except (VideoError, MemoryBudgetError):
                 plan = None
-            seconds = planner.seconds(plan, calibration) if plan else {"read": 0.0}
-            work = plan.work.encode + plan.work.prefill if plan else 0.0
+            seconds = plan.seconds(calibration) if plan else {"read": 0.0}
+            work = plan.estimate.work.encode + plan.estimate.work.prefill if plan else 0.0
             costs.append((sum(seconds.values()) if seconds else None, work))
     is_measured = all(seconds is not None for seconds, _ in costs)
     order = sorted(

@@ -17,10 +17,10 @@ from retake_edge.plan.choose import frames_that_fit
 from retake_edge.plan.frames import (
     QUESTION_RESERVE,
     CellBudget,
+    FramePlan,
     VideoShape,
     chunk_within,
     kv_bytes_per_cell,
-    plan_frames,
     plan_memory,
     video_shape,
 )
@@ -49,6 +49,7 @@ def plan_cells(
     manifest: ModelManifest,
     config: RetakeConfig,
     video: VideoInfo,
+    frames: FramePlan,
     n_text_reserve: int,
 ) -> CellPlan:
     """Choose how many cells, or frames, of a video stay; the model needs no weights.
@@ -59,7 +60,7 @@ def plan_cells(
         MemoryBudgetError: the cells do not fit into `-c`, or the model was not trained for that
             many positions.
     """
-    shape = video_shape(model, manifest, config, video, n_text_reserve)
+    shape = video_shape(model, manifest, config, video, frames, n_text_reserve)
     not_compressible, compression, runtime = "", config.compression, config.runtime
     if compression.policy not in WHOLE_POLICIES:
         not_compressible = why_not_compressible(model, type_k=runtime.type_k, type_v=runtime.type_v)
@@ -68,10 +69,10 @@ def plan_cells(
         n_fit = _whole_frames(model, shape, compression, runtime.n_ctx)
         n_whole_steps = n_fit if n_fit < shape.n_steps else None
         if n_whole_steps is not None:
-            shape = video_shape(model, manifest, config, video, n_text_reserve, n_fit)
+            shape = video_shape(model, manifest, config, video, frames, n_text_reserve, n_fit)
         compression = replace(compression, policy="none", kv_budget=None)
     memory = _plan_memory(model, shape, compression, runtime)
-    use = _positions(model, manifest, config, video, memory)
+    use = _positions(model, manifest, config, frames, memory)
     require_inside(use, manifest.name, memory, compression, model.n_pos_per_embd)
     return CellPlan(memory, n_before, use, n_whole_steps, not_compressible)
 
@@ -92,11 +93,10 @@ def _positions(
     model: Model,
     manifest: ModelManifest,
     config: RetakeConfig,
-    video: VideoInfo,
+    frames: FramePlan,
     memory: CellBudget,
 ) -> PositionUse:
     """The positions of a plan; a conversation may take more, turn by turn."""
-    frames = plan_frames(manifest, config, video)
     n_text_reserve = min(
         memory.shape.n_text_reserve, QUESTION_RESERVE + config.generation.max_tokens
     )

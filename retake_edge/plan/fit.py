@@ -83,7 +83,8 @@ class _Search:
             plan = self.planner.plan(self.video, config)
         except (MemoryBudgetError, ConfigError):
             plan = None
-        return _State(config, plan_frames(self.planner.manifest, config, self.video), plan)
+        frames = plan.frames if plan else plan_frames(self.planner.manifest, config, self.video)
+        return _State(config, frames, plan)
 
     def fit(self, changes: Sequence[_Change]) -> Proposal | None:
         """The plan with these changes, if it fits."""

@@ -122,6 +122,7 @@ def video_shape(
     manifest: ModelManifest,
     config: RetakeConfig,
     video: VideoInfo,
+    frames: FramePlan,
     n_text_reserve: int,
     n_steps: int | None = None,
 ) -> VideoShape:
@@ -129,7 +130,7 @@ def video_shape(
 
     `n_steps`: grid frames used, if not all.
     """
-    frames, rule = plan_frames(manifest, config, video), manifest.frames
+    rule = manifest.frames
     n_frames = n_steps * rule.frames_per_step if n_steps else frames.n
     n_steps = n_steps or frames.n_steps
     last_s = frames.times_s[1]  # its time text is the longest

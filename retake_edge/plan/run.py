@@ -29,26 +29,38 @@ GIB = 1 << 30
 _ADVICE = "'retake-edge plan' says what would make it fit, and --fit does it"
 
 
+class Estimate(NamedTuple):
+    """The name under which the speed of such runs is kept, and how much work this one is."""
+
+    speed_key: str
+    work: Work
+
+
 @dataclass(frozen=True)
 class RunPlan:
-    """What one run will do and take.
+    """What one run will do and take: planned once, shown, and then carried out.
 
-    `memory`: by device, this machine's first; `work`: what the seconds are estimated
-    from; `n_layer`: of the language model.
+    `manifest`: how the model is used; `memory`: by device, this machine's first; `estimate`: what
+    the seconds are told from; `n_layer`: of the language model.
     """
 
     config: RetakeConfig
+    manifest: ModelManifest
     video: VideoInfo
     frames: FramePlan
     cells: CellPlan
     memory: list[DeviceUse]
-    work: Work
+    estimate: Estimate
     n_layer: int
 
     @property
     def fits(self) -> bool:
         """Whether every device has the memory."""
         return fits(self.memory)
+
+    def seconds(self, calibration: Calibration) -> dict[str, float] | None:
+        """Return the seconds expected by stage, None before anything was measured."""
+        return calibration.seconds(*self.estimate, self.config.generation.max_tokens)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
@@ -60,13 +72,6 @@ class RunPlan:
             "fits": self.fits,
             "config": self.config.to_dict(),
         }
-
-
-class Estimate(NamedTuple):
-    """The name under which the speed of such runs is kept, and how much work this one is."""
-
-    speed_key: str
-    work: Work
 
 
 class RunPlanner:
@@ -104,10 +109,6 @@ class RunPlanner:
     def __exit__(self, *_: object) -> None:
         self._resources.close()
 
-    def manifest_for(self, config: RetakeConfig) -> ModelManifest:
-        """Return how the model is used with the system prompt of some settings."""
-        return self._manifest(config.prompt.system)
-
     def _manifest(self, system: str) -> ModelManifest:
         if isinstance(self.source, ModelManifest):
             return manifest_of(self.source, system)
@@ -122,16 +123,15 @@ class RunPlanner:
         return self._models[n_gpu_layers]
 
     def plan(self, video: VideoInfo, config: RetakeConfig) -> RunPlan:
-        """Plan a run.
+        """Plan a run, straight down: frames, cells, memory, seconds.
 
         Raises:
             MemoryBudgetError: the cells do not fit into `-c`. ModelError: the video has times that
             the model has no word for.
         """
-        model = self.model(config)
-        frames = plan_frames(self.manifest, config, video)
-        manifest = self.manifest_for(config)
-        cells = plan_cells(model, manifest, config, video, self.n_text_reserve)
+        model, manifest = self.model(config), self._manifest(config.prompt.system)
+        frames = plan_frames(manifest, config, video)
+        cells = plan_cells(model, manifest, config, video, frames, self.n_text_reserve)
         size = video.width_px, video.height_px
         memory = memory_use(
             model,
@@ -146,7 +146,9 @@ class RunPlanner:
         if self.is_loaded:
             memory = [replace(use, weights=0, mapped=0) for use in memory]
         work = work_of(self.header, self.mmproj, cells.memory, frames, video)
-        return RunPlan(config, video, frames, cells, memory, work, model.n_layer)
+        devices = [device.device or "CPU" for device in memory]
+        estimate = Estimate(calibration_key(self.header, self.mmproj, config, devices), work)
+        return RunPlan(config, manifest, video, frames, cells, memory, estimate, model.n_layer)
 
     def kv_bytes(self, plan: RunPlan) -> dict[str, int]:
         """Return the bytes of the plan's cells at each type of K and V that the model can have."""
@@ -158,27 +160,6 @@ class RunPlanner:
                 buffers = model_buffers(self.model(config), config, plan.cells.memory.n_ctx)
                 found[kind] = sum(part.cells for part in buffers)
         return found
-
-    def estimated(self, video: VideoInfo, config: RetakeConfig) -> Estimate:
-        """Plan a run and refuse it if it does not fit; return how much work it is.
-
-        Raises:
-            MemoryBudgetError: the cells do not fit into `-c`, or the bytes into a device.
-        """
-        plan = self.plan(video, config)
-        require_room(plan.memory)
-        return self.estimate(plan)
-
-    def estimate(self, plan: RunPlan) -> Estimate:
-        """Return how much work a plan is."""
-        devices = [device.device or "CPU" for device in plan.memory]
-        key = calibration_key(self.header, self.mmproj, plan.config, devices)
-        return Estimate(key, plan.work)
-
-    def seconds(self, plan: RunPlan, calibration: Calibration) -> dict[str, float] | None:
-        """Return the seconds expected by stage, None before anything was measured."""
-        n_answer = plan.config.generation.max_tokens
-        return calibration.seconds(self.estimate(plan).speed_key, plan.work, n_answer)
 
 
 def require_room(memory: list[DeviceUse], advice: str = _ADVICE) -> None:

@@ -16,8 +16,8 @@ from retake_edge.engine.positions import Doubles
 from retake_edge.errors import NativeError, SessionError
 from retake_edge.models.manifest import ModelManifest
 from retake_edge.plan.cells import CellPlan, plan_cells
-from retake_edge.plan.frames import CellBudget, VideoShape
-from retake_edge.plan.run import Estimate, RunPlanner
+from retake_edge.plan.frames import CellBudget, VideoShape, plan_frames
+from retake_edge.plan.run import RunPlan, RunPlanner, require_room
 from retake_edge.progress import in_percent
 from retake_edge.session.prefilled import (
     OpenRequest,
@@ -36,15 +36,35 @@ from retake_edge.session.store.checkpoint import (
 )
 from retake_edge.session.telling import Teller
 from retake_edge.stages import StageTimes
-from retake_edge.video.read import VideoInfo, probe_video
-from retake_edge.vision.encoder import VisionEncoder, VisionFeatures, newline_of
+from retake_edge.video.read import probe_video
+from retake_edge.vision.encoder import VisionEncoder, newline_of
 from retake_edge.vision.reader import VideoReader
 
 
+def plan_of(request: OpenRequest) -> RunPlan:
+    """Plan the reading of a video from its packets and the files' headers.
+
+    Raises:
+        VideoError, ModelError, MemoryBudgetError: the video or the model cannot be read, the cells
+        do not fit.
+    """
+    source, is_loaded = request.source, request.loaded is not None
+    with RunPlanner(source, request.n_text_reserve, is_loaded=is_loaded) as planner:
+        return planner.plan(probe_video(request.path), request.config)
+    raise AssertionError("unreachable")
+
+
 def read_video(
-    request: OpenRequest, *, part: Path | None = None, resume: Path | None = None, key: str = ""
+    request: OpenRequest,
+    plan: RunPlan,
+    *,
+    part: Path | None = None,
+    resume: Path | None = None,
+    key: str = "",
 ) -> PrefilledVideo:
-    """Read a video into a cache; with `part` and `resume` save it there as session `key`.
+    """Carry out a plan: read a video into a cache.
+
+    With `part` and `resume` it is saved there as session `key`.
 
     If an interrupted run left those two files, the work goes on where it stopped, with the same
     result as without the interruption.
@@ -53,8 +73,9 @@ def read_video(
         VideoError, ModelError, MemoryBudgetError, NativeError: the video cannot be read, the model
         not loaded, the cells do not fit. OSError: the session cannot be written.
     """
+    require_room(plan.memory)
     with ExitStack() as resources:
-        begin = _Beginning(request, resources)
+        begin = _Beginning(request, plan, resources)
         run = begin.resumed(part, resume, key) if part and resume else None
         if run is None:
             run = begin.started()
@@ -68,25 +89,23 @@ def read_video(
 class _Beginning:
     """The two ways to begin a reading: at the video's start, or where an earlier run stopped."""
 
-    def __init__(self, request: OpenRequest, resources: ExitStack) -> None:
-        self._request, self._resources = request, resources
+    def __init__(self, request: OpenRequest, plan: RunPlan, resources: ExitStack) -> None:
+        self._request, self._plan, self._resources = request, plan, resources
         self._times = StageTimes()
 
     def started(self) -> Run:
-        """Plan the run from the video's packets, load the models, and make the context."""
-        request = self._request
-        with self._planner() as planner:
-            reader = self._reader(planner.manifest)
-            estimate = planner.estimated(reader.begin(), request.config)
+        """Decode the first frames, load the models, and make the context."""
+        reader = self._reader()
+        reader.begin()
         loaded = self._loaded
-        teller = self._teller(reader, estimate)
+        teller = self._teller(reader)
         teller.tell("encode", 0, reader.n_planned())
         first = next(reader.features)
-        cells = _planned_cells(request, loaded, reader, first)
+        cells = self._cells(reader.frames_per_step, first.rows * first.cols)
         engine = self._engine(cells.memory, self._resources)
         engine.prefill_text(_opening(loaded.manifest, reader, cells.n_whole_steps))
         return Run(
-            request,
+            self._request,
             loaded,
             self._times,
             cells.memory,
@@ -95,7 +114,7 @@ class _Beginning:
             chain([first], reader.features),
             self._builder(engine.next_position),
             teller,
-            estimate,
+            self._plan.estimate,
             n_whole_steps=cells.n_whole_steps,
             not_compressible=cells.not_compressible,
         )
@@ -111,9 +130,6 @@ class _Beginning:
                 journal = open_journal(part, key, state.n_bytes)
                 head = journal.head()
                 plan = CellBudget(**{**head["plan"], "shape": VideoShape(**head["plan"]["shape"])})
-                with self._planner() as planner:
-                    info = probe_video(self._request.path)
-                    estimate = planner.estimated(info, self._request.config)
                 engine = self._engine(plan, attempt)
                 with self._times.measure("load"):
                     chunks = load_chunks(journal, engine.context)
@@ -124,27 +140,25 @@ class _Beginning:
         except (SessionError, NativeError, KeyError, TypeError):
             # A damaged start is worth nothing: the video is read from its beginning.
             return None
-        run = self._going_on(state, info, plan, engine, chunks, estimate, n_before)
+        run = self._going_on(state, plan, engine, chunks, n_before)
         run.resume(self._resources, Recorder(engine.context, part, resume), state)
         return run
 
     def _going_on(
         self,
         state: Resume,
-        info: VideoInfo,
         plan: CellBudget,
         engine: Engine,
         chunks: Chunks,
-        estimate: Estimate,
         n_before: int,
     ) -> Run:
         engine.restore(state.engine)
         for stage, seconds in state.seconds.items():
             self._times.add(stage, seconds)
         done_times_s = np.array(chunks.frame_times_s)
-        reader = self._reader(self._loaded.manifest, done_times_s)
-        reader.info = info
-        teller = self._teller(reader, estimate)
+        reader = self._reader(done_times_s)
+        reader.info = self._plan.video
+        teller = self._teller(reader)
         teller.tell("encode", reader.n_frames, reader.n_planned())
         return Run(
             self._request,
@@ -156,15 +170,9 @@ class _Beginning:
             reader.features,
             self._builder(n_before, float(done_times_s[0])),
             teller,
-            estimate,
+            self._plan.estimate,
             chunks,
             state.stream,
-        )
-
-    def _planner(self) -> RunPlanner:
-        request = self._request
-        return RunPlanner(
-            request.source, request.n_text_reserve, is_loaded=request.loaded is not None
         )
 
     @cached_property
@@ -189,12 +197,24 @@ class _Beginning:
             )
         return Loaded(model, manifest, encoder)
 
-    def _reader(self, manifest: ModelManifest, done_times_s: Doubles | None = None) -> VideoReader:
-        request = self._request
+    def _cells(self, frames_per_step: int, tokens_per_step: int) -> CellPlan:
+        """The plan's cells; planned anew where the tower makes other tokens than planned."""
+        plan, loaded = self._plan, self._loaded
+        rule = loaded.manifest.frames
+        planned = rule.frames_per_step, plan.cells.memory.shape.vision_per_step
+        if (frames_per_step, tokens_per_step) == planned:
+            return plan.cells
+        rule = replace(rule, frames_per_step=frames_per_step, tokens_per_step=tokens_per_step)
+        manifest, reserve = replace(loaded.manifest, frames=rule), self._request.n_text_reserve
+        frames = plan_frames(manifest, plan.config, plan.video)
+        return plan_cells(loaded.model, manifest, plan.config, plan.video, frames, reserve)
+
+    def _reader(self, done_times_s: Doubles | None = None) -> VideoReader:
+        request, manifest = self._request, self._plan.manifest
         return VideoReader(request.path, manifest, request.config, self._times, done_times_s)
 
-    def _teller(self, reader: VideoReader, estimate: Estimate) -> Teller:
-        teller = Teller(self._request, reader, estimate, self._times)
+    def _teller(self, reader: VideoReader) -> Teller:
+        teller = Teller(self._request, reader, self._plan.estimate, self._times)
         reader.use(self._loaded.encoder, teller.tell)
         return teller
 
@@ -222,17 +242,3 @@ def _opening(manifest: ModelManifest, reader: VideoReader, n_whole_steps: int | 
         reader.n_planned() if n_whole_steps is None else n_whole_steps * reader.frames_per_step
     )
     return manifest.prompt.opening(n_frames, reader.info.duration_s)
-
-
-def _planned_cells(
-    request: OpenRequest, loaded: Loaded, reader: VideoReader, first: VisionFeatures
-) -> CellPlan:
-    """Plan the cells once more, from what the tower really makes of a frame."""
-    assert reader.info is not None
-    rule = replace(
-        loaded.manifest.frames,
-        frames_per_step=reader.frames_per_step,
-        tokens_per_step=first.rows * first.cols,
-    )
-    manifest = replace(loaded.manifest, frames=rule)
-    return plan_cells(loaded.model, manifest, request.config, reader.info, request.n_text_reserve)

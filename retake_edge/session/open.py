@@ -17,7 +17,7 @@ from retake_edge.plan.frames import QUESTION_RESERVE
 from retake_edge.plan.seconds import Calibration
 from retake_edge.progress import ProgressCallback, no_progress, with_more
 from retake_edge.session.answer import SavedState
-from retake_edge.session.ingest import read_video
+from retake_edge.session.ingest import plan_of, read_video
 from retake_edge.session.prefilled import OpenRequest
 from retake_edge.session.saved_video import hash_cache, known_hashes, open_saved, recorded, reopen
 from retake_edge.session.session import Session
@@ -121,7 +121,8 @@ def open_video(
         loaded=loaded,
     )
     if store is None:
-        session = Session(read_video(request), config, known_hashes(source), SavedState())
+        prefilled = read_video(request, plan_of(request))
+        session = Session(prefilled, config, known_hashes(source), SavedState())
     else:
         opened = open_saved(request, store, on_note)
         session = Session(opened.prefilled, config, opened.hashes, opened.saved)

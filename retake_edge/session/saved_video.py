@@ -22,9 +22,9 @@ from retake_edge.formats import shown_bytes
 from retake_edge.models.hub.naming import split_files
 from retake_edge.models.manifest import ModelFiles, ModelManifest
 from retake_edge.models.resolve import resolve_model
-from retake_edge.plan.run import RunPlanner
+from retake_edge.plan.run import RunPlan
 from retake_edge.session.answer import SavedState
-from retake_edge.session.ingest import read_video
+from retake_edge.session.ingest import plan_of, read_video
 from retake_edge.session.loading import read_session
 from retake_edge.session.others import notes_of_others
 from retake_edge.session.prefilled import OpenRequest, PrefilledVideo, SessionWarning
@@ -38,7 +38,6 @@ from retake_edge.session.store.key import (
     session_key,
 )
 from retake_edge.video.path import check_path
-from retake_edge.video.read import probe_video
 
 _MAX_REMEMBERED = 1000
 _MACHINE_SETTINGS = (
@@ -83,11 +82,12 @@ def open_saved(
     prefilled = _found(request, store, key) if isinstance(key, str) else None
     is_reused = prefilled is not None
     if prefilled is None:
-        request = replace(request, facts=_planned_facts(request, video, hashes))
+        plan = plan_of(request)
+        request = replace(request, facts=session_facts(plan, video, hashes))
         key = session_key(request.facts)
         keys.put(asked, key)
         prefilled, is_reused = _made(
-            request, store, key, lambda: file_identity(file) == identity, on_note
+            request, plan, store, key, lambda: file_identity(file) == identity, on_note
         )
     saved = SavedState(key, is_reused, store.n_bytes(key)) if prefilled.is_saved else SavedState()
     return SavedVideo(prefilled, saved, hashes)
@@ -196,16 +196,6 @@ def _asked(request: OpenRequest, video: str, hashes: Mapping[str, str]) -> str:
     )
 
 
-def _planned_facts(
-    request: OpenRequest, video: str, hashes: Mapping[str, str]
-) -> Mapping[str, Any]:
-    """What decides about the cells, from a plan of the run."""
-    with RunPlanner(request.source, request.n_text_reserve) as planner:
-        plan = planner.plan(probe_video(request.path), request.config)
-        return session_facts(plan, planner.manifest_for(request.config), video, hashes)
-    raise AssertionError("unreachable")
-
-
 def _found(request: OpenRequest, store: SessionStore, key: str) -> PrefilledVideo | None:
     """Load the session if there is a good one; one that cannot be used is removed."""
     try:
@@ -223,6 +213,7 @@ def _found(request: OpenRequest, store: SessionStore, key: str) -> PrefilledVide
 
 def _made(
     request: OpenRequest,
+    plan: RunPlan,
     store: SessionStore,
     key: str,
     is_unchanged: Callable[[], bool],
@@ -235,14 +226,14 @@ def _made(
             held.enter_context(store.lock(key, waiting))
         except SessionError as error:
             _warn(str(error))
-            return read_video(request), False
+            return read_video(request, plan), False
         found = _found(request, store, key)
         if found is not None:
             return found, True
         if not store.part(key).exists():
             for note in notes_of_others(store, key, request.facts):
                 on_note(note)
-        made = read_video(request, part=store.part(key), resume=store.resume(key), key=key)
+        made = read_video(request, plan, part=store.part(key), resume=store.resume(key), key=key)
         if made.is_saved and not is_unchanged():
             _warn(f"{request.path} was changed while it was read, so no session of it is saved.")
             store.discard(key)

@@ -87,7 +87,7 @@ def test_the_longest_planned_seconds_begin_first(tmp_path):
     by_length = longest_first(groups, opener)
     assert [g.end_s for g in by_length] == [32.0, 16.0, 8.0, None]
     with RunPlanner(opener.source, text_reserve(NONE)) as planner:
-        estimate = planner.estimate(planner.plan(probe_video(DEMO), NONE))
+        estimate = planner.plan(probe_video(DEMO), NONE).estimate
         Calibration(tmp_path).add(
             estimate.speed_key, estimate.work, {"encode": 9.0, "prefill": 9.0}
         )

@@ -23,7 +23,7 @@ def test_a_track_that_is_level_is_left_out():
     assert max(facts(report)["kept"]) == pytest.approx((1 + 0.25 + 0.25) / 3)
     frames = np.repeat(np.arange(N_FRAMES, dtype=np.int32), 2)
     level = replace(report.video_map, cell_frames=np.stack([frames] * 3))
-    assert facts(replace(report, map=level))["kept"] is None
+    assert facts(replace(report, video_map=level))["kept"] is None
     whole = replace(report, video=replace(report.video, reduced_by="nothing"))
     assert facts(whole)["kept"] is None
 
@@ -71,7 +71,8 @@ def test_a_part_of_the_video_is_told_as_such():
 
 def test_nothing_dropped_and_frames_left_out_are_told():
     assert words(reduced_by="nothing")[1] == "Of what the model saw, nothing was dropped."
-    told = words(reduced_by="frames", keep_ratio=0.5, not_compressible="its cells cannot be moved")[1]
+    reason = "its cells cannot be moved"
+    told = words(reduced_by="frames", keep_ratio=0.5, not_compressible=reason)[1]
     assert told.startswith("Half of the pictures was used")
     assert told.endswith("since its cells cannot be moved.")
 

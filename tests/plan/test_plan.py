@@ -11,7 +11,7 @@ from retake_edge.llama.buffers import BufferUse, available_memory_bytes
 from retake_edge.models.manifest import ModelFiles
 from retake_edge.plan.cells import text_reserve
 from retake_edge.plan.fit import fitted, proposals
-from retake_edge.plan.run import RunPlanner
+from retake_edge.plan.run import RunPlanner, require_room
 from retake_edge.plan.seconds import Calibration
 from retake_edge.session.store.folder import SessionStore
 from retake_edge.video.read import probe_video
@@ -145,7 +145,7 @@ def test_what_a_card_cannot_hold_stays_in_this_machines_memory(video, monkeypatc
         assert (host.vision, card.device, card.fits) == (0, "GPU0", False) and card.vision > 0
         assert card.needed == 56 * MIB + card.vision + card.vision_compute + card.work
         with pytest.raises(MemoryBudgetError, match=r"GPU0's memory .* 40.0 MiB are available"):
-            planner.estimated(video, config)
+            require_room(planner.plan(video, config).memory)
         layers = next(p for p in proposals(planner, video, config) if "-ngl" in p.flags)
         assert layers.flags == "-ngl 3" and layers.plan.fits
         assert fitted(planner, video, config).flags == "-ngl 3"
@@ -187,7 +187,7 @@ def test_a_plan_of_files_that_are_no_pair_is_refused(tmp_path):
 def test_seconds_are_learned_from_a_run_and_scale_with_the_work(video, tmp_path):
     config, calibration = settings(max_tokens=6), Calibration(SessionStore(tmp_path).cache_dir)
     with planner_of(config) as planner:
-        assert planner.seconds(planner.plan(video, config), calibration) is None
+        assert planner.plan(video, config).seconds(calibration) is None
     with opened(tmp_path, config) as session:
         spent = session.index_seconds
         answer = session.ask("What is it?")
@@ -199,16 +199,16 @@ def test_seconds_are_learned_from_a_run_and_scale_with_the_work(video, tmp_path)
     )
     with planner_of(config) as planner:
         plan = planner.plan(video, config)
-        seconds = planner.seconds(plan, calibration)
+        seconds = plan.seconds(calibration)
         assert seconds["encode"] == pytest.approx(spent["encode"])
         assert seconds["decode"] == pytest.approx(spent["decode"])
         assert seconds["prefill"] >= spent["prefill"]
         assert ("answer" in seconds) == (answer.n_tokens > 1)
-        fewer = planner.seconds(planner.plan(video, half), calibration)
+        fewer = planner.plan(video, half).seconds(calibration)
         assert fewer["encode"] == pytest.approx(spent["encode"] / 2)
         assert fewer["prefill"] < seconds["prefill"]
         narrow = settings(type_kv="q8_0")
-        assert planner.seconds(planner.plan(video, narrow), calibration) is None
+        assert planner.plan(video, narrow).seconds(calibration) is None
 
 
 def test_nothing_is_learned_without_the_cache(video, tmp_path):

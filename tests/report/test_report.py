@@ -131,8 +131,9 @@ def test_figures_have_units_that_people_read():
 
 def test_layers_that_keep_the_same_have_no_picture():
     report = sample_report()
-    alike = replace(report.video_map, cell_frames=np.repeat(report.video_map.cell_frames[:1], N_LAYERS, 0))
-    assert data_of(render_report(replace(report, map=alike)))["layers"] is None
+    frames = np.repeat(report.video_map.cell_frames[:1], N_LAYERS, 0)
+    alike = replace(report.video_map, cell_frames=frames)
+    assert data_of(render_report(replace(report, video_map=alike)))["layers"] is None
 
 
 # -- the contact sheet -------------------------------------------------------------------------

@@ -113,8 +113,7 @@ def test_q8_0_sessions_are_about_half_as_large_as_f16_ones(tmp_path):
 def facts(config=None, model=MODEL, n_text_reserve=700, sha256="v", model_sha256="m"):
     with RunPlanner(model, n_text_reserve) as planner:
         plan = planner.plan(probe_video(VIDEO), config or settings())
-        manifest = planner.manifest_for(config or settings())
-        return fingerprint.session_facts(plan, manifest, sha256, {"model": model_sha256})
+        return fingerprint.session_facts(plan, sha256, {"model": model_sha256})
 
 
 def whole(**options):

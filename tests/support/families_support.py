@@ -23,7 +23,7 @@ from retake_edge.llama import library
 from retake_edge.llama.context import Context
 from retake_edge.models.manifest import ModelFiles
 from retake_edge.progress import no_progress
-from retake_edge.session.ingest import read_video
+from retake_edge.session.ingest import plan_of, read_video
 from retake_edge.session.prefilled import OpenRequest
 from retake_edge.vision.encoder import VisionEncoder, VisionFeatures
 
@@ -124,7 +124,7 @@ def run(family: str, case: str, own_features: bool = True) -> Run:
         config = settings(expected.asked)
         config = replace(config, runtime=replace(config.runtime, flash_attention="off"))
         request = OpenRequest(CLIP, files(family), config, 300, no_progress)
-        prefilled = read_video(request)
+        prefilled = read_video(request, plan_of(request))
         with prefilled.resources:
             prompt = prefilled.manifest.prompt.question(expected.question)
             answer = prefilled.engine.generate(prompt)

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from retake_edge.compress.policies import POLICIES
 from retake_edge.files import JsonCache, file_sha256
 from retake_edge.llama import library
-from retake_edge.models.manifest import ModelManifest
 from retake_edge.version import __version__
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def file_identity(file: Path) -> list[int]:
 
 
 def session_facts(
-    plan: RunPlan, manifest: ModelManifest, video_sha256: str, model_sha256: Mapping[str, str]
+    plan: RunPlan, video_sha256: str, model_sha256: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return everything that decides what a video's cells hold, as plain values.
 
@@ -88,7 +87,7 @@ def session_facts(
     what is kept of them. How answers are drawn is no part of it, nor is the machine's side
     (threads, layers on a GPU, batches, room for text): that changes rounding at most.
     """
-    frames, cells = plan.frames, plan.cells
+    manifest, frames, cells = plan.manifest, plan.frames, plan.cells
     n_frames = frames.n
     if cells.n_whole_steps is not None:
         n_frames = cells.n_whole_steps * manifest.frames.frames_per_step
