@@ -8,6 +8,7 @@ such jumps. A single time stamp far from both its neighbours is replaced.
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -28,6 +29,9 @@ FALLBACK_FRAME_S = 0.04
 Beat = Callable[[int], None]
 Join = tuple[int, int]
 """From this byte on, time stamps are moved by so many ticks."""
+Matrix = tuple[int, int, int, int]
+"""(a, b, c, d): the point (x, y) of a stored picture goes to (a x + c y, b x + d y)."""
+UPRIGHT: Matrix = (1, 0, 0, 1)
 
 
 class NoFilmError(Exception):
@@ -40,6 +44,7 @@ class Film:
     `piece`: the part of the file that is read, which begins at second `begins_s`. `frame_s`:
     seconds between two frames, as the header says. `joins`: where the clock starts again, which
     `packets` finds out when asked to. `read_to_s`: where any stream ends that was read so far.
+    `n_decoded`: pictures so far; `matrix`: how the first of them lies.
     """
 
     def __init__(
@@ -77,6 +82,9 @@ class Film:
         self.seeks_bytes = self.container.format.name == "mpegts"
         self.never_seeks = self.container.format.name == "mpeg"
         self.is_intra = bool(self.stream.codec_context.codec.intra_only)
+        self.codec = self.stream.codec_context.name
+        self.pixel_aspect = float(self.stream.sample_aspect_ratio or 1)
+        self.matrix, self.n_decoded = UPRIGHT, 0
         self.is_bare = av.format.Flags.no_timestamps in flags
 
     def __enter__(self) -> Film:
@@ -93,6 +101,17 @@ class Film:
         """
         reorders = bool(self.stream.codec_context.has_b_frames)
         return self.is_bare or (self.container.format.name == "avi" and reorders)
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether pictures are shown on their side."""
+        return self.matrix[0] == 0
+
+    def note_decoded(self, frame: Any) -> None:
+        """Count a decoded picture; the first one says how all lie."""
+        if not self.n_decoded:
+            self.matrix = display_matrix(frame)
+        self.n_decoded += 1
 
     def time_s(self, pts: int | None) -> float | None:
         """Return a time stamp in seconds after the start."""
@@ -137,7 +156,7 @@ class Film:
                 if packet.size:
                     beat(packet.pos or 0)
                     if packet.pts is not None:
-                        end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                        end_s = (packet.pts + (packet.duration or 0)) * float(packet.time_base)
                         self.read_to_s = max(self.read_to_s, end_s - self.zero_s)
                     yield packet
         except (av.error.FFmpegError, EOFError):
@@ -191,6 +210,17 @@ class Film:
                 waiting = []
             waiting.append(packet)
         yield from waiting
+
+
+def display_matrix(frame: Any) -> Matrix:
+    """Return how a picture lies, to quarter turns."""
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            a, b, _, c, d = struct.unpack_from("=5i", bytes(data))
+            if abs(a) + abs(d) >= abs(b) + abs(c):
+                return (-1 if a < 0 else 1), 0, 0, (-1 if d < 0 else 1)
+            return 0, (-1 if b < 0 else 1), (-1 if c < 0 else 1), 0
+    return UPRIGHT
 
 
 def best_stream(container: Any) -> Any:
