@@ -140,8 +140,9 @@ def announced_s(film: Film, first_s: float) -> float:
             return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - film.zero_s
         except ValueError:
             return 0.0
-    if stream.duration:
-        return first_s + float(stream.duration) * film.tick_s
+    if stream.duration:  # in ASF and fragmented MP4, which count no frames, from the clock's zero
+        starts_s = first_s if stream.frames else -film.zero_s
+        return starts_s + float(stream.duration) * film.tick_s
     if container.duration and (len(container.streams) == 1 or not film.is_bare):
         return film.begins_s + float(container.duration) / 1_000_000
     return 0.0

@@ -19,8 +19,8 @@ from retake_edge.video.pieces import WHOLE, Piece, PieceFile
 # Demuxers that read one file and nothing else: no playlists, no image sequences, no devices.
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,mxf,nut,"
-    "rm,wtv,dv,gif,apng,ivf,obu,av1,h261,h263,h264,hevc,vvc,m4v,mjpeg,yuv4mpegpipe,png_pipe,"
-    "jpeg_pipe,webp_pipe,bmp_pipe"
+    "rm,wtv,gxf,dhav,swf,dv,gif,apng,ivf,obu,av1,h261,h263,h264,hevc,vvc,vc1,m4v,mjpeg,mpjpeg,"
+    "yuv4mpegpipe,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe"
 )
 # As in ffmpeg: a step back by more than a moment, or forward by more than a pause, is a join.
 JOIN_BACK_S, JOIN_AHEAD_S = 0.1, 10.0
@@ -80,8 +80,9 @@ class Film:
         # Without an index in the file, the byte of a key frame leads to it, and a time may not. In
         # MPEG-PS, some pictures have a time, and how FFmpeg counts on is not alike after a jump.
         self.seeks_bytes = self.container.format.name == "mpegts"
-        self.never_seeks = self.container.format.name == "mpeg"
-        self.is_intra = bool(self.stream.codec_context.codec.intra_only)
+        has_palette = self.stream.codec_context.pix_fmt == "pal8"  # its first packet holds it
+        self.never_seeks = self.container.format.name == "mpeg" or has_palette
+        self.is_intra = bool(self.stream.codec_context.codec.intra_only) and not has_palette
         self.codec = self.stream.codec_context.name
         self.pixel_aspect = float(self.stream.sample_aspect_ratio or 1)
         self.matrix, self.n_decoded = UPRIGHT, 0
@@ -97,10 +98,10 @@ class Film:
     def counts_frames(self) -> bool:
         """Whether packets have no times of showing: the n-th picture has the n-th time.
 
-        A bare stream has none at all, AVI has times of decoding alone.
+        A bare stream has none at all, AVI and GXF have times of decoding alone.
         """
         reorders = bool(self.stream.codec_context.has_b_frames)
-        return self.is_bare or (self.container.format.name == "avi" and reorders)
+        return self.is_bare or (self.container.format.name in ("avi", "gxf") and reorders)
 
     @property
     def is_turned(self) -> bool:
@@ -214,6 +215,10 @@ class Film:
 
 def display_matrix(frame: Any) -> Matrix:
     """Return how a picture lies, to quarter turns."""
+    from av.sidedata.sidedata import Type
+
+    # PyAV 18 fails on a frame with a kind of side data that it does not know, such as EXIF.
+    Type._missing_ = classmethod(lambda cls, _: cls.PANSCAN)  # type: ignore[assignment]
     for data in frame.side_data:
         if data.type.name == "DISPLAYMATRIX":
             a, b, _, c, d = struct.unpack_from("=5i", bytes(data))
@@ -226,22 +231,22 @@ def display_matrix(frame: Any) -> Matrix:
 def best_stream(container: Any) -> Any:
     """Return the video stream that ffmpeg takes: the default one, then the largest; no cover.
 
+    A single picture beside a film is its cover, whether it is marked as one or not.
+
     Raises:
         NoFilmError: there is none.
     """
     import av
 
     kinds = av.stream.Disposition
-    covers = kinds.attached_pic | kinds.timed_thumbnails | kinds.still_image
-    streams = [s for s in container.streams.video if not s.disposition & covers]
-    if not streams:
-        raise NoFilmError
-    known = [s for s in streams if s.codec_context is not None]
-    if not known:
+    covers = kinds.attached_pic | kinds.timed_thumbnails | kinds.still_image | kinds.dependent
+    films = [s for s in container.streams.video if s.codec_context and not s.disposition & covers]
+    if not films:
         raise NoFilmError
 
-    def rank(stream: Any) -> tuple[bool, int]:
+    def rank(stream: Any) -> tuple[bool, bool, int]:
         context = stream.codec_context
-        return bool(stream.disposition & kinds.default), context.width * context.height
+        is_default = bool(stream.disposition & kinds.default)
+        return stream.frames != 1, is_default, context.width * context.height
 
-    return max(known, key=rank)
+    return max(films, key=rank)
