@@ -8,6 +8,7 @@ such jumps. A single time stamp far from both its neighbours is replaced.
 
 from __future__ import annotations
 
+import os
 import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ CONTAINERS = (
 # As in ffmpeg: a step back by more than a moment, or forward by more than a pause, is a join.
 JOIN_BACK_S, JOIN_AHEAD_S = 0.1, 10.0
 FALLBACK_FRAME_S = 0.04
+MAX_THREADS = 8
 
 Beat = Callable[[int], None]
 Join = tuple[int, int]
@@ -50,7 +52,6 @@ class Film:
     def __init__(
         self,
         path: str,
-        n_threads: int = 1,
         piece: Piece = WHOLE,
         begins_s: float = 0.0,
         joins: tuple[Join, ...] = (),
@@ -66,7 +67,7 @@ class Film:
             self.container: Any = av.open(source, "r", options=options, metadata_errors="replace")
             opened.callback(self.container.close)
             self.stream = best_stream(self.container)
-            self.stream.codec_context.thread_count = n_threads
+            self.stream.codec_context.thread_count = min(os.cpu_count() or 1, MAX_THREADS)
             self.stream.codec_context.thread_type = "AUTO"
             self.opened = opened.pop_all()
         self.piece, self.begins_s, self.read_to_s = piece, begins_s, begins_s

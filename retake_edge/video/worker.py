@@ -30,11 +30,10 @@ from retake_edge.video.index import FrameIndex, index_film
 from retake_edge.video.mark import is_marked
 from retake_edge.video.picture import finished, rotation_deg, square_size
 from retake_edge.video.pieces import WHOLE, Piece, pieces_of
-from retake_edge.video.stream import Film, Join, NoFilmError
+from retake_edge.video.stream import MAX_THREADS, Film, Join, NoFilmError
 
 MESSAGE_HEAD = struct.Struct("<IQ")
 HEARTBEAT_S = 0.5
-MAX_DECODER_THREADS = 8
 T = TypeVar("T")
 MAX_SLACK_S = 0.02  # time stamps are rounded: a picture that begins this much later serves a time
 
@@ -93,7 +92,7 @@ def extend_cpu_limit(seconds: float) -> None:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     used_s = usage.ru_utime + usage.ru_stime
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    soft = int(used_s + seconds * MAX_DECODER_THREADS) + 1
+    soft = int(used_s + seconds * MAX_THREADS) + 1
     if hard != resource.RLIM_INFINITY:
         soft = min(soft, hard)
     resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
@@ -117,12 +116,11 @@ def limit_memory(max_bytes: int) -> None:
 def open_film(
     path: str, piece: Piece = WHOLE, begins_s: float = 0.0, joins: tuple[Join, ...] = ()
 ) -> Film:
-    """Open a piece of `path`, to be decoded by as many threads as there are processors."""
+    """Open a piece of `path`; what goes wrong is said as a WorkerError."""
     import av
 
-    n_threads = min(os.cpu_count() or 1, MAX_DECODER_THREADS)
     try:
-        return Film(path, n_threads, piece, begins_s, joins)
+        return Film(path, piece, begins_s, joins)
     except NoFilmError:
         raise WorkerError("no_film") from None
     except (av.error.FFmpegError, OSError) as error:
