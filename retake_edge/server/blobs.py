@@ -11,6 +11,7 @@ import hashlib
 import os
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,8 @@ class BlobStore:
         self.folder, self._max_bytes, self._max_blob_bytes = folder, max_bytes, max_blob_bytes
         self._lock = threading.RLock()
         self._in_use: Counter[str] = Counter()
+        # Kept here, and not as the files' times: a file with new times is another one to sessions.
+        self._used: dict[str, float] = {}
         self._listed: frozenset[str] = frozenset()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for rest in folder.glob("*.part"):
@@ -51,7 +54,7 @@ class BlobStore:
                 self._make_room(n_bytes)
                 part.replace(self.path(digest))
                 _sync(self.folder)
-            os.utime(self.path(digest))
+            self._used[digest] = time.time()
             if hold:
                 self._in_use[digest] += 1
         return digest, n_bytes
@@ -87,8 +90,7 @@ class BlobStore:
             if not self.path(sha256).is_file():
                 return False
             self._in_use[sha256] += 1
-            with suppress(OSError):
-                os.utime(self.path(sha256))
+            self._used[sha256] = time.time()
             return True
 
     def release(self, sha256: str) -> None:
@@ -108,10 +110,14 @@ class BlobStore:
             if sha256 not in self._listed and not self._in_use[sha256]:
                 self.path(sha256).unlink(missing_ok=True)
 
+    def _last_use(self, blob: tuple[os.stat_result, Path]) -> float:
+        stat, path = blob
+        return self._used.get(path.stem, stat.st_mtime)
+
     def _make_room(self, n_bytes: int) -> None:
         blobs = [(path.stat(), path) for path in self.folder.glob("*.blob")]
         total = sum(stat.st_size for stat, _ in blobs)
-        for stat, path in sorted(blobs, key=lambda blob: blob[0].st_mtime):
+        for stat, path in sorted(blobs, key=self._last_use):
             if total + n_bytes <= self._max_bytes:
                 return
             if path.stem not in self._listed and not self._in_use[path.stem]:

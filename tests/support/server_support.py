@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 import httpx
 
+from retake_edge.bench.scenes.questions import make_questions
+from retake_edge.bench.scenes.scene import make_scene, write_video
 from retake_edge.config import GenerationConfig, RetakeConfig, RuntimeConfig, SamplingConfig
 from retake_edge.models.resolve import resolve_model
 from retake_edge.server.app import ServerOptions, make_app, make_service
@@ -19,6 +21,7 @@ SETTINGS = RetakeConfig(
 
 
 PATIENCE_S = 60
+SECONDS, N_SCENES = 12.0, 4
 
 
 class Gate:
@@ -61,6 +64,17 @@ class Running:
         """How many videos were read, and not loaded."""
         lines = self.http.get("/metrics").text.splitlines()
         return next(float(x.split()[1]) for x in lines if x.startswith("retake_videos_read_total"))
+
+
+def write_scenes(folder, suffix=".mp4", codec="mp4v"):
+    """Render scenes; return (path, questions) of each."""
+    made = []
+    for seed in range(N_SCENES):
+        scene = make_scene(100 + seed, SECONDS)
+        path = folder / f"scene{seed}{suffix}"
+        write_video(scene, path, fps=4.0, size_px=224, codec=codec)
+        made.append((path, make_questions(scene, 8, seed)))
+    return made
 
 
 @contextmanager
