@@ -6,10 +6,9 @@ so that the rest of a killed process is known as such, and removed by the next o
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-import tempfile
+import secrets
 import threading
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from retake_edge.files import locked
 from retake_edge.server.errors import ApiError
 
 BLOCK_BYTES = 1 << 20
@@ -36,8 +36,8 @@ class BlobStore:
         self._used: dict[str, float] = {}
         self._listed: frozenset[str] = frozenset()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for rest in folder.glob("*.part"):
-            _remove_if_left(rest)
+        for lock in folder.glob("*.lock"):
+            _remove_if_left(lock)
 
     def path(self, sha256: str) -> Path:
         """Return where a blob lies, whether or not it is there."""
@@ -63,11 +63,9 @@ class BlobStore:
     def _written(self, blocks: Iterable[bytes]) -> Iterator[tuple[Path, str, int]]:
         """Content in a file that is removed afterwards, unless it got another name."""
         digest, n_bytes = hashlib.sha256(), 0
-        descriptor, name = tempfile.mkstemp(suffix=".part", dir=self.folder)
-        part = Path(name)
+        part = self.folder / f"{secrets.token_hex(8)}.part"
         try:
-            with open(descriptor, "wb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+            with locked(part.with_suffix(".lock")), part.open("xb") as file:
                 for block in blocks:
                     n_bytes += len(block)
                     if n_bytes > self._max_blob_bytes:
@@ -138,11 +136,10 @@ def _too_large(most: int) -> ApiError:
     )
 
 
-def _remove_if_left(part: Path) -> None:
+def _remove_if_left(lock: Path) -> None:
     """Remove what a killed process left; what one is writing is locked."""
-    with suppress(OSError), part.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        part.unlink(missing_ok=True)
+    with suppress(OSError), locked(lock):
+        lock.with_suffix(".part").unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:
