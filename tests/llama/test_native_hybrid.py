@@ -13,9 +13,9 @@ from pathlib import Path
 import native_support as ns
 import numpy as np
 import pytest
+from kvc_support import CACHES, N_TEXT, chunk_of, positions_for, random_keep, start
 from native_support import AttentionTrace, decode, make_chunk, open_context, read_state
 from random_models import HEAD_DIM, write_model
-from test_native_kvc import CACHES, N_TEXT, chunk_of, positions_for, random_keep, start
 
 from retake_edge.golden.limits import DEVICE_LOGIT
 from retake_edge.llama.model import Model
