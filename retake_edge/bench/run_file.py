@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retake_edge.errors import ConfigError
+from retake_edge.files import write_atomically
 from retake_edge.llama import library
 from retake_edge.version import __version__
 
@@ -69,7 +70,10 @@ def write_run_file(document: dict[str, Any], path: Path) -> None:
     Raises:
         ConfigError: the folder does not exist or cannot be written.
     """
-    write_whole(path, layout(document))
+    try:
+        write_atomically(path, layout(document).encode())
+    except OSError as error:
+        raise ConfigError(f"Cannot write {path} ({error.strerror}); choose another file.") from None
 
 
 def begun_run(path: Path, document: dict[str, Any]) -> dict[str, Any] | None:
@@ -103,21 +107,6 @@ def layout(document: dict[str, Any]) -> str:
             shown = "[\n  " + ",\n  ".join(json.dumps(item) for item in value) + "\n ]"
         lines.append(f" {json.dumps(key)}: {shown}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all.
-
-    Raises:
-        ConfigError: the folder does not exist or cannot be written.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise ConfigError(f"Cannot write {path} ({error.strerror}); choose another file.") from None
 
 
 def _cpu_name() -> str:
