@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import plot
@@ -19,8 +20,8 @@ def test_a_quality_run_is_four_pictures(tmp_path):
 
 def test_the_lines_are_the_shares_of_the_run_file():
     document = json.loads(RUN_FILE.read_text())
-    (axes,) = plot.accuracy(document, "needle").axes
-    lines = {box.get_label(): box.lines[0].get_ydata() for box in axes.containers}
+    boxes: Any = plot.accuracy(document, "needle").axes[0].containers
+    lines = {box.get_label(): box.lines[0].get_ydata() for box in boxes}
     keeps = sorted((c["keep"] for c in document["cells"] if c["policy"] == "spread"), reverse=True)
     for at, keep in enumerate(dict.fromkeys(keeps), 1):
         of = [c for c in document["cells"] if (c["policy"], c["keep"]) == ("spread", keep)]

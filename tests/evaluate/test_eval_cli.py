@@ -87,8 +87,8 @@ def test_variants_are_compared_and_missing_videos_are_listed(made, tmp_path):
     assert done.exit_code == 0
     (folder / "videos" / "scene-0-1.mp4").unlink()
     compare = "policy=none; policy=uniform,keep=0.1"
-    arguments = ("eval", "longvideobench", "--data", folder, *TINY, "--preset", "plain")
-    arguments += ("--compare", compare, "--out", tmp_path / "r.json", "--no-cache", "--limit", "27")
+    arguments = ["eval", "longvideobench", "--data", folder, *TINY, "--preset", "plain"]
+    arguments += ["--compare", compare, "--out", tmp_path / "r.json", "--no-cache", "--limit", "27"]
     done = call(*arguments)
     assert done.exit_code == 0, done.output
     document = json.loads((tmp_path / "r.json").read_text())

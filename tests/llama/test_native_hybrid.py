@@ -18,6 +18,7 @@ from native_support import AttentionTrace, decode, make_chunk, open_context, rea
 from random_models import HEAD_DIM, write_model
 
 from retake_edge.golden.limits import DEVICE_LOGIT
+from retake_edge.llama.context import Context
 from retake_edge.llama.model import Model
 
 ATTENTION_LAYERS = (1, 3)
@@ -31,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
         yield loaded
 
 
-def question(context: ns.Context, position: int) -> ns.Floats:
+def question(context: Context, position: int) -> ns.Floats:
     """Logits after four tokens, which are taken back."""
     states = context.save_states()
     context.decode_tokens([5, 6, 7, 8], position)

@@ -1,8 +1,13 @@
 """A running server for tests; how they write parts and read answers."""
 
+from __future__ import annotations
+
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -12,6 +17,7 @@ from retake_edge.config import GenerationConfig, RetakeConfig, RuntimeConfig, Sa
 from retake_edge.models.resolve import resolve_model
 from retake_edge.server.app import ServerOptions, make_app, make_service
 from retake_edge.server.limits import ServerLimits
+from retake_edge.server.service import Service
 
 SETTINGS = RetakeConfig(
     SamplingConfig(fps=2.0),
@@ -51,16 +57,16 @@ class Gate:
 class Running:
     """A server that runs: its address, its service, and a client."""
 
-    def __init__(self, url, service):
+    def __init__(self, url: str, service: Service) -> None:
         self.url, self.service = url, service
         self.http = httpx.Client(base_url=url, timeout=120, trust_env=False)
 
-    def chat(self, content, *, before=(), **more):
+    def chat(self, content: Any, *, before: Sequence[Any] = (), **more: Any) -> httpx.Response:
         """POST a question; return the response."""
         messages = [*before, {"role": "user", "content": content}]
         return self.http.post("/v1/chat/completions", json={"messages": messages, **more})
 
-    def n_read(self):
+    def n_read(self) -> float:
         """How many videos were read, and not loaded."""
         lines = self.http.get("/metrics").text.splitlines()
         return next(float(x.split()[1]) for x in lines if x.startswith("retake_videos_read_total"))
@@ -78,15 +84,17 @@ def write_scenes(folder, suffix=".mp4", codec="mp4v"):
 
 
 @contextmanager
-def running(cache_dir, limits=None, **options):
+def running(
+    cache_dir: Path, limits: ServerLimits | None = None, **options: Any
+) -> Iterator[Running]:
     """Run a server until the end of the block."""
     import uvicorn
 
     source = resolve_model("tiny")
-    made = ServerOptions(
+    asked = ServerOptions(
         source, "tiny", SETTINGS, limits or ServerLimits(), cache_dir=cache_dir, **options
     )
-    service = make_service(made)
+    service = make_service(asked)
     config = uvicorn.Config(
         make_app(service), host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=1
     )
@@ -106,14 +114,14 @@ def running(cache_dir, limits=None, **options):
         thread.join()
 
 
-def file_url(path):
+def file_url(path: Path) -> dict[str, Any]:
     return {"type": "video_url", "video_url": {"url": f"file://{path}"}}
 
 
-def text(words):
+def text(words: str) -> dict[str, Any]:
     return {"type": "text", "text": words}
 
 
-def answer_of(response):
+def answer_of(response: httpx.Response) -> str:
     assert response.status_code == 200, response.text
-    return response.json()["choices"][0]["message"]["content"]
+    return str(response.json()["choices"][0]["message"]["content"])

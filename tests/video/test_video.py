@@ -72,7 +72,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
         started.append(popen(*args, **kwargs))
         return started[-1]
 
-    monkeypatch.setattr(video_process.subprocess, "Popen", spy)
+    monkeypatch.setattr("subprocess.Popen", spy)
     return started
 
 
@@ -250,8 +250,8 @@ def test_a_pair_does_not_join_the_pictures_on_both_sides_of_a_gap() -> None:
 def test_times_before_the_first_picture_are_not_planned() -> None:
     """A picture that begins 5.2 s after the sound also serves the last time before it."""
     window = {"fps": 2.0, "start_s": 0.0, "end_s": None, "first_s": 5.2}
-    assert time_grid(9.0, max_frames=None, **window) == (5.0, 0.5, 8)  # type: ignore[arg-type]
-    assert time_grid(9.0, max_frames=4, **window) == (5.0, 1.0, 4)  # type: ignore[arg-type]
+    assert time_grid(9.0, max_frames=None, **window) == (5.0, 0.5, 8)
+    assert time_grid(9.0, max_frames=4, **window) == (5.0, 1.0, 4)
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "b.png", "c.webp", "-%03d.png", "no_name", "d.mp4"])
