@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,34 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(file: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold a lock file, which is removed at the end; a process that ends, however, lets go of it.
+
+    Where another one holds it, `on_wait` is called once, and the lock waited for.
+
+    Raises:
+        BlockingIOError: another one holds it, and there is no `on_wait`.
+        OSError: the file cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    file.touch()
+    lock = FileLock(file, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if on_wait is None:
+            raise BlockingIOError(f"{file} is held by another process") from None
+        on_wait()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        lock.release()
 
 
 CACHE_DIR_VARIABLE = "RETAKE_CACHE_DIR"

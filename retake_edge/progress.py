@@ -25,7 +25,8 @@ class Reading:
     From `start_s` to `end_s` is to be read, and `time_s` is reached. `begun_s`: where this run
     began (later than `start_s` where an earlier one was interrupted); `saved_s`: from where the
     next one would go on, None if from the beginning. `left_s`: expected seconds of time, None if
-    nothing is known.
+    nothing is known. `pictures`: (time in seconds, small JPEG) of frames that were
+    read since it was told last.
     """
 
     start_s: float
@@ -34,6 +35,7 @@ class Reading:
     begun_s: float
     saved_s: float | None = None
     left_s: float | None = None
+    pictures: tuple[tuple[float, bytes], ...] = ()
 
 
 def no_progress(_stage: str, _done: int, _total: int, _more: Reading | None = None) -> None:

@@ -31,7 +31,7 @@ from retake_edge.bench.text.report import text_table
 from retake_edge.config import CompressionConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/measured.md", "docs/policy.md")
+PAGES = ("README.md", "docs/measured.md", "docs/policy.md", "docs/evaluation.md")
 KEEPS = (0.25, 0.125)
 SPEED_COMMAND = (
     "retake-edge bench speed --shape qwen2.5-vl-3b --layers 2,4 --frames 128,256 "
@@ -206,6 +206,23 @@ def headline() -> str:
     )
 
 
+def eval_hours() -> str:
+    """Planned hours of whole benchmarks, model by model."""
+    document = run_file("eval-hours")
+    names = {"an hour": "an hour of video", "videomme": "`videomme`", "lvbench": "`lvbench`"}
+    lines = [f"| model | {' | '.join(names.values())} |", "|---|" + "---|" * len(names)]
+    for row in document["rows"]:
+        cells = [_hours(row[name]) for name in names]
+        lines.append(f"| `{row['model']}` | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n\n" + source("eval-hours")
+
+
+def _hours(value: float | None) -> str:
+    if value is None:
+        return "does not fit"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "headline": headline,
     "measured": measured,
@@ -216,6 +233,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "cost": cost,
     "events": events,
     "text-needle": text_needle,
+    "eval-hours": eval_hours,
 }
 
 

@@ -2,7 +2,9 @@
 
     python scripts/measure_video_speed.py benchmarks/video-speed.json --minutes 60 --frames 2048
 
-Each codec's film is a short clip of 1080p, looped without encoding it again. For each, in turn:
+The film is a talk in 1080p: slides that change every 15 s, a speaker who moves in front of them,
+and every minute the camera pans. Two minutes are encoded, and joined without encoding them again
+until the film is long enough. For each codec, in turn:
 `ffmpeg -vf fps=...,scale=...` writing raw RGB frames, this package sampling the same number of
 frames, and this package sampling few of them, far apart. Codecs that the run file
 has already and that are not measured now stay in it.
@@ -21,6 +23,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
 from retake_edge.bench.run_file import run_file, write_run_file
 from retake_edge.video.read import sample_frames
 
@@ -29,20 +34,53 @@ ENCODERS = {
     "hevc": ["-c:v", "libx265", "-preset", "superfast", "-x265-params", "log-level=error"],
     "av1": ["-c:v", "libsvtav1", "-preset", "12"],
 }
-CLIP_S, FPS = 20, 24
+CLIP_S, FPS, SLIDE_S = 120, 24, 15
+SLIDE_PX, SPEAKER_PX = (2048, 1152), (480, 720)
 
 
 def make_film(folder: Path, codec: str, seconds: float) -> Path:
-    """Return a film of a test picture, encoded once and looped to its length."""
+    """Return a film of a talk, encoded once and joined to its length."""
     clip, film = folder / f"clip_{codec}.mp4", folder / f"film_{codec}_{seconds:g}.mp4"
     if not clip.exists():
-        source = f"testsrc2=size=1920x1080:rate={FPS}:duration={CLIP_S}"
-        coded = [*ENCODERS[codec], "-pix_fmt", "yuv420p"]
-        ffmpeg("-f", "lavfi", "-i", source, *coded, str(clip))
+        coded = [*ENCODERS[codec], "-pix_fmt", "yuv420p", "-t", str(CLIP_S), str(clip)]
+        ffmpeg(*talk(folder), *coded)
     if not film.exists():
-        n_loops = max(0, round(seconds / CLIP_S) - 1)
-        ffmpeg("-stream_loop", str(n_loops), "-i", str(clip), "-c", "copy", str(film))
+        parts = folder / f"parts_{codec}.txt"
+        parts.write_text(f"file '{clip.resolve()}'\n" * max(1, round(seconds / CLIP_S)))
+        ffmpeg("-f", "concat", "-safe", "0", "-i", str(parts), "-c", "copy", str(film))
     return film
+
+
+def talk(folder: Path) -> list[str]:
+    """Draw slides and a speaker, and return ffmpeg's arguments that move them."""
+    inputs: list[str] = []
+    n_slides = CLIP_S // SLIDE_S
+    for seed in range(n_slides + 1):
+        size = SLIDE_PX if seed < n_slides else SPEAKER_PX
+        path = folder / f"texture_{seed}.png"
+        cv2.imwrite(str(path), texture(seed, *size))
+        length = ["-t", str(SLIDE_S)] if seed < n_slides else []
+        inputs += ["-loop", "1", "-framerate", str(FPS), *length, "-i", str(path)]
+    slides = "".join(f"[{k}]" for k in range(n_slides)) + f"concat=n={n_slides}"
+    pan = "if(lt(mod(t,60),50),0,64-64*cos((mod(t,60)-50)*2*PI/10))"
+    camera = f"crop=1920:1080:x='{pan}':y=36"
+    speaker = "overlay=x='1200+60*sin(t*0.9)+8*sin(t*5)':y='320+12*sin(t*3)'"
+    graph = f"{slides},{camera}[slides];[slides][{n_slides}]{speaker}"
+    return [*inputs, "-filter_complex", graph]
+
+
+def texture(seed: int, width: int, height: int) -> np.ndarray:
+    """Return a picture whose detail falls with its fineness, as in photographs."""
+    rng = np.random.default_rng(seed)
+    down, across = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
+    falls = np.maximum(np.hypot(down, across), 1 / width) ** 1.5
+    layers = []
+    for _ in range(3):
+        waves = rng.normal(size=(2, *falls.shape))
+        layers.append(np.fft.irfft2((waves[0] + 1j * waves[1]) / falls, (height, width)))
+    picture = np.stack([layers[0] + 0.3 * layer for layer in layers], axis=-1)
+    picture = (picture - picture.mean()) / picture.std() * 45 + 120
+    return np.clip(picture, 0, 255).astype(np.uint8)
 
 
 def ffmpeg(*arguments: str) -> None:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import retake_edge
 from retake_edge.bench.scenes.scene import make_scene, write_video
@@ -19,7 +20,7 @@ def test_every_example_of_the_api_page_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RETAKE_CACHE_DIR", str(tmp_path / "cache"))
     examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert len(examples) == 9
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     for example in examples:
         exec(compile(example, str(PAGE), "exec"), names)
     out = capsys.readouterr().out

@@ -16,7 +16,6 @@ import show_percentage
 from apply_patches import (
     LEFT_OUT,
     STAMP,
-    SourceError,
     apply_series,
     copy_tree,
     extract_tree,
@@ -25,7 +24,7 @@ from apply_patches import (
     read_hunks,
     read_series,
 )
-from fetch_llama_cpp import PATCH_DIR, Upstream, fetch_sdist, read_upstream, sha256_of
+from fetch_llama_cpp import PATCH_DIR, SourceError, Upstream, fetch_sdist, read_upstream, sha256_of
 from take_bindings import FILES, REWRITES, read_archive, rewrite, take_bindings
 
 DOWNLOADS = PATCH_DIR.parent / "build" / "downloads"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retake_edge.errors import ConfigError
+from retake_edge.files import write_atomically
 from retake_edge.llama import library
 from retake_edge.version import __version__
 
@@ -71,7 +72,10 @@ def write_run_file(document: dict[str, Any], path: Path) -> None:
     Raises:
         ConfigError: the folder does not exist or cannot be written.
     """
-    write_whole(path, layout(document))
+    try:
+        write_atomically(path, layout(document).encode())
+    except OSError as error:
+        raise ConfigError(f"Cannot write {path} ({error.strerror}); choose another file.") from None
 
 
 def read_run_file(path: Path) -> dict[str, Any]:
@@ -81,15 +85,14 @@ def read_run_file(path: Path) -> dict[str, Any]:
         ConfigError: it is no run file.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        document = None
-    if not isinstance(document, dict):
-        raise ConfigError(f"Cannot read {path} as a run file; choose another file.")
-    document["settings"] = _renamed(document.get("settings", {}))
-    if "cells" in document:
-        document["cells"] = [_renamed(cell) for cell in document["cells"]]
-    return document
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if "settings" in document:
+            document["settings"] = _renamed(document["settings"])
+        if "cells" in document:
+            document["cells"] = [_renamed(cell) for cell in document["cells"]]
+        return dict(document)
+    except (OSError, ValueError, AttributeError, TypeError):
+        raise ConfigError(f"Cannot read {path} as a run file; choose another file.") from None
 
 
 def _renamed(values: dict[str, Any]) -> dict[str, Any]:
@@ -124,21 +127,6 @@ def layout(document: dict[str, Any]) -> str:
             shown = "[\n  " + ",\n  ".join(json.dumps(item) for item in value) + "\n ]"
         lines.append(f" {json.dumps(key)}: {shown}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all.
-
-    Raises:
-        ConfigError: the folder does not exist or cannot be written.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise ConfigError(f"Cannot write {path} ({error.strerror}); choose another file.") from None
 
 
 def _cpu_name() -> str:

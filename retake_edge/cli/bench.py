@@ -66,9 +66,6 @@ def quality(
     n_gpu_layers: _Layers = -1,
     as_json: _Json = False,
     out: _Out = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Write SVG plots: FILE, and FILE-depth beside it.")
-    ] = None,
 ) -> None:
     """Ask about long synthetic videos under every policy and keep ratio.
 
@@ -116,8 +113,6 @@ def quality(
         "quality", _plain(settings, runtime), _hashes(files), quality_results(result)
     )
     _finish(document, out, as_json)
-    if plot is not None:
-        write_plots(document, plot)
 
 
 @app.command("text-needle", cls=BenchCommand)
@@ -297,21 +292,3 @@ def _finish(document: dict[str, Any], out: Path | None, as_json: bool) -> None:
     if out is not None:
         write_run_file(document, out)
     typer.echo(json.dumps(document, indent=1) if as_json else run_tables(document))
-
-
-def write_plots(document: dict[str, Any], path: Path) -> None:
-    """Write FILE.svg (all questions), FILE-needle.svg, FILE-when.svg and FILE-depth.svg.
-
-    Raises:
-        ConfigError: the name does not end in .svg, or the folder cannot be written.
-    """
-    from retake_edge.bench.quality.plot import accuracy_plot, depth_plot
-    from retake_edge.bench.run_file import write_whole
-
-    if path.suffix.lower() != ".svg":
-        raise ConfigError(f"--plot is {path}, but its name must end in .svg.")
-    write_whole(path, accuracy_plot(document, "all"))
-    for name in ("needle", "when"):
-        write_whole(path.with_name(f"{path.stem}-{name}.svg"), accuracy_plot(document, name))
-    lowest = min(cell["keep_ratio"] for cell in document["cells"])
-    write_whole(path.with_name(f"{path.stem}-depth.svg"), depth_plot(document, lowest))

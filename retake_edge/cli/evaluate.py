@@ -57,7 +57,6 @@ def evaluate(
         Path | None,
         typer.Option(help="The run file; its rows stand beside it.  [default: eval-SET.json]"),
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write an SVG plot.", metavar="FILE")] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what failed before.")
     ] = False,
@@ -72,13 +71,11 @@ def evaluate(
     Killed or stopped, the same command goes on. Missing videos are listed, and their questions not
     asked; an answer that names no option is wrong, and never guessed.
     """
-    from retake_edge.bench.run_file import run_file, write_run_file, write_whole
+    from retake_edge.bench.run_file import run_file, write_run_file
     from retake_edge.evaluate import report
     from retake_edge.evaluate.jobs import grouped, run_digest
     from retake_edge.evaluate.rows import RowFile
 
-    if plot is not None and plot.suffix.lower() != ".svg":
-        raise ConfigError(f"--plot is {plot}, but its name must end in .svg.")
     name, items, jobs, missing, asked, named = _questions(what, data, preset, limit)
     _tell_missing(missing, bool(jobs))
     configs = _configs(request, asked, compare)
@@ -96,8 +93,6 @@ def evaluate(
         "eval", {"variants": shown}, model_facts(opener, hashes), report.results(found)
     )
     write_run_file(document, out)
-    if plot is not None:
-        write_whole(plot, report.plot(document))
     typer.echo(json.dumps(document, indent=1) if as_json else report.tables(document))
     tell(f"run file: {out}")
     leave(tell_failures(mine))

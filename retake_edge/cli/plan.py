@@ -22,12 +22,7 @@ if TYPE_CHECKING:
     from retake_edge.plan.seconds import Calibration
     from retake_edge.video.read import VideoInfo
 
-_MEASURED_FRAMES = 8
-
-
-EXAMPLES = examples(
-    "plan talk.mp4 -m qwen2.5-vl-3b", "plan talk.mp4 --measure", "plan -m smolvlm2-2.2b"
-)
+EXAMPLES = examples("plan talk.mp4 -m qwen2.5-vl-3b", "plan -m smolvlm2-2.2b")
 
 
 @opens_video
@@ -37,9 +32,6 @@ def plan(
         typer.Argument(metavar="[VIDEO]", help="The video file; without, an hour of video."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    measure: Annotated[
-        bool, typer.Option("--measure", help="Read some frames first, to tell the seconds.")
-    ] = False,
     *,
     request: CliRequest,
 ) -> None:
@@ -72,10 +64,6 @@ def plan(
         except MemoryBudgetError:
             _print_proposals(proposals(planner, info, config), to_stderr=True)
             raise
-        if measure:
-            if video is None or not is_here:
-                raise ConfigError("--measure reads the video, so it needs one and its model.")
-            _measure(planned, source, calibration)
         advice = [] if planned.fits else proposals(planner, info, config)
         document = _document(planner, planned, calibration, advice, flags)
     document["model"] = {"name": planner.manifest.name, "is_downloaded": is_here}
@@ -115,31 +103,6 @@ def _model_here(video: Path | None, request: CliRequest) -> ModelManifest | Mode
             "`retake-edge models` compares all models."
         )
     return resolved(video, request)
-
-
-def _measure(
-    planned: RunPlan, source: ModelManifest | ModelFiles, calibration: Calibration
-) -> None:
-    """Read the first frames of what is planned, and answer, to learn how fast this machine is."""
-    from dataclasses import replace
-
-    from retake_edge.cli.progress import shown_progress
-    from retake_edge.session.open import open_video
-
-    sampling = planned.config.sampling
-    step_s = (planned.frames.times_s[1] - planned.frames.times_s[0]) / max(1, planned.frames.n - 1)
-    end_s = planned.frames.times_s[0] + _MEASURED_FRAMES * max(step_s, planned.video.frame_s)
-    end_s = min(end_s, sampling.end_s or end_s)
-    sampling = replace(sampling, end_s=end_s, max_frames=_MEASURED_FRAMES)
-    config = replace(planned.config, sampling=sampling)
-    with (
-        shown_progress() as progress,
-        open_video(
-            planned.video.path, source, config, use_cache=False, progress=progress
-        ) as session,
-    ):
-        session.calibrate(calibration)
-        session.ask("What happens?")
 
 
 def _expected(planned: RunPlan, calibration: Calibration) -> dict[str, float] | None:

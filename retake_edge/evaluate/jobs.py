@@ -104,6 +104,8 @@ def _job(record: Record, path: Path, n: int) -> Job:
     start_s, end_s = (
         _time(record.get(name), f"The {name} in {where}") for name in ("start", "end")
     )
+    if end_s is not None and end_s <= (start_s or 0.0):
+        raise ConfigError(f"{where} ends at {end_s:g} s, which is not after its start.")
     question = checked_question(record["question"])
     answer = _answer(record.get("answer"), options, where)
     return Job(
@@ -132,6 +134,8 @@ def _answer(value: Any, options: Sequence[str], where: str) -> str:
     """The right answer: a letter where there are options."""
     if value is None:
         return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ConfigError(f"{where} has the answer {value!r}, but it must be a text.")
     text = str(value)
     if not options:
         return text

@@ -149,26 +149,3 @@ def _cell(score: Mapping[str, Any] | None) -> str:
     error = score["error"]
     half = "" if error is None else f" ± {100 * Z_95 * error:.1f}"
     return f"{100 * score['value']:.1f}{half} (n={score['n']})"
-
-
-def plot(document: Mapping[str, Any]) -> str:
-    """Return an SVG: every variant's score over all and by group, in %."""
-    import numpy as np
-
-    from retake_edge.bench.quality.chart import heat_map
-
-    variants = document["variants"]
-    kind, scores = next(iter(variants[0]["groups"].items()), ("", []))
-    columns = [score["name"] for score in scores]
-    rows = [variant["name"] or document["preset"] for variant in variants]
-    values = [
-        [_value(variant["score"])]
-        + [_value(_of(variant["groups"].get(kind, []), name)) for name in columns]
-        for variant in variants
-    ]
-    title = f"{document['set']}: right answers in %, by {kind}"
-    return heat_map(title, rows, ["all", *columns], np.array(values))
-
-
-def _value(score: Mapping[str, Any] | None) -> float:
-    return float("nan") if score is None else float(score["value"])

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 from retake_edge.errors import ConfigError
+from retake_edge.files import locked, write_atomically
 
 Row = dict[str, Any]
 _BEGIN = b'{"key": '
@@ -31,18 +33,21 @@ class RowFile:
 
     def __init__(self, path: Path, run: str, *, drop_failed: bool = False) -> None:
         self.path, self.run = path, run
-        try:
-            self._file: BinaryIO = open(path, "a+b")  # noqa: SIM115
-        except OSError as error:
-            raise ConfigError(f"Cannot write {path} ({error.strerror}).") from None
-        try:
-            _hold(self._file, path)
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(path.with_name(f".{path.name}.lock")))
+                self._file: BinaryIO = held.enter_context(open(path, "a+b"))
+            except BlockingIOError:
+                raise ConfigError(
+                    f"{path} is being written by another process; wait for it, or choose another "
+                    "file."
+                ) from None
+            except OSError as error:
+                raise ConfigError(f"Cannot write {path} ({error.strerror}).") from None
             self.rows = self._read()
             if drop_failed:
                 self._drop_failed()
-        except BaseException:
-            self._file.close()
-            raise
+            self._held = held.pop_all()
 
     def __enter__(self) -> RowFile:
         return self
@@ -54,6 +59,7 @@ class RowFile:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
+        self._held.close()
 
     @property
     def done(self) -> frozenset[str]:
@@ -106,25 +112,6 @@ class RowFile:
     def _drop_failed(self) -> None:
         self.rows = [row for row in self.rows if not row.get("error")]
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(self.path)
+        write_atomically(self.path, text.encode())
         self._file.close()
         self._file = open(self.path, "a+b")  # noqa: SIM115
-        _hold(self._file, self.path)
-
-
-def _hold(file: BinaryIO, path: Path) -> None:
-    """Keep other processes from the file, where the system can."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ConfigError(
-            f"{path} is being written by another process; wait for it, or choose another file."
-        ) from None
-    except OSError:
-        return  # a file system without locks

@@ -6,16 +6,17 @@ so that the rest of a killed process is known as such, and removed by the next o
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-import tempfile
+import secrets
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from retake_edge.files import locked
 from retake_edge.server.errors import ApiError
 
 BLOCK_BYTES = 1 << 20
@@ -31,10 +32,12 @@ class BlobStore:
         self.folder, self._max_bytes, self._max_blob_bytes = folder, max_bytes, max_blob_bytes
         self._lock = threading.RLock()
         self._in_use: Counter[str] = Counter()
+        # Kept here, and not as the files' times: a file with new times is another one to sessions.
+        self._used: dict[str, float] = {}
         self._listed: frozenset[str] = frozenset()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for rest in folder.glob("*.part"):
-            _remove_if_left(rest)
+        for lock in folder.glob("*.lock"):
+            _remove_if_left(lock)
 
     def path(self, sha256: str) -> Path:
         """Return where a blob lies, whether or not it is there."""
@@ -51,7 +54,7 @@ class BlobStore:
                 self._make_room(n_bytes)
                 part.replace(self.path(digest))
                 _sync(self.folder)
-            os.utime(self.path(digest))
+            self._used[digest] = time.time()
             if hold:
                 self._in_use[digest] += 1
         return digest, n_bytes
@@ -60,11 +63,9 @@ class BlobStore:
     def _written(self, blocks: Iterable[bytes]) -> Iterator[tuple[Path, str, int]]:
         """Content in a file that is removed afterwards, unless it got another name."""
         digest, n_bytes = hashlib.sha256(), 0
-        descriptor, name = tempfile.mkstemp(suffix=".part", dir=self.folder)
-        part = Path(name)
+        part = self.folder / f"{secrets.token_hex(8)}.part"
         try:
-            with open(descriptor, "wb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+            with locked(part.with_suffix(".lock")), part.open("xb") as file:
                 for block in blocks:
                     n_bytes += len(block)
                     if n_bytes > self._max_blob_bytes:
@@ -87,8 +88,7 @@ class BlobStore:
             if not self.path(sha256).is_file():
                 return False
             self._in_use[sha256] += 1
-            with suppress(OSError):
-                os.utime(self.path(sha256))
+            self._used[sha256] = time.time()
             return True
 
     def release(self, sha256: str) -> None:
@@ -108,10 +108,14 @@ class BlobStore:
             if sha256 not in self._listed and not self._in_use[sha256]:
                 self.path(sha256).unlink(missing_ok=True)
 
+    def _last_use(self, blob: tuple[os.stat_result, Path]) -> float:
+        stat, path = blob
+        return self._used.get(path.stem, stat.st_mtime)
+
     def _make_room(self, n_bytes: int) -> None:
         blobs = [(path.stat(), path) for path in self.folder.glob("*.blob")]
         total = sum(stat.st_size for stat, _ in blobs)
-        for stat, path in sorted(blobs, key=lambda blob: blob[0].st_mtime):
+        for stat, path in sorted(blobs, key=self._last_use):
             if total + n_bytes <= self._max_bytes:
                 return
             if path.stem not in self._listed and not self._in_use[path.stem]:
@@ -132,11 +136,10 @@ def _too_large(most: int) -> ApiError:
     )
 
 
-def _remove_if_left(part: Path) -> None:
+def _remove_if_left(lock: Path) -> None:
     """Remove what a killed process left; what one is writing is locked."""
-    with suppress(OSError), part.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        part.unlink(missing_ok=True)
+    with suppress(OSError), locked(lock):
+        lock.with_suffix(".part").unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:

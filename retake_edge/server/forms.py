@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from retake_edge.server.jobs import Done, Progress
@@ -92,7 +92,9 @@ def chunk(
 
 def progress_facts(event: Progress) -> dict[str, Any]:
     """Return llama-server's `prompt_progress`, with the reading's own figures."""
-    reading = None if event.reading is None else asdict(event.reading)
+    reading = None if event.reading is None else asdict(replace(event.reading, pictures=()))
+    if reading is not None:
+        del reading["pictures"]
     return {
         "total": event.total,
         "cache": 0,

@@ -26,6 +26,7 @@ class Teller:
         self._begun_s = self._start_s if self.saved_s is None else self.saved_s
         self.prefilled_s = self._begun_s
         self._n_read = 0  # frames encoded
+        self._n_pictures = 0  # told
         self._spent = dict(times.seconds)  # before this run
         expected = request.calibration.seconds(*estimate, 0) or {}
         self._pace = Pace(estimate.work, expected, self._share(self._begun_s))
@@ -43,7 +44,11 @@ class Teller:
         seconds = self._times.seconds.items()
         spent = {name: s - self._spent.get(name, 0.0) for name, s in seconds}
         left_s = self._pace.left_s(share, self._share(self.prefilled_s), spent)
-        more = Reading(self._start_s, reader.end_s, time_s, self._begun_s, self.saved_s, left_s)
+        pictures = tuple(reader.thumbnails[self._n_pictures :])
+        self._n_pictures += len(pictures)
+        more = Reading(
+            self._start_s, reader.end_s, time_s, self._begun_s, self.saved_s, left_s, pictures
+        )
         self._progress(stage, n_frames, n_planned, more)
 
     def _share(self, time_s: float) -> float:

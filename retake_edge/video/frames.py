@@ -33,8 +33,7 @@ class Shown:
     @property
     def has_two_fields(self) -> bool:
         """Whether the lines are of two moments; in HEVC, a field is a picture of its own."""
-        is_coded_by_fields = self.film.stream.codec_context.name == "hevc"
-        return bool(self.frame.interlaced_frame) and not is_coded_by_fields
+        return bool(self.frame.interlaced_frame) and self.film.codec != "hevc"
 
 
 class JumpFailedError(Exception):
@@ -122,7 +121,7 @@ def decoded(film: Film, index: FrameIndex, goal: Goal, beat: Beat) -> Iterator[t
 
     context = film.stream.codec_context
     may_skip = not index.by_count and goal.step_s > 2 * index.gap_s
-    last_s, n = -math.inf, 0
+    last_s = -math.inf
     for packet in chain(film.packets(beat), [None]):
         skips = may_skip and packet is not None and not needs(film, index, goal, packet)
         if skips and film.is_intra:
@@ -135,10 +134,10 @@ def decoded(film: Film, index: FrameIndex, goal: Goal, beat: Beat) -> Iterator[t
         for frame in frames:
             time_s: float | None
             if index.by_count:
-                time_s = index.times_s[min(n, len(index.times_s) - 1)]
+                time_s = index.times_s[min(film.n_decoded, len(index.times_s) - 1)]
             else:
                 time_s = film.time_s(frame.pts if frame.pts is not None else frame.dts)
-            n += 1
+            film.note_decoded(frame)
             if time_s is None or not last_s < time_s <= index.end_s + index.gap_s:
                 time_s = index.begins_s if last_s == -math.inf else last_s + index.gap_s / 2
             last_s = time_s

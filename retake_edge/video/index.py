@@ -129,19 +129,13 @@ def usual_gap_s(times_s: list[float]) -> float:
 
 
 def announced_s(film: Film, first_s: float) -> float:
-    """Return when the header says that the film ends, 0 where it does not say."""
-    stream, container = film.stream, film.container
-    if film.may_join:
-        return 0.0  # such containers have no header: FFmpeg guesses
-    tag = stream.metadata.get("DURATION", "")
-    if tag.count(":") == 2:
-        hours, minutes, seconds = tag.split(":")
-        try:
-            return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - film.zero_s
-        except ValueError:
-            return 0.0
-    if stream.duration:
-        return first_s + float(stream.duration) * film.tick_s
-    if container.duration and (len(container.streams) == 1 or not film.is_bare):
-        return film.begins_s + float(container.duration) / 1_000_000
-    return 0.0
+    """Return when the header says that the last stream ends, 0 where it does not say."""
+    length = film.container.duration
+    if film.may_join or not length:
+        return 0.0  # MPEG's containers have no header: FFmpeg guesses
+    end_s = film.begins_s + float(length) / 1_000_000
+    if not film.stream.frames:  # such headers count from the clock's zero, not from its start
+        end_s -= film.zero_s + film.begins_s
+    # FFmpeg adds what comes before the pictures to what ASF counts with it.
+    lead_s = first_s - film.begins_s if film.container.format.name == "asf" else 0.0
+    return end_s - lead_s

@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from retake_edge.video.frames import Shown
+from retake_edge.video.stream import Film, Matrix
 
 if TYPE_CHECKING:  # the worker is to start fast
     import numpy as np
@@ -27,9 +28,7 @@ def finished(shown: Shown, plan: dict[str, Any]) -> Pixels:
     import cv2
 
     pixels = rgb_of(shown)
-    is_turned = display_matrix(shown.frame)[0] == 0
-    aspect = shown.film.stream.sample_aspect_ratio
-    square = square_size(pixels.shape[1], pixels.shape[0], aspect, is_turned)
+    square = square_size(pixels.shape[1], pixels.shape[0], shown.film)
     if square != (pixels.shape[1], pixels.shape[0]):
         pixels = cv2.resize(pixels, square, interpolation=cv2.INTER_LINEAR)
     pixels = resize(
@@ -82,9 +81,7 @@ def resize(
 def rgb_of(shown: Shown) -> Pixels:
     """Return the picture as uint8 (H, W, 3) RGB: deinterlaced and turned, pixels as stored."""
     frame = deinterlaced(shown) if shown.has_two_fields else shown.frame
-    matrix = display_matrix(shown.frame)
-    pixels: Pixels = frame.to_ndarray(format="rgb24")
-    return turned(pixels, matrix)
+    return turned(frame.to_ndarray(format="rgb24"), shown.film.matrix)
 
 
 def deinterlaced(shown: Shown) -> Any:
@@ -120,21 +117,7 @@ def alike(a: Any, b: Any) -> bool:
     return (a.width, a.height, a.format.name) == (b.width, b.height, b.format.name)
 
 
-def display_matrix(frame: Any) -> tuple[int, int, int, int]:
-    """Return (a, b, c, d): the point (x, y) goes to (a x + c y, b x + d y); to quarter turns."""
-    import numpy as np
-
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            values = np.frombuffer(bytes(data), np.int32)
-            a, b, c, d = (int(v) for v in values[[0, 1, 3, 4]])
-            if abs(a) + abs(d) >= abs(b) + abs(c):
-                return (-1 if a < 0 else 1), 0, 0, (-1 if d < 0 else 1)
-            return 0, (-1 if b < 0 else 1), (-1 if c < 0 else 1), 0
-    return 1, 0, 0, 1
-
-
-def turned(pixels: Pixels, matrix: tuple[int, int, int, int]) -> Pixels:
+def turned(pixels: Pixels, matrix: Matrix) -> Pixels:
     """Turn and mirror a picture as its matrix says."""
     import numpy as np
 
@@ -148,7 +131,7 @@ def turned(pixels: Pixels, matrix: tuple[int, int, int, int]) -> Pixels:
     return np.ascontiguousarray(pixels)
 
 
-def rotation_deg(matrix: tuple[int, int, int, int]) -> int:
+def rotation_deg(matrix: Matrix) -> int:
     """Return the clockwise turn in a matrix; a mirror beside it is not counted."""
     a, b, _, d = matrix
     if a == 0:
@@ -156,17 +139,15 @@ def rotation_deg(matrix: tuple[int, int, int, int]) -> int:
     return 180 if a < 0 and d < 0 else 0
 
 
-def square_size(
-    width: int, height: int, pixel_aspect: Fraction | None, is_turned: bool
-) -> tuple[int, int]:
+def square_size(width: int, height: int, film: Film) -> tuple[int, int]:
     """Return the (width, height) at which pixels are square: the short way is stretched.
 
-    `width`, `height`: after the turn; `pixel_aspect`: of the stored picture.
+    `width`, `height`: after the film's turn.
     """
-    aspect = float(pixel_aspect or 1)
+    aspect = film.pixel_aspect
     if not 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT:
         return width, height
-    aspect = 1 / aspect if is_turned else aspect
+    aspect = 1 / aspect if film.is_turned else aspect
     return (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
 
 

@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 ERRORS = {
     "not_a_video": "{path} is not a video that can be opened: it is another kind of file, or "
     "damaged or cut short; play it to check, or convert it with ffmpeg.",
-    "no_film": "{path} is not a video: it holds sound, or sound with a cover picture, alone; give "
-    "the path of a video.",
+    "no_film": "{path} is not a video: it holds sound, a cover, or a photo in tiles (HEIC) alone; "
+    "give the path of a video, or convert the photo to JPEG.",
     "no_frames": "{path} holds no video frames; check that it was recorded or copied completely.",
     "undecodable": "No frame of {path} can be decoded (codec {codec}): the file is damaged or its "
     "decoder is missing; re-encode it, for example with "

@@ -8,6 +8,8 @@ such jumps. A single time stamp far from both its neighbours is replaced.
 
 from __future__ import annotations
 
+import os
+import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -18,16 +20,20 @@ from retake_edge.video.pieces import WHOLE, Piece, PieceFile
 # Demuxers that read one file and nothing else: no playlists, no image sequences, no devices.
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,mxf,nut,"
-    "rm,wtv,dv,gif,apng,ivf,obu,av1,h261,h263,h264,hevc,vvc,m4v,mjpeg,yuv4mpegpipe,png_pipe,"
-    "jpeg_pipe,webp_pipe,bmp_pipe"
+    "rm,wtv,gxf,dhav,swf,dv,gif,apng,ivf,obu,av1,h261,h263,h264,hevc,vvc,vc1,m4v,mjpeg,mpjpeg,"
+    "yuv4mpegpipe,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe"
 )
 # As in ffmpeg: a step back by more than a moment, or forward by more than a pause, is a join.
 JOIN_BACK_S, JOIN_AHEAD_S = 0.1, 10.0
 FALLBACK_FRAME_S = 0.04
+MAX_THREADS = 8
 
 Beat = Callable[[int], None]
 Join = tuple[int, int]
 """From this byte on, time stamps are moved by so many ticks."""
+Matrix = tuple[int, int, int, int]
+"""(a, b, c, d): the point (x, y) of a stored picture goes to (a x + c y, b x + d y)."""
+UPRIGHT: Matrix = (1, 0, 0, 1)
 
 
 class NoFilmError(Exception):
@@ -40,12 +46,12 @@ class Film:
     `piece`: the part of the file that is read, which begins at second `begins_s`. `frame_s`:
     seconds between two frames, as the header says. `joins`: where the clock starts again, which
     `packets` finds out when asked to. `read_to_s`: where any stream ends that was read so far.
+    `n_decoded`: pictures so far; `matrix`: how the first of them lies.
     """
 
     def __init__(
         self,
         path: str,
-        n_threads: int = 1,
         piece: Piece = WHOLE,
         begins_s: float = 0.0,
         joins: tuple[Join, ...] = (),
@@ -61,7 +67,7 @@ class Film:
             self.container: Any = av.open(source, "r", options=options, metadata_errors="replace")
             opened.callback(self.container.close)
             self.stream = best_stream(self.container)
-            self.stream.codec_context.thread_count = n_threads
+            self.stream.codec_context.thread_count = min(os.cpu_count() or 1, MAX_THREADS)
             self.stream.codec_context.thread_type = "AUTO"
             self.opened = opened.pop_all()
         self.piece, self.begins_s, self.read_to_s = piece, begins_s, begins_s
@@ -75,8 +81,12 @@ class Film:
         # Without an index in the file, the byte of a key frame leads to it, and a time may not. In
         # MPEG-PS, some pictures have a time, and how FFmpeg counts on is not alike after a jump.
         self.seeks_bytes = self.container.format.name == "mpegts"
-        self.never_seeks = self.container.format.name == "mpeg"
-        self.is_intra = bool(self.stream.codec_context.codec.intra_only)
+        has_palette = self.stream.codec_context.pix_fmt == "pal8"  # its first packet holds it
+        self.never_seeks = self.container.format.name == "mpeg" or has_palette
+        self.is_intra = bool(self.stream.codec_context.codec.intra_only) and not has_palette
+        self.codec = self.stream.codec_context.name
+        self.pixel_aspect = float(self.stream.sample_aspect_ratio or 1)
+        self.matrix, self.n_decoded = UPRIGHT, 0
         self.is_bare = av.format.Flags.no_timestamps in flags
 
     def __enter__(self) -> Film:
@@ -89,10 +99,21 @@ class Film:
     def counts_frames(self) -> bool:
         """Whether packets have no times of showing: the n-th picture has the n-th time.
 
-        A bare stream has none at all, AVI has times of decoding alone.
+        A bare stream has none at all, AVI and GXF have times of decoding alone.
         """
         reorders = bool(self.stream.codec_context.has_b_frames)
-        return self.is_bare or (self.container.format.name == "avi" and reorders)
+        return self.is_bare or (self.container.format.name in ("avi", "gxf") and reorders)
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether pictures are shown on their side."""
+        return self.matrix[0] == 0
+
+    def note_decoded(self, frame: Any) -> None:
+        """Count a decoded picture; the first one says how all lie."""
+        if not self.n_decoded:
+            self.matrix = display_matrix(frame)
+        self.n_decoded += 1
 
     def time_s(self, pts: int | None) -> float | None:
         """Return a time stamp in seconds after the start."""
@@ -137,7 +158,7 @@ class Film:
                 if packet.size:
                     beat(packet.pos or 0)
                     if packet.pts is not None:
-                        end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                        end_s = (packet.pts + (packet.duration or 0)) * float(packet.time_base)
                         self.read_to_s = max(self.read_to_s, end_s - self.zero_s)
                     yield packet
         except (av.error.FFmpegError, EOFError):
@@ -193,8 +214,25 @@ class Film:
         yield from waiting
 
 
+def display_matrix(frame: Any) -> Matrix:
+    """Return how a picture lies, to quarter turns."""
+    from av.sidedata.sidedata import Type
+
+    # PyAV 18 fails on a frame with a kind of side data that it does not know, such as EXIF.
+    Type._missing_ = classmethod(lambda cls, _: cls.PANSCAN)  # type: ignore[assignment]
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            a, b, _, c, d = struct.unpack_from("=5i", bytes(data))
+            if abs(a) + abs(d) >= abs(b) + abs(c):
+                return (-1 if a < 0 else 1), 0, 0, (-1 if d < 0 else 1)
+            return 0, (-1 if b < 0 else 1), (-1 if c < 0 else 1), 0
+    return UPRIGHT
+
+
 def best_stream(container: Any) -> Any:
     """Return the video stream that ffmpeg takes: the default one, then the largest; no cover.
+
+    A single picture beside a film is its cover, whether it is marked as one or not.
 
     Raises:
         NoFilmError: there is none.
@@ -202,16 +240,14 @@ def best_stream(container: Any) -> Any:
     import av
 
     kinds = av.stream.Disposition
-    covers = kinds.attached_pic | kinds.timed_thumbnails | kinds.still_image
-    streams = [s for s in container.streams.video if not s.disposition & covers]
-    if not streams:
-        raise NoFilmError
-    known = [s for s in streams if s.codec_context is not None]
-    if not known:
+    covers = kinds.attached_pic | kinds.timed_thumbnails | kinds.still_image | kinds.dependent
+    films = [s for s in container.streams.video if s.codec_context and not s.disposition & covers]
+    if not films:
         raise NoFilmError
 
-    def rank(stream: Any) -> tuple[bool, int]:
+    def rank(stream: Any) -> tuple[bool, bool, int]:
         context = stream.codec_context
-        return bool(stream.disposition & kinds.default), context.width * context.height
+        is_default = bool(stream.disposition & kinds.default)
+        return stream.frames != 1, is_default, context.width * context.height
 
-    return max(known, key=rank)
+    return max(films, key=rank)

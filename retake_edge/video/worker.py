@@ -12,28 +12,29 @@ pictures are far apart.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import struct
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any, BinaryIO
+from threading import Lock
+from typing import Any, BinaryIO, TypeVar
 
 from retake_edge.video.frames import decoded, shown_pictures
 from retake_edge.video.goal import Goal
 from retake_edge.video.index import FrameIndex, index_film
 from retake_edge.video.mark import is_marked
-from retake_edge.video.picture import display_matrix, finished, rotation_deg, square_size
+from retake_edge.video.picture import finished, rotation_deg, square_size
 from retake_edge.video.pieces import WHOLE, Piece, pieces_of
-from retake_edge.video.stream import Film, Join, NoFilmError
+from retake_edge.video.stream import MAX_THREADS, Film, Join, NoFilmError
 
 MESSAGE_HEAD = struct.Struct("<IQ")
 HEARTBEAT_S = 0.5
-MAX_DECODER_THREADS = 8
+T = TypeVar("T")
 MAX_SLACK_S = 0.02  # time stamps are rounded: a picture that begins this much later serves a time
 
 
@@ -54,6 +55,7 @@ class Channel:
         self.no_progress_s = no_progress_s
         self.beat_at_s = 0.0
         self.furthest = -1
+        self.lock = Lock()  # frames and the heartbeat come from two threads
 
     def start_pass(self) -> None:
         """Let the next reading of the file begin at its start."""
@@ -62,10 +64,11 @@ class Channel:
     def send(self, message: Mapping[str, object], raw: bytes | memoryview = b"") -> None:
         """Write a message, and `raw` after it, to the parent; extend the limit of CPU seconds."""
         head = json.dumps(message).encode()
-        self.out.write(MESSAGE_HEAD.pack(len(head), len(raw)))
-        self.out.write(head)
-        self.out.write(raw)
-        self.out.flush()
+        with self.lock:
+            self.out.write(MESSAGE_HEAD.pack(len(head), len(raw)))
+            self.out.write(head)
+            self.out.write(raw)
+            self.out.flush()
         extend_cpu_limit(self.no_progress_s)
         self.beat_at_s = time.monotonic()
 
@@ -89,7 +92,7 @@ def extend_cpu_limit(seconds: float) -> None:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     used_s = usage.ru_utime + usage.ru_stime
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    soft = int(used_s + seconds * MAX_DECODER_THREADS) + 1
+    soft = int(used_s + seconds * MAX_THREADS) + 1
     if hard != resource.RLIM_INFINITY:
         soft = min(soft, hard)
     resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
@@ -113,12 +116,11 @@ def limit_memory(max_bytes: int) -> None:
 def open_film(
     path: str, piece: Piece = WHOLE, begins_s: float = 0.0, joins: tuple[Join, ...] = ()
 ) -> Film:
-    """Open a piece of `path`, to be decoded by as many threads as there are processors."""
+    """Open a piece of `path`; what goes wrong is said as a WorkerError."""
     import av
 
-    n_threads = min(os.cpu_count() or 1, MAX_DECODER_THREADS)
     try:
-        return Film(path, n_threads, piece, begins_s, joins)
+        return Film(path, piece, begins_s, joins)
     except NoFilmError:
         raise WorkerError("no_film") from None
     except (av.error.FFmpegError, OSError) as error:
@@ -162,21 +164,19 @@ def index_pieces(path: str, channel: Channel, max_pixels: int) -> tuple[list[Fra
 
 def describe(film: Film, pieces: list[FrameIndex], frame: Any) -> dict[str, object]:
     """Collect the fields of VideoInfo from the indices and the first frame."""
-    matrix = display_matrix(frame)
-    is_turned = matrix[0] == 0
     width, height = frame.width, frame.height
-    if is_turned:
+    if film.is_turned:
         width, height = height, width
-    width, height = square_size(width, height, film.stream.sample_aspect_ratio, is_turned)
+    width, height = square_size(width, height, film)
     return {
         "kind": "info",
         "width_px": width,
         "height_px": height,
-        "rotation_deg": rotation_deg(matrix),
+        "rotation_deg": rotation_deg(film.matrix),
         "duration_s": pieces[-1].end_s,
         "frame_s": pieces[0].gap_s,
         "n_frames": sum(len(piece.times_s) for piece in pieces),
-        "codec": film.stream.codec_context.name,
+        "codec": film.codec,
         "fps_nominal": 1.0 / film.frame_s,
         "missing_s": sum(piece.missing_s for piece in pieces),
         "first_s": max(0.0, pieces[0].times_s[0]),
@@ -211,11 +211,10 @@ def decode(path: str, pieces: list[FrameIndex], channel: Channel, plan: dict[str
 
     last, picture = None, None
     reopen = partial(open_again, path, channel=channel)
-    for time_s, shown in shown_pictures(reopen, pieces, goal, channel.beat):
+    for time_s, shown in ahead(shown_pictures(reopen, pieces, goal, channel.beat)):
         if shown.frame is not last:
             check_size(shown.frame.width, shown.frame.height, plan["max_pixels"])
             last, picture = shown.frame, finished(shown, plan)
-            gc.collect()  # a frame and its side data hold each other, and 3 MB or more
         frames.append(picture)
         times_s.append(time_s)
         if len(frames) == plan["batch_frames"]:
@@ -224,20 +223,28 @@ def decode(path: str, pieces: list[FrameIndex], channel: Channel, plan: dict[str
     channel.send({"kind": "end", "n_missed": goal.n_missed + goal.n - goal.next})
 
 
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yield `items`; while one is used, another thread makes the next."""
+    with ThreadPoolExecutor(1) as maker:
+        coming = maker.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = maker.submit(next, items, None)
+            yield item
+
+
 def serve(request: dict[str, Any], channel: Channel, commands: BinaryIO) -> None:
     """Index the file, prove that a frame decodes, then send the frames that are asked for."""
     import cv2
 
     cv2.setNumThreads(1)
-    gc.freeze()  # what is loaded now stays: collecting looks at frames alone
     limit_memory(request["max_memory_bytes"])
     path = request["path"]
     pieces, n_unread = index_pieces(path, channel, request["max_pixels"])
     with open_again(path, pieces[0], channel) as film:
         first = next(decoded(film, pieces[0], Goal(0.0, 1.0, 1, 0.0), channel.beat), None)
         if first is None:
-            codec = film.stream.codec_context.name
-            raise WorkerError("webp" if codec == "webp" else "undecodable", codec=codec)
+            code = "webp" if film.codec == "webp" else "undecodable"
+            raise WorkerError(code, codec=film.codec)
         info = describe(film, pieces, first[1])
         del first
     channel.send({**info, "n_unread": n_unread})

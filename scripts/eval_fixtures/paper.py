@@ -20,11 +20,8 @@ from eval_fixtures.cases import LVBENCH, MLVU_JSON, RECORDS, VIDEOMME, Judge, en
 from eval_fixtures.sources import stand_in_for
 
 FILES = (
-    "retake/infer_eval.py",
-    "retake/dataset_utils.py",
-    "scripts/utils/build_videomme_dataset.py",
-    "scripts/utils/build_mlvu_test_dataset.py",
-    "scripts/utils/build_lvbench_dataset.py",
+    *(f"retake/{name}.py" for name in ("infer_eval", "dataset_utils")),
+    *(f"scripts/utils/build_{name}_dataset.py" for name in ("videomme", "mlvu_test", "lvbench")),
 )
 _ABSENT = ("torch", "transformers", "pysubs2", "openai", "retake.monkeypatch")
 _MLVU_NAMES = {

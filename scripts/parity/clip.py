@@ -44,7 +44,8 @@ def write(path: Path) -> None:
 
 def read(path: Path) -> np.ndarray:
     """Return all frames of the clip, u8 [N_FRAMES, HEIGHT, WIDTH, 3] RGB."""
-    capture, frames = cv2.VideoCapture(str(path)), []
+    capture = cv2.VideoCapture(str(path))
+    frames: list[np.ndarray] = []
     while True:
         ok, frame = capture.read()
         if not ok:

@@ -227,7 +227,7 @@ def features(model: Any, pixels: torch.Tensor, grid: torch.Tensor) -> np.ndarray
     if inner is not None:
         flat = (torch.cat(list(layer)) if isinstance(layer, tuple) else layer for layer in inner)
         rows = torch.cat([rows, *flat], dim=-1)
-    return rows.reshape(int(grid[0, 0]), -1, rows.shape[-1]).numpy()
+    return np.asarray(rows.reshape(int(grid[0, 0]), -1, rows.shape[-1]))
 
 
 def unpatched(patches: torch.Tensor, grid: list[int], processor: Any) -> np.ndarray:
@@ -236,7 +236,7 @@ def unpatched(patches: torch.Tensor, grid: list[int], processor: Any) -> np.ndar
     (t, h, w), p, m, k = grid, video.patch_size, video.merge_size, video.temporal_patch_size
     blocks = patches.reshape(t, h // m, w // m, m, m, 3, k, p, p)
     frames = blocks.permute(0, 6, 1, 3, 7, 2, 4, 8, 5)
-    return frames.reshape(t * k, h * p, w * p, 3).numpy()
+    return np.asarray(frames.reshape(t * k, h * p, w * p, 3))
 
 
 def _cases(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def pictures() -> list[np.ndarray]:
 
 def main() -> None:
     """Write pictures and results."""
-    results = {f"picture{i}": picture for i, picture in enumerate(pictures())}
+    results: dict[str, Any] = {f"picture{i}": picture for i, picture in enumerate(pictures())}
     for i, picture in enumerate(pictures()):
         planes = torch.from_numpy(picture).permute(2, 0, 1)
         for kernel in ("bilinear", "bicubic", "lanczos"):

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from pairs import clip_pairs, sc
+from pairs import clip_pairs
+
+from retake_edge.bench.scenes import scene as sc
 
 N_PLAIN, N_CARDS, SHARD = 6, 5, 100
 

@@ -22,8 +22,11 @@ import torch
 from export_gguf import load
 from lm import DEPTH, KV_HEADS, KeysValues, LanguageModel
 from torch import Tensor
-from videos import HEADER, PER_PAIR, prefix_positions, question_ids, sc, sq
+from videos import HEADER, PER_PAIR, prefix_positions, question_ids
 from vit import SIDE, VisionTransformer
+
+from retake_edge.bench.scenes import questions as sq
+from retake_edge.bench.scenes import scene as sc
 
 FIRST_SEED = 9_000_000
 NEEDLES = ("number", "when_card", "order")

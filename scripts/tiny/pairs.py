@@ -35,7 +35,7 @@ def degrade(rng: np.random.Generator, image: np.ndarray, quality: int) -> np.nda
     """Imitate a video codec (quality 0: none) and resize to the model's input."""
     if quality:
         _ok, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+        image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1]
     if image.shape[0] != SIDE:
         image = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     if rng.random() < 0.1:
@@ -55,7 +55,7 @@ def cell_cover(x: float, y: float, half_w: float, half_h: float) -> np.ndarray:
 
     def axis(centre: float, half: float) -> np.ndarray:
         low, high = np.maximum(edges[:-1], centre - half), np.minimum(edges[1:], centre + half)
-        return np.maximum(high - low, 0) * GRID
+        return np.asarray(np.maximum(high - low, 0) * GRID)
 
     return np.outer(axis(y, half_h), axis(x, half_w))
 

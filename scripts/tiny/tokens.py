@@ -76,7 +76,8 @@ def _merge(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def merges() -> list[tuple[str, str]]:
     """Train merges until every piece is one token; the most frequent pair first."""
-    pieces, found = [tuple(p) for p in _pieces()], []
+    pieces = [tuple(p) for p in _pieces()]
+    found: list[tuple[str, str]] = []
     while True:
         counts = Counter(pair for p in pieces for pair in itertools.pairwise(p))
         if not counts:

@@ -156,7 +156,7 @@ def evidence(question: sq.Question, video: Video) -> np.ndarray:
     if question.time_s is None:
         return held
     if kind.startswith("when") or kind.endswith("_at"):
-        return np.floor(times) == np.floor(question.time_s)
+        return np.asarray(np.floor(times) == np.floor(question.time_s))
     cards = kind in ("number", "order", "card_exists", "first_card", "last_card")
     for part in video.scene.cards if cards else video.scene.segments:
         if part.start_s <= question.time_s < part.end_s:
@@ -200,7 +200,8 @@ def make_batch(rng: np.random.Generator, bank: Bank, size: int, n: int, n_questi
     own = torch.zeros(size, longest, longest, dtype=torch.bool)
     own |= torch.eye(longest, dtype=torch.bool)
     targets, hints = torch.full_like(ids, -1), torch.full_like(ids, -1)
-    looks, kinds, prefix = [], [], []
+    looks, prefix = [], []
+    kinds: list[list[tuple[str, int, int]]] = []
     named: list[list[tuple[int, int, int]]] = [[], []]
     for b, (video, questions) in enumerate(zip(videos, asked, strict=True)):
         where, following = prefix_positions(video.times_s)

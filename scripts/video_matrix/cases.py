@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from video_matrix import cases_clocks, cases_codecs, cases_pictures, cases_streams
+from video_matrix import (
+    cases_clocks,
+    cases_codecs,
+    cases_devices,
+    cases_pictures,
+    cases_streams,
+)
 from video_matrix.case import Case
 
 
@@ -17,6 +23,7 @@ def all_cases() -> list[Case]:
         *cases_clocks.cases(),
         *cases_pictures.cases(),
         *cases_streams.cases(),
+        *cases_devices.cases(),
     ]
     names = [one.name for one in cases]
     if len(set(names)) < len(names):

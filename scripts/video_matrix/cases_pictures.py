@@ -162,6 +162,19 @@ def depths() -> list[Case]:
     ]
 
 
+TEN_BITS = X265.replace("yuv420p", "yuv420p10le")
+
+
+def hdr(transfer: str, video: str = TEN_BITS) -> str:
+    """Return what makes ten bits of the usual frames in PQ or HLG."""
+    tags = f"-color_primaries bt2020 -color_trc {transfer} -colorspace bt2020nc"
+    tags += " -tag:v hvc1" if "libx265" in video else ""
+    light = (
+        f"zscale=p=bt2020:t={transfer}:m=bt2020nc:r=tv:tin=bt709:pin=bt709:min=gbr:rin=pc:npl=203"
+    )
+    return f"-vf format=gbrp,{light},format=yuv420p10le {video} {tags}"
+
+
 def colours() -> list[Case]:
     """Ranges, matrices, and high dynamic range."""
 
@@ -173,13 +186,6 @@ def colours() -> list[Case]:
         scale = {"bt709": "bt709", "smpte170m": "bt601", "bt2020nc": "bt2020"}[matrix]
         return f"-vf scale=out_color_matrix={scale}:flags=accurate_rnd {video} {tags}"
 
-    ten = X265.replace("yuv420p", "yuv420p10le")
-
-    def hdr(transfer: str) -> str:
-        tags = f"-color_primaries bt2020 -color_trc {transfer} -colorspace bt2020nc -tag:v hvc1"
-        light = "zscale=p=bt2020:t={0}:m=bt2020nc:r=tv:tin=bt709:pin=bt709:min=gbr:rin=pc:npl=203"
-        return f"-vf format=gbrp,{light.format(transfer)},format=yuv420p10le {ten} {tags}"
-
     full = "-vf scale=out_range=full"
     return [
         case("bt709.mp4", tagged("bt709")),
@@ -187,7 +193,7 @@ def colours() -> list[Case]:
         case("bt709_hevc.mp4", tagged("bt709", X265)),
         case("bt709_av1.mkv", tagged("bt709", AV1)),
         case("bt601.mp4", tagged("smpte170m")),
-        case("bt2020_sdr.mp4", tagged("bt2020nc", ten)),
+        case("bt2020_sdr.mp4", tagged("bt2020nc", TEN_BITS)),
         case("full_range.mp4", f"{full} -color_range pc {X264}".replace("yuv420p", "yuvj420p")),
         case(
             "full_range_709.mp4",

@@ -282,9 +282,12 @@ def test_every_run_is_saved_and_only_what_is_missing_is_run_again(results, monke
     assert len(saved) == 8 and saved[-1] == json.loads(json.dumps(whole))
     assert "whole" not in saved[6]["lengths"][0] and "whole" in saved[7]["lengths"][0]
     calls = []
-    monkeypatch.setattr(
-        "retake_edge.bench.speed.compare._child", lambda task: calls.append(task) or of(whole)[OURS]
-    )
+
+    def child(task):
+        calls.append(task)
+        return of(whole)[OURS]
+
+    monkeypatch.setattr("retake_edge.bench.speed.compare._child", child)
     earlier = run_speed(cuts, 36, SETTINGS, earlier=saved[5], minutes=0)
     assert len(calls) == 1 and "whole" not in earlier["lengths"][0], "one run, and no more in time"
     assert run_speed(cuts, 36, SETTINGS, earlier=earlier)["lengths"][0]["ratios"]
@@ -307,8 +310,8 @@ def test_the_fastest_of_repeats_counts(results, monkeypatch):
 
 def test_runs_of_other_settings_are_not_continued(tmp_path):
     path = tmp_path / "run.json"
-    command = ("bench", "speed", "--frames", "4", "-n", "1", "-t", "1", "--long-side", "112")
-    command += ("--out", str(path), "--cache-types", "f16", "--no-full", "--minutes", "0")
+    command = ["bench", "speed", "--frames", "4", "-n", "1", "-t", "1", "--long-side", "112"]
+    command += ["--out", str(path), "--cache-types", "f16", "--no-full", "--minutes", "0"]
     code, _, err = run(*command)
     assert code == 0, err
     first = json.loads(path.read_text())

@@ -9,7 +9,7 @@ from retake_edge.bench.stats import Share, paired_difference, share
 
 def test_the_interval_of_half_of_ten_is_wilsons():
     low, high = Share(5, 10).interval()
-    assert (low, high) == (pytest.approx(0.2366, abs=1e-4), pytest.approx(0.7634, abs=1e-4))
+    assert (low, high) == pytest.approx((0.2366, 0.7634), abs=1e-4)
 
 
 def test_all_right_does_not_mean_certain():

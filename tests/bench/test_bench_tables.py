@@ -1,8 +1,8 @@
 """The tables in the README and the documents are those of the run files."""
 
-import importlib.util
 from pathlib import Path
 
+import make_tables
 import pytest
 
 from retake_edge.bench.run_file import command_line
@@ -14,25 +14,17 @@ from retake_edge.errors import ConfigError
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def make_tables():
-    spec = importlib.util.spec_from_file_location("make_tables", ROOT / "scripts/make_tables.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_pages_show_what_was_measured(make_tables):
+def test_the_pages_show_what_was_measured():
     stale = [page.name for page in make_tables.stale_pages()]
     assert not stale, "run scripts/make_tables.py"
 
 
-def test_a_page_has_the_measured_block(make_tables):
+def test_a_page_has_the_measured_block():
     page = (ROOT / "docs/measured.md").read_text()
     assert "<!-- measured -->" in page and "benchmarks/quality.json" in page
 
 
-def test_a_changed_figure_makes_a_page_stale(make_tables):
+def test_a_changed_figure_makes_a_page_stale():
     page = (ROOT / "docs/measured.md").read_text()
     start = page.index("<!-- measured -->")
     digit = next(i for i in range(start, len(page)) if page[i].isdigit())
@@ -40,7 +32,7 @@ def test_a_changed_figure_makes_a_page_stale(make_tables):
     assert make_tables.filled(changed) == page
 
 
-def test_text_outside_the_markers_stays(make_tables):
+def test_text_outside_the_markers_stays():
     page = "before\n<!-- events -->\nold\n<!-- /events -->\nafter\n"
     made = make_tables.filled(page)
     assert made.startswith("before\n<!-- events -->\n\n| keep")
@@ -48,7 +40,7 @@ def test_text_outside_the_markers_stays(make_tables):
 
 
 @pytest.mark.parametrize("name", ["speed", "speed-length"])
-def test_a_run_file_of_speed_stands_on_two_cuts_and_on_what_the_operations_say(make_tables, name):
+def test_a_run_file_of_speed_stands_on_two_cuts_and_on_what_the_operations_say(name):
     """Seconds of the cuts within 1.25 of the operations' ratio, of a layer at two lengths 1.5."""
     if not make_tables.is_measured(name):
         assert "Not measured yet" in make_tables.measured()

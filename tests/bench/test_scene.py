@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -75,14 +76,14 @@ def _share(frame: np.ndarray, colour: str) -> float:
 def test_a_moving_object_moves_and_a_still_one_stays() -> None:
     scene = make_scene(1, 30, difficulty="easy", n_cards=0)
     for segment in scene.segments:
-        frames = [render_frame(scene, segment.start_s + t) for t in (0.5, 1.0)]
-        assert np.array_equal(*frames) == (segment.motion == "still")
+        first, later = (render_frame(scene, segment.start_s + t) for t in (0.5, 1.0))
+        assert np.array_equal(first, later) == (segment.motion == "still")
 
 
 @pytest.mark.parametrize(
     "arguments", [{"difficulty": "odd"}, {"seconds": 1}, {"n_cards": 9}, {"n_cards": 4}]
 )
-def test_impossible_scenes_are_refused(arguments: dict) -> None:
+def test_impossible_scenes_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"must be|at least|at most"):
         make_scene(0, **{"seconds": 10, **arguments})
 

@@ -16,7 +16,8 @@ from retake_edge.catalog.needs import Needs
 from retake_edge.catalog.user_config import default_model
 from retake_edge.config import RetakeConfig
 from retake_edge.errors import ConfigError, ModelError
-from retake_edge.models.manifest import models_dir
+from retake_edge.models.manifest import ModelManifest, models_dir
+from retake_edge.plan.seconds import Work
 from retake_edge.session.store.folder import SessionStore
 from retake_edge.video.read import probe_video
 
@@ -128,6 +129,7 @@ def test_the_variable_goes_before_the_file_and_the_file_before_the_rest(
     assert "test--other" in str(chosen.source.model) and chosen.why == str(file)
     monkeypatch.setenv("RETAKE_MODEL", "TINY")
     chosen = choose_model(VIDEO, RetakeConfig())
+    assert isinstance(chosen.source, ModelManifest)
     assert (chosen.source.name, chosen.why) == ("tiny", "RETAKE_MODEL")
     monkeypatch.setenv("RETAKE_MODEL", "tinny")
     with pytest.raises(ModelError, match="did you mean tiny"):
@@ -203,7 +205,7 @@ def test_every_row_of_the_table_fits_the_screen_and_names_what_to_know():
 
 
 def test_what_is_too_large_for_the_memory_is_known(monkeypatch):
-    work = needs.Work(1.0, 1.0, 1.0, 1.0, 1.0)
+    work = Work(1.0, 1.0, 1.0, 1.0, 1.0)
     model = Needs({"": 100, "GPU0": 50}, work, "key")
     for free, fits in [({"": 100, "GPU0": 50}, True), ({"": 99}, False), ({"GPU0": 49}, False)]:
         monkeypatch.setattr(needs, "free_memory", lambda free=free: free)
@@ -221,7 +223,7 @@ def test_the_machine_is_measured_once_and_a_models_own_runs_count_more(tmp_path)
     assert not told, "the second time there is nothing to do"
     entry = json.loads((SessionStore().cache_dir / "calibration.json").read_text())[machine_key()]
     assert set(entry) == set(STAGES)
-    work = needs.Work(1e9, 1e12, 3e12, 1.0, 1e9, attention=2e12)
+    work = Work(1e9, 1e12, 3e12, 1.0, 1e9, attention=2e12)
     general = known.seconds(machine_key(), work, 1)
     rates = {stage: seconds / amount for stage, (amount, seconds) in entry.items()}
     expected = rates["prefill"] * 1e12 + rates["attention"] * 2e12

@@ -39,11 +39,11 @@ def retake(capsys, monkeypatch):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["retake-edge", *map(str, arguments)])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
+        try:
             main()
-        told = capsys.readouterr()
-        code = ended.value.code or 0
-        return subprocess.CompletedProcess(arguments, code, told.out, told.err)
+        except SystemExit as end:
+            told = capsys.readouterr()
+            return subprocess.CompletedProcess(arguments, int(end.code or 0), told.out, told.err)
 
     return run
 

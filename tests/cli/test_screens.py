@@ -15,7 +15,8 @@ from session_support import (
     settings,
 )
 
-from retake_edge.cli.progress import Progress, _Written, duration, left, shortened, speed
+from retake_edge.cli.progress import Progress, _Written, left, shortened, speed
+from retake_edge.formats import duration
 from retake_edge.plan.pace import Pace
 from retake_edge.plan.seconds import Work
 from retake_edge.progress import Reading, in_percent, with_more

@@ -105,7 +105,7 @@ def test_the_specification_sums_sixteen_lanes_and_then_by_halves() -> None:
     ],
 )
 def test_wrong_seeds_and_weights_are_refused_with_the_reason(
-    seeds: list, weights: list | None, reason: str
+    seeds: list[list[int]], weights: list[list[float]] | None, reason: str
 ) -> None:
     vectors = np.eye(4, dtype=np.float32)[None]
     factors = None if weights is None else np.array(weights, np.float32)

@@ -246,7 +246,7 @@ def test_vectors_with_nan_are_chosen_last() -> None:
 
 def test_memory_grows_to_its_cap_and_is_thinned_evenly() -> None:
     vectors = np.arange(20, dtype=np.float32).reshape(1, 20, 1)
-    kept = np.arange(0, 20, 2)[None]
+    kept = np.arange(0, 20, 2, dtype=np.int32)[None]
     memory = remember(None, vectors, kept, 15)
     assert memory[0, :, 0].tolist() == list(range(0, 20, 2))
     memory = remember(memory, vectors, kept, 10)

@@ -32,7 +32,7 @@ def model():
 def video_features(model, seed=0):
     rng = np.random.default_rng(seed)
     rows = rng.standard_normal((N_STEPS, ROWS * COLS, model.n_embd_inp)).astype(np.float32)
-    seconds = np.arange(N_STEPS) * 1.0
+    seconds = np.arange(N_STEPS, dtype=np.float64)
     return VisionFeatures(rows, seconds, seconds + 0.25, ROWS, COLS)
 
 

@@ -64,7 +64,7 @@ def test_a_still_picture_is_stepped_over_by_its_clock() -> None:
 
 @pytest.mark.parametrize("step_s", [0.4, 0.35, 1 / 3])
 def test_steps_are_the_product_of_grid_frame_and_interval(step_s: float) -> None:
-    grid = np.arange(500)
+    grid = np.arange(500, dtype=np.float64)
     expected = (grid.astype(np.float32) * np.float32(2.0 * 2 * step_s)).astype(np.int32)
     assert frame_steps_by_time(grid * 2 * step_s, 2.0, step_s).tolist() == expected.tolist()
 
@@ -89,7 +89,7 @@ def test_clock_text_stands_just_before_its_frame_on_all_axes() -> None:
 
 
 def test_a_later_part_of_a_video_is_laid_out_as_within_the_whole() -> None:
-    seconds = np.arange(9) * 0.75
+    seconds = np.arange(9, dtype=np.float64) * 0.75
     whole = timed_span(seconds, 2, 2, base=8, positions_per_second=4)
     part = timed_span(seconds[5:], 2, 2, base=8, first_s=seconds[0], positions_per_second=4)
     np.testing.assert_array_equal(part.ids, whole.ids[:, 5 * 5 :])

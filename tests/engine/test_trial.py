@@ -47,7 +47,7 @@ def test_a_header_that_fails_only_while_decoding_is_no_crash(tmp_path):
 
 
 def test_what_ends_the_trial_is_told_in_a_sentence(monkeypatch):
-    monkeypatch.setattr(trial.sys, "executable", "/bin/false")
+    monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(ModelError, match="damaged, or they do not belong together"):
         trial._try(MODEL)
 

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 
+import plot
 import pytest
 from typer.testing import CliRunner
 
 from retake_edge.bench.scenes.questions import grade
 from retake_edge.cli import app
 from retake_edge.config import CompressionConfig, GenerationConfig, RetakeConfig
+from retake_edge.evaluate.jobs import read_jobs
 from retake_edge.evaluate.samples import make_samples
 from retake_edge.evaluate.sets import SETS, read_set
 from retake_edge.session.open import open_video
@@ -58,12 +60,13 @@ def right(made):
 def test_every_set_scores_what_grading_the_same_questions_does(made, right, name, tmp_path):
     out = tmp_path / "run.json"
     arguments = ("eval", name, "--data", made / name, *TINY, "--preset", "plain", "--out", out)
-    done = call(*arguments, "--cache-dir", made / "cache", "--plot", tmp_path / "p.svg")
+    done = call(*arguments, "--cache-dir", made / "cache")
     assert done.exit_code == 0, done.output
     document = json.loads(out.read_text())
     answers = [answer["right"] for answer in document["answers"]]
     assert (sum(answers), len(answers)) == right
     assert document["variants"][0]["n_failed"] == 0 and not document["missing_videos"]
+    assert plot.main([str(out), str(tmp_path / "p.svg")]) is None
     assert "</svg>" in (tmp_path / "p.svg").read_text()
     assert str(made) not in json.dumps(document["model"])
 
@@ -84,8 +87,8 @@ def test_variants_are_compared_and_missing_videos_are_listed(made, tmp_path):
     assert done.exit_code == 0
     (folder / "videos" / "scene-0-1.mp4").unlink()
     compare = "policy=none; policy=uniform,keep-ratio=0.1"
-    arguments = ("eval", "longvideobench", "--data", folder, *TINY, "--preset", "plain")
-    arguments += ("--compare", compare, "--out", tmp_path / "r.json", "--no-cache", "--limit", "27")
+    arguments = ["eval", "longvideobench", "--data", folder, *TINY, "--preset", "plain"]
+    arguments += ["--compare", compare, "--out", tmp_path / "r.json", "--no-cache", "--limit", "27"]
     done = call(*arguments)
     assert done.exit_code == 0, done.output
     document = json.loads((tmp_path / "r.json").read_text())
@@ -136,22 +139,29 @@ def test_fitting_each_video_by_itself_is_refused(jobs, tmp_path):
     assert not (tmp_path / "a.jsonl").exists()
 
 
-def test_a_run_that_is_killed_goes_on_where_it_was(jobs, made, tmp_path):
+@pytest.mark.parametrize("command", ["run", "eval"])
+def test_what_is_killed_goes_on_where_it_was(command, jobs, tmp_path):
     path, ids = jobs
-    out, rng = tmp_path / "a.jsonl", random.Random(1)
+    rng = random.Random(1)
+    out = tmp_path / ("a.jsonl" if command == "run" else "a.json")
+    rows = tmp_path / ("a.jsonl" if command == "run" else "a.rows.jsonl")
+    arguments = [command, path, "--out", out, *TINY, "--cache-dir", tmp_path / "cache"]
     code = "from retake_edge.cli import main; main()"
-    command = [sys.executable, "-c", code, "run", path, "--out", out, *TINY]
     for _ in range(int(os.environ.get("RETAKE_TEST_KILLS", "3"))):
         with subprocess.Popen(
-            [*command, "--cache-dir", tmp_path / "cache"],
+            [sys.executable, "-c", code, *arguments],
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         ) as process:
             time.sleep(rng.uniform(0.2, 2.0))  # wherever it is then, the rows must be whole
             os.killpg(process.pid, signal.SIGKILL)
-    done = call("run", path, "--out", out, *TINY, "--cache-dir", tmp_path / "cache")
-    assert done.exit_code == 3
-    assert sorted(row["id"] for row in rows_of(out)) == sorted(ids)
+    assert call(*arguments).exit_code == (3 if command == "run" else 0)
+    wanted = ids if command == "run" else [job.key for job in read_jobs(path) if job.id != "bad"]
+    assert sorted(row["id"] for row in rows_of(rows)) == sorted(wanted)
+    if command == "eval":  # the video that is missing is not asked about
+        answers = json.loads(out.read_text())["answers"]
+        assert sorted(answer["id"] for answer in answers) == sorted(wanted)
 
 
 def test_own_questions_are_scored_with_and_without_options(made, tmp_path):
@@ -180,7 +190,6 @@ def test_own_questions_are_scored_with_and_without_options(made, tmp_path):
         (("eval", "mlvu"), "mlvu needs its folder"),
         (("eval", "lvbench", "--data", ".", "--preset", "vlmevalkit"), "does not know lvbench"),
         (("eval", "mlvu", "--data", ".", "--limit", "0"), "--limit is 0"),
-        (("eval", "mlvu", "--data", ".", "--plot", "x.png"), "must end in .svg"),
         (("run", "none.jsonl", "--out", "x.jsonl"), "There is no file none.jsonl"),
         (("scene", "--as", "mlvu", "x", "--videos", "0"), "--videos 0"),
         (("scene", "--as", "mvbench", "x"), "There is no set 'mvbench'"),

@@ -107,6 +107,8 @@ def test_the_same_question_twice_is_two_jobs():
         ({"video": "v", "question": "Q", "options": "AB"}, "they must be a list of texts"),
         ({"video": "v", "question": "Q", "options": ["x"], "answer": "y"}, "none of its options"),
         ({"video": "v", "question": "Q", "start": -3}, "must be a time"),
+        ({"video": "v", "question": "Q", "start": 20, "end": 10}, "ends at 10 s, which is not"),
+        ({"video": "v", "question": "Q", "answer": ["x"]}, "it must be a text"),
         ({"video": "v", "question": "Q", "end": "soon"}, "must be seconds"),
     ],
 )

@@ -1,6 +1,7 @@
 """The four sets in every shape in which they are published."""
 
 import json
+from typing import Any
 
 import pyarrow
 import pytest
@@ -90,7 +91,7 @@ def test_mlvu_as_parquet(tmp_path):
 
 
 def test_lvbench_as_jsonl_and_as_parquet(tmp_path):
-    asked = {"uid": "7", "question": IN_BRACKETS, "answer": "B"}
+    asked: dict[str, Any] = {"uid": "7", "question": IN_BRACKETS, "answer": "B"}
     asked |= {"question_type": ["reasoning", "summarization"], "time_reference": "00:15-00:19"}
     write(tmp_path / "a/video_info.meta.jsonl", [{"key": "xyz", "type": "tv", "qa": [asked]}])
     write(tmp_path / "b/train-0.parquet", [{"video_path": "xyz.mp4", "key": "xyz", **asked}])

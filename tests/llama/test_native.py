@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from retake_edge.errors import NativeError
 from retake_edge.llama import library as native
 
 LOAD = (
@@ -130,5 +131,5 @@ def test_a_library_without_our_symbols_or_version_is_refused(tmp_path, source, r
 
     folder = foreign_library(tmp_path, source)
     library = ctypes.CDLL(str(next(folder.glob("libllama.*"))))
-    with pytest.raises(native.NativeError, match=reason):
+    with pytest.raises(NativeError, match=reason):
         native._require_abi(library, folder)

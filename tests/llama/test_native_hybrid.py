@@ -13,11 +13,12 @@ from pathlib import Path
 import native_support as ns
 import numpy as np
 import pytest
+from kvc_support import CACHES, N_TEXT, chunk_of, positions_for, random_keep, start
 from native_support import AttentionTrace, decode, make_chunk, open_context, read_state
 from random_models import HEAD_DIM, write_model
-from test_native_kvc import CACHES, N_TEXT, chunk_of, positions_for, random_keep, start
 
 from retake_edge.golden.limits import DEVICE_LOGIT
+from retake_edge.llama.context import Context
 from retake_edge.llama.model import Model
 
 ATTENTION_LAYERS = (1, 3)
@@ -31,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
         yield loaded
 
 
-def question(context: ns.Context, position: int) -> ns.Floats:
+def question(context: Context, position: int) -> ns.Floats:
     """Logits after four tokens, which are taken back."""
     states = context.save_states()
     context.decode_tokens([5, 6, 7, 8], position)

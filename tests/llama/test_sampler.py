@@ -1,6 +1,7 @@
 """Answers are drawn by llama.cpp's own sampler chain, as its options and the model's file say."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_penalties_count_the_question_and_forget_what_lies_far_back(model, penal
 
 def test_a_grammar_is_followed_to_its_end(model):
     digits = [model.tokenize(str(d))[0] for d in range(10)]
-    logits = Logits(model, t5=5.0)
+    logits: Any = Logits(model, t5=5.0)
     with Sampler(model, GREEDY, 0, DIGITS) as sampler:
         found = [sampler.draw(logits) for _ in range(3)]
     assert set(found[:2]) <= set(digits) and model.is_end(found[2])
@@ -121,15 +122,18 @@ class File:
 
 
 def test_what_was_asked_for_counts_before_the_file_and_that_before_the_default():
-    file = File(temp="0.600000", top_k="20", penalty_repeat="1.05")
+    file: Any = File(temp="0.600000", top_k="20", penalty_repeat="1.05")
     found = settings_of_run(file, GenerationConfig(top_k=7))
     assert found == SamplerSettings(0.6, 7, 0.95, 0.05, 1.05, 0.0, 64)
-    assert settings_of_run(File(), GenerationConfig()) == GREEDY
+    empty: Any = File()
+    assert settings_of_run(empty, GenerationConfig()) == GREEDY
     assert settings_of_run(file, GenerationConfig(temperature=0)).temperature == 0
 
 
 def test_nonsense_in_the_file_counts_as_absent():
-    file = File(temp="-1", top_k="many", top_p="nan", penalty_repeat="0", penalty_last_n="1e400")
+    file: Any = File(
+        temp="-1", top_k="many", top_p="nan", penalty_repeat="0", penalty_last_n="1e400"
+    )
     assert settings_of_run(file, GenerationConfig()) == GREEDY
 
 

@@ -48,7 +48,7 @@ def internvl3() -> tuple[GgufFile, GgufFile]:
 
 
 def smolvlm2_500m(**more: Any) -> tuple[GgufFile, GgufFile]:
-    scale = {"projector.scale_factor": 4}
+    scale: dict[str, Any] = {"projector.scale_factor": 4}
     return pair(projector="idefics3", image_size=512, patch_size=16, **scale, **more)
 
 

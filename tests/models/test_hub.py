@@ -276,7 +276,7 @@ def test_a_server_that_is_slow_to_start_is_asked_again(hub, monkeypatch):
 
 def test_too_small_a_disk_is_seen_before_anything_is_fetched(hub, monkeypatch):
     usage = shutil.disk_usage("/")._replace(free=100)
-    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     with pytest.raises(hubs.HubError, match=r"needs 1 MB more, but the disk of .* make room"):
         hubs.pull(REF)
     assert not hub.served

@@ -169,7 +169,7 @@ def test_cells_are_evicted_but_for_learned_rows_and_text(source, policy, tmp_pat
         assert ((cells < 0).sum(axis=1) == kept_frames * n_rows).all()
         assert ((cells >= 0).sum(axis=1) == n_vision).all()
         told = session.manifest.prompt.ending(
-            session.video_map.frame_times_s[:kept_frames], session.video.duration_s
+            session.video_map.frame_times_s[:kept_frames].tolist(), session.video.duration_s
         )
         engine = session.engine
         assert engine.n_cells <= session.video.n_ctx

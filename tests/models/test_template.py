@@ -97,14 +97,16 @@ def test_a_template_that_cannot_be_used_is_named_with_the_reason(template, reaso
 
 
 def test_a_system_prompt_stands_before_the_video():
-    prompt = infer_manifest(*pair(MESSAGES), "Be brief.").prompt
+    model, mmproj = pair(MESSAGES)
+    prompt = infer_manifest(model, mmproj, "Be brief.").prompt
     assert prompt.before == "<system>Be brief.<user>"
 
 
 def test_a_template_that_drops_the_system_prompt_is_refused():
     template = MESSAGES.replace("{% for m in messages %}", "{% for m in messages[1:] %}")
+    model, mmproj = pair(template)
     with pytest.raises(ModelError, match="drops the system prompt"):
-        infer_manifest(*pair(template), "Be brief.")
+        infer_manifest(model, mmproj, "Be brief.")
 
 
 def test_a_model_with_a_prompt_of_its_own_takes_no_system_prompt():

@@ -10,7 +10,7 @@ WORK = Work(decode=100.0, encode=200.0, prefill=400.0, question=40.0, answer=10.
 
 
 def double(work: Work) -> Work:
-    return Work(*(2 * amount for amount in (work.decode, work.encode, work.prefill)), 40.0, 20.0)
+    return Work(2 * work.decode, 2 * work.encode, 2 * work.prefill, 40.0, 20.0)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from retake_edge.plan.memory import DeviceUse, model_buffers, vision_compute_byt
 from retake_edge.plan.scores import TASK_BYTES_MAX, ScoreWork, score_works
 from retake_edge.vision.encoder import VisionEncoder
 
-VERY_SMALL = {"n_ctx": 512, "n_batch": 128, "n_ubatch": 64, "n_threads": 1}
+VERY_SMALL: dict[str, Any] = {"n_ctx": 512, "n_batch": 128, "n_ubatch": 64, "n_threads": 1}
 
 
 def cut_pair(folder, name, n_layer, quantization):

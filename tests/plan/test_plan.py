@@ -230,12 +230,12 @@ def test_plan_prints_all_as_one_json_document(tmp_path):
     assert set(document["kv_bytes"]) == {"f32", "f16", "q8_0", "q4_0"}
 
 
-def test_plan_measures_if_asked(tmp_path):
+def test_plan_tells_the_seconds_of_earlier_runs(tmp_path):
     options = [*ARGUMENTS, "--cache-dir", str(tmp_path)]
-    assert not list(tmp_path.glob("calibration.json"))
-    code, out, err = run("plan", str(VIDEO), *options, "--measure")
+    code, _, err = run("ask", str(VIDEO), "What?", *options)
+    assert code == 0 and len(json.loads((tmp_path / "calibration.json").read_text())) == 1, err
+    code, out, err = run("plan", str(VIDEO), *options)
     assert code == 0 and "to read it (video " in out and "language model" in out, err
-    assert len(json.loads((tmp_path / "calibration.json").read_text())) == 1
 
 
 def test_cells_for_more_memory_than_there_is_are_refused_with_exit_code_5(tmp_path):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def case_of(name: str) -> PrefillCase:
     return next(load_case(data, case) for case in data.cases if case["id"] == name)
 
 
-def both(settings: dict[str, str], case: PrefillCase, rule: str) -> list[PrefillResult]:
+def both(settings: dict[str, Any], case: PrefillCase, rule: str) -> list[PrefillResult]:
     """Run a case natively and through the oracle."""
     results = []
     for runner in (NativeRunner, OracleRunner):
@@ -50,7 +50,7 @@ F16 = {"type_k": "f16", "type_v": "f16", "flash_attention": "on"}
     [{}, {"flash_attention": "on"}, F16, {"type_v": "q8_0", "flash_attention": "on"}],
     ids=["f32", "f32 flash", "f16 flash", "v q8_0 flash"],
 )
-def test_native_kept_cells_equal_the_oracles_bit_for_bit(settings: dict[str, str]) -> None:
+def test_native_kept_cells_equal_the_oracles_bit_for_bit(settings: dict[str, Any]) -> None:
     native, oracle = both(settings, case_of("A_F5_r0.25_keep_patch"), KEEP)
     np.testing.assert_array_equal(native.kept, oracle.kept)
     # With f16 K, native scores use f16 products; the kept sets above are still the same.
@@ -62,7 +62,7 @@ def test_native_kept_cells_equal_the_oracles_bit_for_bit(settings: dict[str, str
 @pytest.mark.parametrize("settings", [{}, F16], ids=["f32", "f16 flash"])
 @pytest.mark.parametrize("name", ["A_F5_r0.5_reforge_patch", "C_F20_r0.5_reforge_sync"])
 def test_native_keys_turn_to_their_new_positions_as_the_oracles_do(
-    name: str, settings: dict[str, str]
+    name: str, settings: dict[str, Any]
 ) -> None:
     native, oracle = both(settings, case_of(name), SHARED)
     np.testing.assert_array_equal(native.kept, oracle.kept)
@@ -89,13 +89,15 @@ def test_a_context_stretched_by_yarn_scores_and_turns_keys_like_numpy(tmp_path: 
 
 @pytest.fixture
 def oracle() -> Iterator[OracleRunner]:
-    with ExitStack() as stack:
-        yield stack.enter_context(OracleRunner(MODEL, n_cells=256))
+    runner = OracleRunner(MODEL, n_cells=256)
+    with runner:
+        yield runner
 
 
 @pytest.mark.parametrize("flash_attention", ["on", "off"])
 def test_a_sequence_state_survives_being_taken_apart(flash_attention: str) -> None:
-    with OracleRunner(MODEL, n_cells=256, flash_attention=flash_attention) as runner:
+    runner = OracleRunner(MODEL, n_cells=256, flash_attention=flash_attention)
+    with runner:
         ids = np.tile(np.arange(9, dtype=np.int32), (runner.n_layer, 3, 1))
         runner.text(np.arange(20, 29, dtype=np.int32), ids)
         blob = runner.state()

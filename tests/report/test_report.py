@@ -51,10 +51,11 @@ def test_frames_that_are_not_evenly_spaced_stand_at_their_times():
 
 def test_the_axis_is_the_part_that_was_looked_at():
     report = sample_report()
-    config = {**report.config, "sampling": {**report.config["sampling"], "start_s": 20.0}}
+    sampling = {**report.config["sampling"], "start_s": 20.0}
+    config = {**report.config, "sampling": sampling}
     part = replace(report, config=config)
     assert (part.axis.start_s, part.axis.end_s) == (20.0, END_S)
-    config["sampling"]["end_s"] = 500.0
+    sampling["end_s"] = 500.0
     assert replace(report, config=config).axis.end_s == END_S
 
 

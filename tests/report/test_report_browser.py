@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from chromium import LAPTOP, PHONE, Watched, browser, findings, sticking_out
+from chromium import LAPTOP, PHONE, Watched, browser, findings, sticking_out, until
 from report_support import END_S, sample_report
 from session_support import VIDEO
 
@@ -128,11 +128,11 @@ def test_a_time_moves_the_video_that_lies_beside_the_page(page, tmp_path):
     path.write_text(render_report(sample_report(), link), encoding="utf-8")
     seen = Watched(page)
     open_page(page, path)
-    page.wait_for_function("document.querySelector('video').readyState > 0")
+    until(page, "document.querySelector('video').readyState > 0")
     length = page.evaluate("document.querySelector('video').duration")
     page.locator(".timeline .bar").focus()
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.querySelector('video').currentTime > 1.5")
+    until(page, "document.querySelector('video').currentTime > 1.5")
     assert length > 2
     assert seen.faults == []
     # Without it there are pictures, and it is said why.

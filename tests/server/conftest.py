@@ -3,28 +3,17 @@
 from dataclasses import replace
 
 import pytest
-from server_support import Gate, running
+from server_support import Gate, running, write_scenes
 
-from retake_edge.bench.scenes.questions import make_questions
-from retake_edge.bench.scenes.scene import make_scene, write_video
 from retake_edge.server.jobs import Job, Piece
 from retake_edge.server.limits import ServerLimits, media_roots
 from retake_edge.server.worker import Worker
-
-SECONDS, N_SCENES = 12.0, 4
 
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory):
     """(path, questions) of each scene; the model answers these questions rightly."""
-    folder = tmp_path_factory.mktemp("scenes")
-    made = []
-    for seed in range(N_SCENES):
-        scene = make_scene(100 + seed, SECONDS)
-        path = folder / f"scene{seed}.mp4"
-        write_video(scene, path, fps=4.0, size_px=224)
-        made.append((path, make_questions(scene, 8, seed)))
-    return made
+    return write_scenes(tmp_path_factory.mktemp("scenes"))
 
 
 @pytest.fixture(scope="session")

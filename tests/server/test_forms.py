@@ -2,6 +2,7 @@
 
 import base64
 from pathlib import Path
+from typing import Any
 
 import cv2
 import openai
@@ -61,7 +62,7 @@ def test_an_uploaded_file_is_asked_by_its_id(server, sent):
     assert uploaded.bytes == path.stat().st_size
     assert uploaded.id in [entry.id for entry in client.files.list()]
     part = {"type": "file", "file": {"file_id": uploaded.id}}
-    messages = [{"role": "user", "content": [part, text(question.text)]}]
+    messages: Any = [{"role": "user", "content": [part, text(question.text)]}]
     found = client.chat.completions.create(model="any", messages=messages)
     assert found.choices[0].message.content == answer
     assert client.files.content(uploaded.id).read() == path.read_bytes()
@@ -73,8 +74,8 @@ def test_an_uploaded_file_is_asked_by_its_id(server, sent):
 def test_a_stream_has_a_role_the_text_a_reason_and_the_usage(server, sent):
     path, _, question, answer = sent
     client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="any")
-    messages = [{"role": "user", "content": [file_url(path), text(question.text)]}]
-    chunks = list(
+    messages: Any = [{"role": "user", "content": [file_url(path), text(question.text)]}]
+    chunks: Any = list(
         client.chat.completions.create(
             model="any", messages=messages, stream=True, stream_options={"include_usage": True}
         )
@@ -95,7 +96,7 @@ def test_responses_as_inspect_sends_them(server, sent):
         {"type": "input_file", "file_data": url, "filename": "a.mp4"},
         {"type": "input_text", "text": question.text},
     ]
-    asked = [{"type": "message", "role": "user", "content": content}]
+    asked: Any = [{"type": "message", "role": "user", "content": content}]
     found = client.responses.create(model="any", input=asked, store=False)
     assert (found.status, found.output_text.strip()) == ("completed", answer)
     with client.responses.stream(model="any", input=asked) as stream:
@@ -107,7 +108,8 @@ def test_frames_as_images_are_a_video(server):
     scene = make_scene(100, 12.0)
     images = [cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) for frame in frames(scene, 2.0, 224)]
     urls = [
-        "data:image/png;base64," + base64.b64encode(cv2.imencode(".png", image)[1]).decode()
+        "data:image/png;base64,"
+        + base64.b64encode(cv2.imencode(".png", image)[1].tobytes()).decode()
         for image in images
     ]
     content = [{"type": "image_url", "image_url": {"url": url}} for url in urls]

@@ -14,6 +14,7 @@ import pytest
 from session_support import MODEL, QUESTION, VIDEO, opened, question_logits, settings
 
 from retake_edge.engine.engine import Engine
+from retake_edge.files import write_atomically
 from retake_edge.llama.context import Context
 from retake_edge.plan.cells import text_reserve
 from retake_edge.plan.memory import saved_bytes
@@ -155,7 +156,7 @@ def test_ctrl_c_waits_for_the_chunk_that_is_on_its_way(tmp_path, monkeypatch, wh
 
 def test_the_resume_file_names_only_what_was_brought_to_the_disk_before(tmp_path, monkeypatch):
     order = []
-    sync, replace = JournalWriter.sync, checkpoint.write_atomically
+    sync, replace = JournalWriter.sync, write_atomically
 
     def synced(self):
         n_bytes = sync(self)

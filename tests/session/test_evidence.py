@@ -52,7 +52,9 @@ def test_clock_text_counts_for_the_frame_it_precedes():
 
 
 def spans_of(weights, **options):
-    return attended_spans(weights, np.arange(len(weights)) * 2.0, len(weights) * 2.0, **options)
+    return attended_spans(
+        weights, np.arange(len(weights), dtype=np.float64) * 2, len(weights) * 2.0, **options
+    )
 
 
 def test_even_attention_points_nowhere():
@@ -66,7 +68,7 @@ def test_a_span_ends_where_the_next_frame_begins():
 
 
 def test_the_last_span_ends_with_the_video():
-    (span,) = attended_spans(even(20, f19=0.5), np.arange(20) * 2.0, 39.25)
+    (span,) = attended_spans(even(20, f19=0.5), np.arange(20, dtype=np.float64) * 2, 39.25)
     assert (span.start_s, span.end_s) == (38.0, 39.25)
 
 

@@ -25,6 +25,7 @@ from session_support import (
 )
 
 from retake_edge.errors import ModelError, SessionError
+from retake_edge.llama.library import library_dir
 from retake_edge.models.manifest import ModelFiles
 from retake_edge.plan.run import RunPlanner
 from retake_edge.session.open import open_session
@@ -171,12 +172,12 @@ def test_the_attention_rotation_switch_makes_another_session(monkeypatch):
 
 
 def test_cells_of_other_libraries_make_another_session(monkeypatch, tmp_path):
-    for library in fingerprint.library.library_dir().iterdir():
+    for library in library_dir().iterdir():
         shutil.copy(library, tmp_path)
     with next(tmp_path.glob("*llama.*")).open("ab") as file:  # another state version, for instance
         file.write(b" ")
     before = facts()
-    monkeypatch.setattr(fingerprint.library, "library_dir", lambda: tmp_path)
+    monkeypatch.setattr("retake_edge.llama.library.library_dir", lambda: tmp_path)
     fingerprint.engine_facts.cache_clear()
     after = facts()
     fingerprint.engine_facts.cache_clear()

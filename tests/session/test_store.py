@@ -8,9 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from retake_edge.cli.sessions import parse_bytes
 from retake_edge.errors import ConfigError, SessionError
 from retake_edge.files import default_cache_dir, file_sha256, write_atomically
+from retake_edge.formats import parse_bytes
 from retake_edge.session.store.folder import SessionStore
 from retake_edge.session.store.journal import (
     ARRAYS,
@@ -183,9 +183,8 @@ def test_a_lock_is_held_by_one_process_and_let_go_when_it_is_killed(tmp_path):
         with pytest.raises(SessionError, match="another process"):
             store.remove("aa")
         assert store.prune(0) == [] and store.keys() == ["aa"]
-        waited = []
-        with store.lock("aa", lambda: (waited.append(True), holder.kill())):
-            assert waited == [True]
+        with store.lock("aa", holder.kill):
+            assert holder.wait() != 0, "on_wait was called"
         holder.wait()
     assert store.remove("aa") > 10
     assert list(store.folder.iterdir()) == []

@@ -10,6 +10,7 @@ import ctypes
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -271,7 +272,7 @@ def video_of(scenes: list[int], seed: int = 0) -> VisionFeatures:
     rng = np.random.default_rng(seed)
     looks = rng.standard_normal((max(scenes) + 1, 9, 8)) * 3
     rows = looks[scenes] + rng.standard_normal((len(scenes), 9, 8)) * 0.05
-    seconds = np.arange(len(scenes)) * 1.0
+    seconds = np.arange(len(scenes), dtype=np.float64)
     return VisionFeatures(rows.astype(np.float32), seconds, seconds, 3, 3)
 
 
@@ -348,7 +349,7 @@ SHAPE = VideoShape(
         ({"n_ctx": 300, "kv_budget": 60}, 3),
     ],
 )
-def test_as_many_frames_are_used_as_every_limit_allows(limits: dict, n: int) -> None:
+def test_as_many_frames_are_used_as_every_limit_allows(limits: dict[str, Any], n: int) -> None:
     limits = dict(limits)
     sizes = limits.pop("n_ctx", None), limits.pop("n_ctx_train", None)
     assert frames_that_fit(SHAPE, CompressionConfig(**limits), *sizes) == n

@@ -118,7 +118,8 @@ def save(
     """Save a checkpoint with the tokenizer of a toy, in two files of weights, and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
-    names, parts = sorted(tensors), {}
+    names = sorted(tensors)
+    parts: dict[str, str] = {}
     for i, some in enumerate((names[::2], names[1::2])):
         file = f"model-{i}.safetensors"
         _save_tensors(folder / file, {name: tensors[name] for name in some}, dtype)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+PATIENCE_S = 30
 LAPTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 
@@ -36,14 +38,26 @@ def browser() -> Iterator[Browser]:
 
 
 class Watched:
-    """What a page asked for, and what went wrong in it."""
+    """What a page asked for, and what went wrong in it, but for a key that was missing."""
 
     def __init__(self, page: Page) -> None:
         self.requests: list[str] = []
         self.faults: list[str] = []
         page.on("request", lambda request: self.requests.append(request.url))
         page.on("pageerror", lambda error: self.faults.append(str(error)))
-        page.on("console", lambda line: self.faults.append(line.text))
+        page.on("console", self._take)
+
+    def _take(self, line: ConsoleMessage) -> None:
+        if line.type in ("error", "warning") and "status of 401" not in line.text:
+            self.faults.append(line.text)
+
+
+def until(page: Page, expression: str) -> None:
+    """Wait until an expression is true; the pages' policies forbid what playwright has for it."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, expression
+        page.wait_for_timeout(50)
 
 
 def sticking_out(page: Page) -> list[str]:

@@ -127,7 +127,7 @@ def run(family: str, case: str, own_features: bool = True) -> Run:
         prefilled = read_video(request, plan_of(request))
         with prefilled.resources:
             prompt = prefilled.manifest.prompt.question(expected.question)
-            answer = prefilled.engine.generate(prompt)
+            answer: Any = prefilled.engine.generate(prompt)
             next(answer, None)  # its logits are those of the prompt's last token
             seen.logits = prefilled.engine.context.logits()
             answer.close()
@@ -198,7 +198,7 @@ class TowerInput:
         width, height, channels, n = struct.unpack("4q", ctypes.string_at(tensor + 16, 32))
         data = np.empty((n, channels, height, width), np.float32)
         self._base.ggml_backend_tensor_get(tensor, data.ctypes.data, 0, data.nbytes)
-        return data[0]
+        return np.asarray(data[0])
 
 
 def _source(tensor: int, index: int) -> int:

@@ -28,16 +28,16 @@ class GraphFlops:
     counts every query with every cell, seen or not. Pass `callback` to a context.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._base = _ggml_base()
-        self.by_weight = Counter()
+        self.by_weight: Counter[str] = Counter()
         self.callback = library.load_libraries().ggml_backend_sched_eval_callback(self._on_tensor)
 
-    def of(self, *parts):
+    def of(self, *parts: str) -> int:
         """Operations of the weights whose names hold one of `parts`."""
         return sum(n for name, n in self.by_weight.items() if any(part in name for part in parts))
 
-    def _on_tensor(self, tensor, asked, _data):
+    def _on_tensor(self, tensor: int, asked: bool, _data: object) -> bool:
         op = self._base.ggml_op_desc(tensor)
         if asked and op in (b"MUL_MAT", b"FLASH_ATTN_EXT"):
             first, second = _Tensor.from_address(tensor).src[:2]

@@ -204,7 +204,7 @@ def _hybrid_shapes(n_layer: int) -> dict[str, tuple[int, ...]]:
 
 def _indexed_shapes(n_layer: int) -> dict[str, tuple[int, ...]]:
     """The hybrid's layers with several residual streams, experts, an index and n-grams."""
-    shapes = {
+    shapes: dict[str, tuple[int, ...]] = {
         "token_embd.weight": (N_VOCAB, N_EMBD),
         "per_layer_token_embd.weight": (NGRAM_ROWS, NGRAM_DIM),
     }

@@ -30,7 +30,7 @@ def sample_report(name: str = "holiday.mp4", *, answered: bool = True) -> Report
     cell_frames = np.stack(
         [np.concatenate([text, layer]) for layer in (first, others, others)]
     ).astype(np.int32)
-    times_s = np.arange(N_FRAMES) * STEP_S
+    times_s = np.arange(N_FRAMES, dtype=np.float64) * STEP_S
     weights = np.full(N_FRAMES, 0.6 / (N_FRAMES - 1), np.float32)
     weights[30] = 0.4
     pivots = np.zeros(N_FRAMES, np.float32)

@@ -1,15 +1,23 @@
 """A running server for tests; how they write parts and read answers."""
 
+from __future__ import annotations
+
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import httpx
 
+from retake_edge.bench.scenes.questions import make_questions
+from retake_edge.bench.scenes.scene import make_scene, write_video
 from retake_edge.config import GenerationConfig, RetakeConfig, RuntimeConfig, SamplingConfig
 from retake_edge.models.resolve import resolve_model
 from retake_edge.server.app import ServerOptions, make_app, make_service
 from retake_edge.server.limits import ServerLimits
+from retake_edge.server.service import Service
 
 SETTINGS = RetakeConfig(
     SamplingConfig(fps=2.0),
@@ -19,6 +27,7 @@ SETTINGS = RetakeConfig(
 
 
 PATIENCE_S = 60
+SECONDS, N_SCENES = 12.0, 4
 
 
 class Gate:
@@ -48,31 +57,44 @@ class Gate:
 class Running:
     """A server that runs: its address, its service, and a client."""
 
-    def __init__(self, url, service):
+    def __init__(self, url: str, service: Service) -> None:
         self.url, self.service = url, service
         self.http = httpx.Client(base_url=url, timeout=120, trust_env=False)
 
-    def chat(self, content, *, before=(), **more):
+    def chat(self, content: Any, *, before: Sequence[Any] = (), **more: Any) -> httpx.Response:
         """POST a question; return the response."""
         messages = [*before, {"role": "user", "content": content}]
         return self.http.post("/v1/chat/completions", json={"messages": messages, **more})
 
-    def n_read(self):
+    def n_read(self) -> float:
         """How many videos were read, and not loaded."""
         lines = self.http.get("/metrics").text.splitlines()
         return next(float(x.split()[1]) for x in lines if x.startswith("retake_videos_read_total"))
 
 
+def write_scenes(folder, suffix=".mp4", codec="mp4v"):
+    """Render scenes; return (path, questions) of each."""
+    made = []
+    for seed in range(N_SCENES):
+        scene = make_scene(100 + seed, SECONDS)
+        path = folder / f"scene{seed}{suffix}"
+        write_video(scene, path, fps=4.0, size_px=224, codec=codec)
+        made.append((path, make_questions(scene, 8, seed)))
+    return made
+
+
 @contextmanager
-def running(cache_dir, limits=None, **options):
+def running(
+    cache_dir: Path, limits: ServerLimits | None = None, **options: Any
+) -> Iterator[Running]:
     """Run a server until the end of the block."""
     import uvicorn
 
     source = resolve_model("tiny")
-    made = ServerOptions(
+    asked = ServerOptions(
         source, "tiny", SETTINGS, limits or ServerLimits(), cache_dir=cache_dir, **options
     )
-    service = make_service(made)
+    service = make_service(asked)
     config = uvicorn.Config(
         make_app(service), host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=1
     )
@@ -92,14 +114,14 @@ def running(cache_dir, limits=None, **options):
         thread.join()
 
 
-def file_url(path):
+def file_url(path: Path) -> dict[str, Any]:
     return {"type": "video_url", "video_url": {"url": f"file://{path}"}}
 
 
-def text(words):
+def text(words: str) -> dict[str, Any]:
     return {"type": "text", "text": words}
 
 
-def answer_of(response):
+def answer_of(response: httpx.Response) -> str:
     assert response.status_code == 200, response.text
-    return response.json()["choices"][0]["message"]["content"]
+    return str(response.json()["choices"][0]["message"]["content"])

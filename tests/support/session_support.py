@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,16 +30,16 @@ ARGUMENTS = [
 
 def settings(
     *,
-    fps=8.0,
-    end_s=None,
-    max_frames=None,
-    max_tokens=6,
-    type_kv="f16",
-    n_batch=2048,
-    batch=16,
-    n_ctx=None,
-    **compression,
-):
+    fps: float = 8.0,
+    end_s: float | None = None,
+    max_frames: int | None = None,
+    max_tokens: int = 6,
+    type_kv: str = "f16",
+    n_batch: int = 2048,
+    batch: int = 16,
+    n_ctx: int | None = None,
+    **compression: Any,
+) -> RetakeConfig:
     """Settings under which the video has 24 frames in 6 chunks."""
     compression = {"keep_ratio": 0.25, "prefill_chunk_frames": 4, **compression}
     if compression.get("kv_budget") is not None:
@@ -59,7 +60,13 @@ def settings(
     )
 
 
-def opened(cache_dir, config=None, video=VIDEO, model=MODEL, **options) -> Session:
+def opened(
+    cache_dir: Path,
+    config: RetakeConfig | None = None,
+    video: Path = VIDEO,
+    model: ModelFiles = MODEL,
+    **options: Any,
+) -> Session:
     """The session of a video, in a cache of the test's own."""
     return open_video(video, model, config or settings(), cache_dir=cache_dir, **options)
 
@@ -74,7 +81,7 @@ def question_logits(session: Session) -> np.ndarray:
     return logits
 
 
-def command(*arguments: str, **options) -> subprocess.Popen[str]:
+def command(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     """Start the command line in a process of its own."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
     environment = {**options.pop("env", os.environ), "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -82,7 +89,7 @@ def command(*arguments: str, **options) -> subprocess.Popen[str]:
     return subprocess.Popen(call, env=environment, **options)
 
 
-def run(*arguments: str, **options) -> tuple[int, str, str]:
+def run(*arguments: str, **options: Any) -> tuple[int, str, str]:
     """Run the command line; return its exit code, standard output and standard error."""
     with command(*arguments, **options) as process:
         out, err = process.communicate(timeout=300)

@@ -44,4 +44,5 @@ def test_large_pictures_are_resized_in_bands_without_a_seam():
     ],
 )
 def test_the_longer_side_is_exact_and_the_other_one_even(size, long_side, expected):
-    assert long_side_size(*size, long_side) == expected
+    width_px, height_px = size
+    assert long_side_size(width_px, height_px, long_side) == expected

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
@@ -71,7 +72,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
         started.append(popen(*args, **kwargs))
         return started[-1]
 
-    monkeypatch.setattr(video_process.subprocess, "Popen", spy)
+    monkeypatch.setattr("subprocess.Popen", spy)
     return started
 
 
@@ -249,8 +250,8 @@ def test_a_pair_does_not_join_the_pictures_on_both_sides_of_a_gap() -> None:
 def test_times_before_the_first_picture_are_not_planned() -> None:
     """A picture that begins 5.2 s after the sound also serves the last time before it."""
     window = {"fps": 2.0, "start_s": 0.0, "end_s": None, "first_s": 5.2}
-    assert time_grid(9.0, max_frames=None, **window) == (5.0, 0.5, 8)  # type: ignore[arg-type]
-    assert time_grid(9.0, max_frames=4, **window) == (5.0, 1.0, 4)  # type: ignore[arg-type]
+    assert time_grid(9.0, max_frames=None, **window) == (5.0, 0.5, 8)
+    assert time_grid(9.0, max_frames=4, **window) == (5.0, 1.0, 4)
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "b.png", "c.webp", "-%03d.png", "no_name", "d.mp4"])
@@ -261,6 +262,28 @@ def test_a_still_picture_is_a_video_of_one_frame(name: str, tmp_path: Path) -> N
     [batch] = sample_frames(tmp_path / name, fps=2)
     assert batch.times_s.tolist() == [0.0]
     assert np.abs(batch.frames[0].mean((0, 1)) - (10, 30, 200)).max() < 4
+
+
+@pytest.mark.parametrize(
+    ("orientation", "corner"),
+    list(enumerate([(0, 0), (0, -1), (-1, -1), (-1, 0)] * 2, start=1)),
+)
+def test_a_photo_lies_as_its_exif_says(
+    orientation: int, corner: tuple[int, int], tmp_path: Path
+) -> None:
+    """The stored picture is white in its upper left corner."""
+    stored = np.zeros((32, 64, 3), np.uint8)
+    stored[:8, :8] = 255
+    jpeg = cv2.imencode(".jpg", stored)[1].tobytes()
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x112, 3, 1, orientation, 0, 0)
+    (tmp_path / "photo.jpg").write_bytes(
+        jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
+    )
+    [batch] = sample_frames(tmp_path / "photo.jpg", fps=1)
+    shown = batch.frames[0][..., 0]
+    assert shown.shape == ((64, 32) if orientation > 4 else (32, 64))
+    white = np.argwhere(shown > 128).mean(axis=0) > np.array(shown.shape) / 2
+    assert tuple(white) == tuple(side < 0 for side in corner)
 
 
 def test_a_name_says_nothing_about_what_is_inside(tmp_path: Path) -> None:

@@ -175,8 +175,12 @@ class App {
   async #reload() {
     const at = this.shown, media = this.media;
     const before = [this.video.facts, this.chat, this.turns?.length];
-    const video = await call("GET", `/api/videos/${this.id}`).catch(() => null);
-    if (!video || at !== this.shown) return;
+    const video = await call("GET", `/api/videos/${this.id}`).catch((error) => error);
+    if (at !== this.shown) return;
+    if (video instanceof Error) {
+      if (video.status === 404) location.hash = ""; // it was forgotten elsewhere
+      return;
+    }
     if (this.video.facts && video.facts) video.facts = this.#sameFacts(this.video.facts, video.facts);
     this.video = video;
     if (video.media !== media || video.facts !== before[0]) this.stage.showVideo(video);

@@ -2,7 +2,7 @@
 
 import { el } from "./dom.js";
 
-/** Show a dialog of parts until a button of it is pressed; resolve to that button's value. */
+/** Show a dialog until a button is pressed, the first one by Enter; resolve to that button's value. */
 function asked(title, parts, buttons) {
   return new Promise((resolve) => {
     const form = el("form", { method: "dialog" }, el("h2", { id: "dialog-title" }, title), ...parts,
@@ -26,7 +26,7 @@ const cancel = () => el("button", { type: "submit", value: "", formnovalidate: t
 /** Resolve to whether something is to be done. */
 export async function confirmed(title, words, action) {
   const go = el("button", { type: "submit", value: "go", class: "danger" }, action);
-  return await asked(title, [el("p", {}, words)], [cancel(), go]) === "go";
+  return await asked(title, [el("p", {}, words)], [go, cancel()]) === "go";
 }
 
 /** Resolve to the key that is typed in, null for none. */
@@ -36,8 +36,10 @@ export async function typedKey(wasWrong) {
   });
   const words = wasWrong ? "The key is not right." : "This server asks for its key (--api-key).";
   const go = el("button", { type: "submit", value: "go", class: "primary" }, "Go on");
-  const parts = [el("p", {}, words), el("label", { for: "key" }, "Key"), input];
-  return await asked("Key", parts, [cancel(), go]) === "go" ? input.value.trim() : null;
+  // A browser that keeps the key wants a name beside it.
+  const name = el("input", { type: "text", autocomplete: "username", value: "retake-edge", hidden: true });
+  const parts = [el("p", {}, words), name, el("label", { for: "key" }, "Key"), input];
+  return await asked("Key", parts, [go, cancel()]) === "go" ? input.value.trim() : null;
 }
 
 /** Show what the keys do. */

@@ -39,7 +39,7 @@ const PATHS = {
 
 /** Return a small picture for a button; what it stands for is said beside it. */
 export function icon(name) {
-  return shape("svg", { class: `icon ${name}`, viewBox: "0 0 24 24", "aria-hidden": "true" },
+  return shape("svg", { class: `icon icon-${name}`, viewBox: "0 0 24 24", "aria-hidden": "true" },
     shape("path", { d: PATHS[name] }));
 }
 

@@ -24,7 +24,7 @@ export class Opener {
     const isHere = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
     this.element = el("section", { class: "opener", "aria-labelledby": "opener-title" },
       el("div", { class: "drop" },
-        el("h2", { id: "opener-title" }, "Ask a video"),
+        el("h1", { id: "opener-title" }, "Ask a video"),
         el("p", {}, "Drop a video here. It is read once; then ask what you want to know, and see where "
           + "in the video the answer comes from."),
         el("div", { class: "buttons" }, choose, browse, this.input),
@@ -83,7 +83,7 @@ export class Opener {
         el("span", { class: "name" }, entry.name === ".." ? "Up" : entry.name),
         entry.bytes !== null && entry.bytes !== undefined && el("span", { class: "note" }, bytes(entry.bytes)))));
     show(this.files,
-      el("h3", {}, folder.name || "Folders"),
+      el("h2", {}, folder.name || "Folders"),
       rows.length ? el("ul", {}, ...rows) : el("p", { class: "note" }, "There is no video here."),
       folder.n_more > 0 && el("p", { class: "note" }, `${folder.n_more} more are not shown.`));
     this.files.querySelector("button")?.focus();

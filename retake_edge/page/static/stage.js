@@ -1,6 +1,7 @@
 // The video: player, timeline, how far its reading is, and what was left out.
 
 import { leftOut } from "./about.js";
+import { call } from "./api.js";
 import { el, show } from "./dom.js";
 import { Player } from "./player.js";
 import { shareOf } from "./shelf.js";
@@ -47,6 +48,7 @@ export class Stage {
     const isGoing = state === "reading";
     this.timeline?.readUntil(isGoing ? progress?.time_s ?? this.timeline.facts.start_s : null);
     if (state === "read") return show(this.reading);
+    this.#morePictures(progress?.n_pictures ?? 0);
     const button = (words, act) => el("button", { type: "button", onclick: act }, words);
     if (!isGoing) {
       return show(this.reading,
@@ -79,6 +81,17 @@ export class Stage {
   /** Go to a time. */
   seek(time, play) {
     this.player.seek(time, { play });
+  }
+
+  /** Show pictures of what is read, as they come. */
+  async #morePictures(n) {
+    const known = this.timeline?.facts.pictures;
+    if (this.facts || !known || known.length >= n || this.isLoading) return;
+    this.isLoading = true;
+    const timeline = this.timeline;
+    const found = await call("GET", `/api/videos/${this.video.id}/pictures?after=${known.length}`).catch(() => null);
+    this.isLoading = false;
+    if (found && timeline === this.timeline && !this.facts) timeline.addPictures(found.pictures);
   }
 
   /** Before the video is read, its timeline has a length, and no more. */

@@ -57,6 +57,7 @@ export class Timeline {
     this.onSeek = onSeek;
     this.turn = null;
     this.time = facts.start_s;
+    this.readTo = null; // all is read
     this.strip = el("div", { class: "strip" });
     this.looked = el("div", { class: "looked" });
     this.bands = el("div", { class: "bands" });
@@ -113,8 +114,15 @@ export class Timeline {
 
   /** Dim what lies behind a time: it is not read yet (null: all is). */
   readUntil(time) {
+    this.readTo = time;
     this.unread.hidden = time === null;
     if (time !== null) this.unread.style.left = `${this.#share(time)}%`;
+  }
+
+  /** Take more pictures of a video that is being read. */
+  addPictures(pictures) {
+    this.facts.pictures.push(...pictures);
+    this.#layOut();
   }
 
   #share(time) {
@@ -138,10 +146,13 @@ export class Timeline {
     const width = this.bar.clientWidth, { facts } = this, length = facts.end_s - facts.start_s;
     if (!width) return;
     const [w, h] = facts.shape;
-    const n = Math.max(1, Math.min(facts.pictures.length, Math.floor(width / (PICTURE_PX * w / h))));
+    const fitting = Math.max(1, Math.floor(width / (PICTURE_PX * w / h)));
+    const n = this.readTo === null ? Math.min(facts.pictures.length, fitting) : fitting;
     const middles = Array.from({ length: n }, (_, i) => facts.start_s + (i + 0.5) / n * length);
-    const pictures = middles.map((time) => pictureAt(facts, time)).filter(Boolean);
-    this.strip.replaceChildren(...pictures.map(([, src]) => el("img", { src, alt: "", draggable: "false" })));
+    const until = this.readTo ?? Infinity;
+    const pictures = middles.map((time) => time <= until && pictureAt(facts, time));
+    this.strip.replaceChildren(...n > 0 ? pictures.map((picture) => picture
+      ? el("img", { src: picture[1], alt: "", draggable: "false" }) : el("span")) : []);
     const step = STEPS.find((s) => length / s <= Math.max(2, width / 72)) ?? STEPS.at(-1);
     const ticks = [];
     for (let t = Math.ceil(facts.start_s / step) * step; t < facts.end_s; t += step) {

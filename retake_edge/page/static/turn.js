@@ -62,7 +62,7 @@ export function turnView(turn, page) {
     onclick: () => page.onCopy(turn),
   }, icon("copy"));
   return el("article", { class: "turn", onclick: () => page.onShow?.(turn) },
-    el("h3", { class: "question" }, turn.question),
+    el("h3", { class: "question", title: turn.at_s && new Date(1000 * turn.at_s).toLocaleString() }, turn.question),
     el("div", { class: "answer" },
       turn.text ? answerText(turn.text, page) : el("p", { class: "text" }, "(no words)"),
       notes.length ? el("p", { class: "note" }, notes.join(" ")) : null,

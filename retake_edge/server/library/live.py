@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from retake_edge.page.facts import answer_facts
+from retake_edge.page.facts import answer_facts, data_address
 from retake_edge.questions import checked_question
 from retake_edge.server.errors import ApiError, api_error
 from retake_edge.server.jobs import Done, Failed, Job, Piece, Progress, Ready
@@ -32,7 +32,8 @@ class Work:
     """One reading, or one answer (then `chat` and `question` say to what).
 
     `text`: the answer so far; `progress`: of the reading, None before it began; `error`: why it
-    failed, for the page to say.
+    failed, for the page to say; `pictures`: (time, JPEG) of what is read so far. `is_read`: the
+    answer is, and is being kept.
     """
 
     video: str
@@ -41,8 +42,9 @@ class Work:
     text: str = ""
     progress: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
+    pictures: list[tuple[float, bytes]] = field(default_factory=list)
+    is_read: bool = False
     task: asyncio.Task[None] | None = None
-    began_s: float = field(default_factory=time.time)
 
     @property
     def is_over(self) -> bool:
@@ -118,8 +120,14 @@ class Live:
         if self.state(video) == "read":
             return None
         work = self._readings[video.id] = Work(video.id)
-        self._run(work, self._read, lambda: self._readings, video.id)
+        self._run(work, self._read, self._readings, video.id)
         return work
+
+    def pictures(self, video_id: str, after: int) -> list[list[Any]]:
+        """Return (time, data address) of what is read so far, but for the first ones."""
+        work = self._readings.get(video_id)
+        found = work.pictures[after:] if work is not None else []
+        return [[time_s, data_address(jpeg)] for time_s, jpeg in found]
 
     async def stop_reading(self, video_id: str) -> None:
         """Stop reading a video; what was read of it is kept."""
@@ -153,12 +161,16 @@ class Live:
         if known is not None and not known.is_over:
             raise ApiError(409, "An answer is being written here; stop it first.", code="busy")
         work = self._answers[key] = Work(video.id, key[1], question)
-        self._run(work, self._answer, lambda: self._answers, key)
+        self._run(work, self._answer, self._answers, key)
         return key[1]
 
     async def stop_answer(self, video_id: str, chat_id: str) -> None:
         """Stop an answer; what it says so far is kept."""
-        work = self._answers.pop((video_id, chat_id), None)
+        work = self._answers.get((video_id, chat_id))
+        if work is not None and work.is_read and work.task is not None:
+            await asyncio.wait([work.task])  # it is just being kept
+            return
+        self._answers.pop((video_id, chat_id), None)
         await self._stop(work)
         if work is not None and work.text.strip() and not work.error:
             turn = answer_facts(work.question, work.text.strip(), [], None)
@@ -179,6 +191,7 @@ class Live:
                 self._take(work, event)
         finally:
             job.leave(for_good=True)
+        work.is_read = True
         turn = _turn(work, event)
         await asyncio.to_thread(self._library.add_turn, video.id, work.chat, turn)
 
@@ -201,7 +214,7 @@ class Live:
         self,
         work: Work,
         do: Callable[[Work], Awaitable[None]],
-        place: Callable[[], dict[Any, Work]],
+        place: dict[Any, Work],
         key: Any,
     ) -> None:
         """Do work in the background; it is told until it is done, or as failed."""
@@ -209,13 +222,11 @@ class Live:
         async def run() -> None:
             try:
                 await do(work)
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:
+            except Exception as error:
                 work.error = api_error(error).body()["error"]
             else:
-                if place().get(key) is work:
-                    del place()[key]
+                if place.get(key) is work:
+                    del place[key]
             finally:
                 self._tell()
 
@@ -239,11 +250,13 @@ class Live:
             reading = event.reading
             work.progress = {"stage": event.stage}
             if reading is not None:
+                work.pictures += reading.pictures
                 work.progress |= {
                     "start_s": reading.start_s,
                     "end_s": reading.end_s,
                     "time_s": reading.time_s,
                     "left_s": reading.left_s,
+                    "n_pictures": len(work.pictures),
                 }
         self._tell()
 
@@ -279,7 +292,6 @@ def _turn(work: Work, done: Done) -> dict[str, Any]:
     return {
         **answer_facts(work.question, found.text, found.evidence, done.weights),
         "is_cut": done.is_cut,
-        "first_token_s": found.seconds.get("first_token"),
         "at_s": time.time(),
     }
 

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
 
@@ -125,6 +125,14 @@ async def stop_reading(video_id: str, request: Request) -> Response:
     video = _library(request).get(video_id)
     await _live(request).stop_reading(video_id)
     return PlainJson(_entry(request, video))
+
+
+@router.get("/videos/{video_id}/pictures", response_model=None)
+async def reading_pictures(
+    video_id: str, request: Request, after: Annotated[int, Query(ge=0, le=10**6)] = 0
+) -> Response:
+    """Return pictures of what is read so far, while a video is read, but for the first `after`."""
+    return PlainJson({"pictures": _live(request).pictures(video_id, after)})
 
 
 @router.get("/videos/{video_id}/live", response_model=None)

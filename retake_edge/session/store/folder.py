@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock, FileLock, Timeout
-
 from retake_edge.errors import SessionError
-from retake_edge.files import default_cache_dir
+from retake_edge.files import default_cache_dir, locked
 from retake_edge.session.store.journal import Journal
 
 _SUFFIXES = (".session", ".part", ".resume", ".lock")
@@ -94,43 +92,25 @@ class SessionStore:
             os.utime(self.complete(key))
 
     @contextmanager
-    def lock(self, key: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    def lock(self, key: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Hold the right to make a session; waits while another process has it.
 
         Raises:
             SessionError: the folder cannot be written.
         """
-        lock = self._lock(key)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            if on_wait is not None:
-                on_wait()
-            lock.acquire()
-        with self._held(lock, key):
+        with ExitStack() as held:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(self._lock_file(key), on_wait))
+            except OSError as error:
+                raise SessionError(
+                    f"Sessions cannot be saved in {self.folder} ({error.strerror}); choose another "
+                    "--cache-dir, or use --no-cache."
+                ) from None
             yield
 
-    def _lock(self, key: str) -> BaseFileLock:
-        """Return the lock of a session, not yet held."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = self.folder / f"{key}.lock"
-            file.touch()
-        except OSError as error:
-            raise SessionError(
-                f"Sessions cannot be saved in {self.folder} ({error.strerror}); choose another "
-                "--cache-dir, or use --no-cache."
-            ) from None
-        return FileLock(file, thread_local=False)
-
-    @contextmanager
-    def _held(self, lock: BaseFileLock, key: str) -> Iterator[None]:
-        """Let go of a lock at the end, and remove its file while it is held."""
-        try:
-            yield
-        finally:
-            (self.folder / f"{key}.lock").unlink(missing_ok=True)
-            lock.release()
+    def _lock_file(self, key: str) -> Path:
+        return self.folder / f"{key}.lock"
 
     def keys(self) -> list[str]:
         """Return the keys of all sessions, finished or not."""
@@ -188,21 +168,17 @@ class SessionStore:
         Raises:
             SessionError: a process is just making it.
         """
-        lock = self._lock(key)
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
+            with locked(self._lock_file(key)):
+                files = [self.folder / f"{key}{suffix}" for suffix in _SUFFIXES[:-1]]
+                sizes = {file: file.stat().st_size for file in files if file.is_file()}
+                for file in sizes:
+                    file.unlink()
+        except BlockingIOError:
             raise SessionError(
                 f"The session {key} is being made by another process; try later."
             ) from None
-        n_bytes = 0
-        with self._held(lock, key):
-            for suffix in _SUFFIXES[:-1]:
-                file = self.folder / f"{key}{suffix}"
-                if file.is_file():
-                    n_bytes += file.stat().st_size
-                    file.unlink()
-        return n_bytes
+        return sum(sizes.values())
 
     def prune(self, max_bytes: int, spared: str = "") -> list[SavedSession]:
         """Remove the sessions that were not used for longest until at most `max_bytes` are left.
