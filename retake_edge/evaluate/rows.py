@@ -59,6 +59,8 @@ class RowFile:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
+        if error is not None and not self.rows:
+            self.path.unlink(missing_ok=True)  # nothing was answered
         self._held.close()
 
     @property

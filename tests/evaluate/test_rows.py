@@ -66,6 +66,17 @@ def test_two_processes_cannot_write_one_file(tmp_path):
         RowFile(tmp_path / "rows.jsonl", "run")
 
 
+def test_a_run_that_fails_before_its_first_row_leaves_no_file(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    with pytest.raises(ConfigError), RowFile(path, "r"):
+        raise ConfigError("no such setting")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError), RowFile(path, "r") as rows:
+        rows.append({"key": "a"})
+        raise ConfigError("the disk is full")
+    assert len(path.read_text().splitlines()) == 1
+
+
 def test_failed_rows_can_be_dropped(tmp_path):
     with RowFile(tmp_path / "rows.jsonl", "run") as rows:
         rows.append({"key": "a", "error": None})
