@@ -85,12 +85,12 @@ def read_run_file(path: Path) -> dict[str, Any]:
         ConfigError: it is no run file.
     """
     try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = {**json.loads(path.read_text(encoding="utf-8"))}
         if "settings" in document:
             document["settings"] = _renamed(document["settings"])
         if "cells" in document:
             document["cells"] = [_renamed(cell) for cell in document["cells"]]
-        return dict(document)
+        return document
     except (OSError, ValueError, AttributeError, TypeError):
         raise ConfigError(f"Cannot read {path} as a run file; choose another file.") from None
 
