@@ -2,6 +2,7 @@
 
 import base64
 import json
+from typing import Any
 
 import pytest
 from server_support import file_url, text
@@ -40,12 +41,12 @@ def error_of(response, status):
     return body["error"]
 
 
-DEEP = {"type": "string"}
+DEEP: dict[str, Any] = {"type": "string"}
 for _ in range(400):
     DEEP = {"type": "array", "items": DEEP}
 
 # What else stands beside a good video and question: the field that the error names.
-FIELDS = [
+FIELDS: list[tuple[dict[str, Any], str | None]] = [
     ({"max_tokens": "many"}, "max_tokens"),
     ({"max_tokens": 1.5}, "max_tokens"),
     ({"temperature": "hot"}, "temperature"),
