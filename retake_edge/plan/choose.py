@@ -109,7 +109,7 @@ class _Chooser:
         self._frames: list[VisionFeatures] = []
         self._scales: list[Floats] = []  # 1 / norm of each of their tokens
         self._index: list[int] = []
-        # [n, n] between the frames that are held; inf on the diagonal, so that none is its own pair.
+        # [n, n] between the frames held; inf on the diagonal, so that none is its own pair.
         self._distances = np.zeros((0, 0), np.float32)
         self._stream, self._pivots = PivotStream(), list[Bools]()
         self._n_seen = 0

@@ -101,7 +101,7 @@ def _blocks(n_in: int, n_out: int, kernel: str) -> list[tuple[int, int, Doubles,
     # Shrinking widens the kernel over `scale` inputs each way; enlarging leaves it as it is.
     support = radius * max(scale, 1.0)
     centers = scale * (np.arange(n_out) + 0.5)
-    # Each output mixes inputs [low, high): those whose middles the kernel reaches, cut at the edges.
+    # Each output mixes inputs [low, high): those whose middles the kernel reaches.
     low = np.maximum(0, (centers - support + 0.5).astype(np.int64))
     high = np.minimum(n_in, (centers + support + 0.5).astype(np.int64))
     inputs = np.arange(n_in)

@@ -191,6 +191,7 @@ def test_the_likeliest_token_is_numpys(model):
             assert sampler.draw(context) == int(context.logits().argmax())
 
 
+@pytest.mark.process
 def test_the_answer_follows_the_options_and_tells_how_it_was_drawn():
     schema = json.dumps({"type": "object", "properties": {"n": {"type": "integer"}}})
     options = [*ARGUMENTS, "--no-cache", "--json", "--temp", "0.5", "--top-k", "3", "-j", schema]
@@ -201,6 +202,7 @@ def test_the_answer_follows_the_options_and_tells_how_it_was_drawn():
     assert answer["text"].startswith("{") and answer["config"]["generation"]["top_k"] == 3
 
 
+@pytest.mark.process
 def test_two_grammars_are_refused():
     code, _, err = run("ask", str(VIDEO), "What?", *ARGUMENTS, "--grammar", DIGITS, "-j", "{}")
     assert code == 2 and "one of --grammar" in err

@@ -33,22 +33,22 @@ SECONDS, N_SCENES = 12.0, 4
 class Gate:
     """Stops the worker where it tells of something, until it is opened."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._may, self._is_there = threading.Event(), threading.Event()
         self._may.set()
 
-    def shut(self):
+    def shut(self) -> None:
         self._may.clear()
         self._is_there.clear()
 
-    def open(self):
+    def open(self) -> None:
         self._may.set()
 
-    def reached(self):
+    def reached(self) -> None:
         """Wait until the worker stands at the gate."""
         assert self._is_there.wait(PATIENCE_S)
 
-    def pass_through(self):
+    def pass_through(self) -> None:
         if not self._may.is_set():
             self._is_there.set()
         assert self._may.wait(PATIENCE_S)
