@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from retake_edge.bench.scenes.questions import make_questions
+from retake_edge.bench.scenes.questions import Question, make_questions
 from retake_edge.bench.scenes.scene import make_scene, write_video
 from retake_edge.config import GenerationConfig, RetakeConfig, RuntimeConfig, SamplingConfig
 from retake_edge.models.resolve import resolve_model
@@ -72,7 +72,9 @@ class Running:
         return next(float(x.split()[1]) for x in lines if x.startswith("retake_videos_read_total"))
 
 
-def write_scenes(folder, suffix=".mp4", codec="mp4v"):
+def write_scenes(
+    folder: Path, suffix: str = ".mp4", codec: str = "mp4v"
+) -> list[tuple[Path, list[Question]]]:
     """Render scenes; return (path, questions) of each."""
     made = []
     for seed in range(N_SCENES):
