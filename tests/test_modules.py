@@ -30,7 +30,7 @@ REACHED_BY = {
     "reference/test_golden.py": "golden.__main__ golden.dpselect golden.reference.cache",
     "report/test_report.py": "cli.report",
     "server/test_forms.py": "server.answering server.chat_routes server.file_routes server.forms "
-    "server.images server.knobs server.messages server.parts server.responses_routes "
+    "server.knobs server.messages server.parts server.responses_routes "
     "server.schemas server.sources",
     "server/test_library.py": "server.library.folders server.library.live server.library.records "
     "server.library.routes server.library.tickets server.page_routes",
