@@ -6,6 +6,7 @@ RetakeError                       1  a bug, unless it is one of these:
   ConfigError                     2  a setting or option
     SessionError                  2  a saved session
   VideoError                      3  the video
+    VideoRangeError               3  the part of it that is asked for
   ModelError                      4  the model's files
     NotDownloadedError            4  (models.resolve) run `retake-edge pull`
     HubError                      4  (models.hub.errors) the hub, or the way to it
@@ -35,6 +36,10 @@ class VideoError(RetakeError):
     """The video cannot be read."""
 
     exit_code = 3
+
+
+class VideoRangeError(VideoError):
+    """The part of the video that is asked for has no picture."""
 
 
 class ModelError(RetakeError):

@@ -80,7 +80,7 @@ def texture(seed: int, width: int, height: int) -> np.ndarray:
         layers.append(np.fft.irfft2((waves[0] + 1j * waves[1]) / falls, (height, width)))
     picture = np.stack([layers[0] + 0.3 * layer for layer in layers], axis=-1)
     picture = (picture - picture.mean()) / picture.std() * 45 + 120
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(picture, 0, 255).astype(np.uint8))
 
 
 def ffmpeg(*arguments: str) -> None:

@@ -29,22 +29,22 @@ def main(command: list[str]) -> int:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
     assert process.stdout is not None
-    for line in process.stdout:
-        lines.append(line)
-        percent = percent_of(line)
-        if percent is not None and (percent != shown if is_terminal else percent >= shown + 10):
-            print(
-                f"\rbuilding {percent:3} %" if is_terminal else f"building {percent} %",
-                end="" if is_terminal else "\n",
-                flush=True,
-            )
-            shown = percent
+    with process:
+        for line in process.stdout:
+            lines.append(line)
+            percent = percent_of(line)
+            if percent is not None and (percent != shown if is_terminal else percent >= shown + 10):
+                print(
+                    f"\rbuilding {percent:3} %" if is_terminal else f"building {percent} %",
+                    end="" if is_terminal else "\n",
+                    flush=True,
+                )
+                shown = percent
     if is_terminal and shown >= 0:
         print()
-    code = process.wait()
-    if code:
+    if process.returncode:
         sys.stderr.writelines(lines)
-    return code
+    return process.returncode
 
 
 if __name__ == "__main__":

@@ -1,10 +1,49 @@
 """What holds for all tests."""
 
+import os
+import sys
+from pathlib import Path
+
 import pytest
+
+TESTS = f"{Path(__file__).parent}{os.sep}"
+REPOSITORY = f"{Path(__file__).parents[1]}{os.sep}"
+STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
+started = []
+"""The processes that the test at hand started; what the package starts by itself is not counted."""
 
 
 def pytest_addoption(parser):
     parser.addoption("--forbid-skips", action="store_true", help="A skipped test is a failure.")
+
+
+def pytest_configure():
+    sys.addaudithook(_note_start)
+
+
+def _note_start(event, _):
+    if event in STARTS and _caller_of_ours().startswith(TESTS):
+        started.append(event)
+
+
+def _caller_of_ours():
+    """The innermost file of this repository that is being executed, '' if there is none."""
+    frame = sys._getframe()
+    while frame := frame.f_back:
+        file = frame.f_code.co_filename
+        if file.startswith(REPOSITORY) and "site-packages" not in file and file != __file__:
+            return file
+    return ""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item):
+    """Hold every test that starts a process to its marker."""
+    yield
+    is_marked = item.get_closest_marker("process") is not None
+    begun = bool(started)
+    started.clear()
+    assert is_marked or not begun, "It starts a process: mark it with pytest.mark.process."
 
 
 def pytest_sessionfinish(session):

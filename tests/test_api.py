@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import retake_edge
 from retake_edge.bench.scenes.scene import make_scene, write_video
 
@@ -53,6 +55,7 @@ def test_all_public_names_are_there_and_nothing_else():
     assert not hasattr(retake_edge, "no_such_name")
 
 
+@pytest.mark.process
 def test_importing_the_package_loads_nothing_heavy():
     code = "import sys, retake_edge, retake_edge.cli; print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -128,6 +128,7 @@ def test_the_extracted_tree_has_no_stray_git_file_and_is_complete(pristine: Path
         assert (pristine / name).is_file()
 
 
+@pytest.mark.process
 def test_patches_apply_inside_another_checkout_and_under_its_git_variables(
     small_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.process
 def test_the_file_tree_and_the_settings_are_up_to_date():
     check = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "update_readme.py"), "--check"],
@@ -29,6 +30,7 @@ def test_the_file_tree_and_the_settings_are_up_to_date():
     assert check.returncode == 0, check.stderr
 
 
+@pytest.mark.process
 def test_the_transcript_in_the_readme_is_what_the_program_says(tmp_path, monkeypatch):
     """Answers and times; by how much an answer looked where depends on the processor."""
     monkeypatch.setenv("RETAKE_CACHE_DIR", str(tmp_path))  # nothing was read before

@@ -197,6 +197,7 @@ void retake_farthest_points(const retake_vectors & tokens, const retake_vectors 
     const auto gain = [&](int32_t i) { return weights ? known[i].closeness*weights[i] : known[i].closeness; };
     for (int32_t i = 0; i < tokens.n; ++i) {
         if (last && last[i]) {
+            // above every real closeness, and said to have met all centres: taken once nothing else is left
             known[i] = { 1.0f, std::numeric_limits<int32_t>::max() };
         }
         if (!taken[i]) {
@@ -205,6 +206,8 @@ void retake_farthest_points(const retake_vectors & tokens, const retake_vectors 
     }
     std::make_heap(heap.begin(), heap.end(), std::greater<entry>());
 
+    // Compare a token with the next WIDTH centres. The newest panel may not be full yet; what it lacks is
+    // infinitely far, and `seen` counts only what is there, so the rest is met when it has come.
     const auto meet_panel = [&](int32_t i) {
         progress & p = known[i];
         const int32_t panel = p.seen/WIDTH;
@@ -217,6 +220,7 @@ void retake_farthest_points(const retake_vectors & tokens, const retake_vectors 
         const int32_t i = heap.back().second;
         heap.pop_back();
         entry mine { gain(i), i };
+        // The heap holds lower bounds: as soon as another one's is lower, this token is no longer the next.
         while (known[i].seen < centres.n && (heap.empty() || mine < heap.front())) {
             meet_panel(i);
             mine.first = gain(i);

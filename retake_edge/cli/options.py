@@ -203,7 +203,7 @@ def _grammar(grammar: str, grammar_file: Path | None, schema: str, schema_file: 
     if len(asked) > 1:
         raise ConfigError("Give one of --grammar, --grammar-file, -j and -jf; each is a grammar.")
     if schema or schema_file:
-        from retake_edge.llama.sampler import grammar_of_schema
+        from retake_edge.llama.grammar import grammar_of_schema
 
         return grammar_of_schema(schema or _text_of(schema_file))
     return grammar or _text_of(grammar_file)

@@ -17,6 +17,7 @@ from retake_edge.config import GenerationConfig
 from retake_edge.errors import ConfigError
 from retake_edge.llama import library
 from retake_edge.llama.context import Context
+from retake_edge.llama.grammar import check_grammar
 from retake_edge.llama.model import Model
 
 _MIN_KEEP = 1
@@ -85,21 +86,6 @@ def _of_file(model: Model, name: str, key: str, default: float) -> float:
     return value
 
 
-def grammar_of_schema(schema: str) -> str:
-    """Return the grammar (GBNF) of the JSON documents that follow a JSON schema.
-
-    Raises:
-        ConfigError: it is no JSON schema, or has what a grammar cannot say.
-    """
-    library.load_libraries()
-    from retake_edge._bindings.llama_grammar import json_schema_to_gbnf
-
-    try:
-        return str(json_schema_to_gbnf(schema))
-    except Exception as error:  # whatever the converter raises on what it does not know
-        raise ConfigError(f"The JSON schema cannot be used ({error}); check it.") from None
-
-
 class Sampler:
     """A sampler chain for one answer, to be closed after it.
 
@@ -164,6 +150,7 @@ class Sampler:
     def _fill(self, model: Model, settings: SamplerSettings, seed: int, grammar: str) -> None:
         llama = self._llama
         if grammar:
+            check_grammar(grammar)
             self._add(llama.llama_sampler_init_grammar(model.vocab, grammar.encode(), _ROOT))
         if settings.has_penalties:
             self._penalties = self._add(

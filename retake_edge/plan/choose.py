@@ -109,6 +109,7 @@ class _Chooser:
         self._frames: list[VisionFeatures] = []
         self._scales: list[Floats] = []  # 1 / norm of each of their tokens
         self._index: list[int] = []
+        # [n, n] between the frames held; inf on the diagonal, so that none is its own pair.
         self._distances = np.zeros((0, 0), np.float32)
         self._stream, self._pivots = PivotStream(), list[Bools]()
         self._n_seen = 0
@@ -138,11 +139,13 @@ class _Chooser:
         rows = frame.embeddings[0, :, : self._n_embd]
         scale = 1 / np.maximum(np.linalg.norm(rows, axis=1), _MIN_NORM)
         unit, cosines = rows * scale[:, None], np.zeros(len(self._frames), np.float32)
+        # One frame at a time: a product with all of them at once would copy every frame held.
         for i, other in enumerate(self._frames):
             products = np.einsum("nc,nc->n", other.embeddings[0, :, : self._n_embd], unit)
             cosines[i] = np.mean(products * self._scales[i])
         gaps = (self._n_seen - np.array(self._index, np.float32)) / self._n_planned
         distances = 1 - cosines + TIME_WEIGHT * gaps
+        # A new last row and column. NaN features count as opposite (2): they are never most alike.
         self._distances = np.pad(self._distances, (0, 1), constant_values=np.inf)
         self._distances[-1, :-1] = self._distances[:-1, -1] = np.nan_to_num(distances, nan=2.0)
         self._frames.append(frame)
@@ -159,10 +162,12 @@ class _Chooser:
         may_go = np.array([index not in self._even for index in self._index])
         if self._n_keep == 1:
             return 1 if may_go[1] else 0
+        # Pairs of which at least one may go, without the newest frame, which is the last.
         pairs = np.where(may_go[:, None] | may_go[None], self._distances, np.inf)[:-1, :-1]
         first, second = np.unravel_index(pairs.argmin(), pairs.shape)
         if not (may_go[first] and may_go[second]):
             return int(first if may_go[first] else second)
+        # The smallest distance of each is to the other one of the pair, the next one to a third.
         others = np.sort(self._distances[[first, second]], axis=1)[:, 1]
         return int(first if others[0] < others[1] else second)
 

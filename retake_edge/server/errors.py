@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from retake_edge.errors import (
     NativeError,
     RetakeError,
     VideoError,
+    VideoRangeError,
 )
 
 log = logging.getLogger("retake_edge.server")
 
 STATUSES: dict[type[RetakeError], int] = {
     ConfigError: 400,
+    VideoRangeError: 400,
     VideoError: 415,
     MemoryBudgetError: 422,
     ModelError: 500,
@@ -37,6 +40,14 @@ _TYPES = {
     429: "rate_limit_error",
     503: "unavailable_error",
 }
+
+
+# Options of the command line that a request has under other names than theirs.
+_RENAMED = {"temp": "temperature"}
+_ASKED = frozenset(
+    ("fps", "max_frames", "long_side", "start", "end", "keep_ratio", "kv_budget", "temp", "seed")
+) | frozenset(("top_k", "top_p", "min_p", "repeat_penalty", "presence_penalty", "grammar"))
+_OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
 
 
 class ApiError(Exception):
@@ -96,13 +107,43 @@ def api_error(error: BaseException, path: Path | None = None, name: str = "") ->
     message = str(error)
     if path is not None:
         message = message.replace(str(path), name or "the video")
+    message, param = _as_asked(message)
     code = {415: "video_unreadable", 422: "does_not_fit"}.get(status)
-    return ApiError(status, message, code=code)
+    return ApiError(status, message, code=code, param=param)
+
+
+def _as_asked(message: str) -> tuple[str, str | None]:
+    """A message with the names that requests use for options, and the first of them."""
+    named: list[str] = []
+
+    def renamed(found: re.Match[str]) -> str:
+        name = found[1].replace("-", "_")
+        if name not in _ASKED:
+            return found[0]
+        named.append(_RENAMED.get(name, name))
+        return named[-1]
+
+    message = _OPTION.sub(renamed, message)
+    return message, named[0] if named else None
 
 
 def response_of(error: ApiError) -> Response:
     """Return an error as a response."""
     return PlainJson(error.body(), error.status, headers=error.headers)
+
+
+def _invalid(first: dict[str, Any]) -> ApiError:
+    """What is told of a body that is not as documented."""
+    places = [part for part in first["loc"] if part != "body"]
+    if first["type"] == "json_invalid":
+        return ApiError(400, f"The body is not JSON, from character {places[-1]} on.")
+    if not places:
+        return ApiError(
+            400, "The body is no JSON object; send one, with Content-Type: application/json."
+        )
+    # What follows the field is an index, or the name of one of the types that were tried.
+    field = ".".join(str(part) for part in places[:1] + [p for p in places[1:] if type(p) is int])
+    return ApiError(400, f"{field[:200]}: {first['msg']}.", param=field[:200])
 
 
 def handle_errors(app: FastAPI) -> None:
@@ -113,9 +154,7 @@ def handle_errors(app: FastAPI) -> None:
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"] if part != "body")[:200]
-        return response_of(ApiError(400, f"{field or 'The body'}: {first['msg']}", param=field))
+        return response_of(_invalid(error.errors()[0]))
 
     async def http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

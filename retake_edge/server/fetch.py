@@ -12,7 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -70,18 +70,19 @@ def _opened(url: str) -> tuple[http.client.HTTPConnection, http.client.HTTPRespo
     if parts.scheme not in ("http", "https") or not host:
         raise ApiError(400, "Only http and https URLs are fetched.")
     target = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
+    # Without a port the end of an IPv6 address would be taken for one.
     kind = _PublicHttps if parts.scheme == "https" else _PublicHttp
-    connection = kind(host, port, timeout=_TIMEOUT_S)
-    try:
-        connection.request("GET", target, headers={"User-Agent": "retake-edge"})
-        return connection, connection.getresponse()
-    except ApiError:
-        connection.close()
-        raise
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        connection.close()
-        log.info("A fetch failed: %s", error)
-        raise ApiError(400, "The URL cannot be reached; check it.") from None
+    with ExitStack() as unless_opened:
+        try:
+            connection = kind(host, port or kind.default_port, timeout=_TIMEOUT_S)
+            unless_opened.callback(connection.close)
+            connection.request("GET", target, headers={"User-Agent": "retake-edge"})
+            response = connection.getresponse()
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            log.info("A fetch failed: %s", error)
+            raise ApiError(400, "The URL cannot be reached; check it.") from None
+        unless_opened.pop_all()
+        return connection, response
 
 
 class _PublicHttp(http.client.HTTPConnection):
@@ -127,6 +128,6 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
-        if ip.teredo is not None:
+        if ip.teredo is not None or ip.is_site_local:
             return False
-    return ip.is_global and not ip.is_multicast
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved

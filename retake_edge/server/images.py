@@ -3,46 +3,67 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
-from typing import Any
+from pathlib import Path
 
+from retake_edge.errors import VideoError
 from retake_edge.server.errors import ApiError
+from retake_edge.video.process import DecoderProcess
+from retake_edge.video.read import VideoLimits, worker_request
 
-MAX_PIXELS = 8192 * 4320
-_CODEC, _CONTAINER, _PIXELS = "ffv1", "matroska", "bgr0"
+_MODULE = "retake_edge.video.stills"
+_NAME = Path("the images")
+_LEAST_FPS = 0.001
 
 
-def video_of_images(images: Sequence[bytes], fps: float) -> Iterator[bytes]:
+def video_of_images(
+    images: Sequence[bytes], fps: float, limits: VideoLimits | None = None
+) -> Iterator[bytes]:
     """Yield a video that shows each PNG, JPEG or WebP image for 1 / `fps` seconds.
+
+    A process of its own decodes them, under the limits of all decoding.
 
     Raises:
         ApiError: one is no image, is too large, or has another size than the first.
+        VideoError: the process took too long, or needed too much memory.
     """
-    import av
-
-    target = io.BytesIO()
-    rate = Fraction(fps).limit_denominator(1000)
-    # The same images make the same bytes, which is how a video is known that was read before.
-    with av.open(target, "w", _CONTAINER, options={"fflags": "+bitexact"}) as container:
-        stream: Any = None
-        for number, data in enumerate(images, 1):
-            picture = _decoded(data, number)
-            height, width = picture.shape[:2]
-            if stream is None:
-                stream = container.add_stream(_CODEC, rate=rate)
-                stream.width, stream.height, stream.pix_fmt = width, height, _PIXELS
-            if (width, height) != (stream.width, stream.height):
+    if fps < _LEAST_FPS:
+        raise ApiError(400, f"fps is {fps}, but for images it must be at least {_LEAST_FPS}.")
+    limits = limits or VideoLimits()
+    request = {**worker_request(_NAME, limits), "fps": fps}
+    with DecoderProcess(_NAME, limits.no_progress_s, request, _MODULE) as process:
+        first = _size(process, images[0], 1, limits)
+        for number, data in enumerate(images[1:], 2):
+            width, height = _size(process, data, number, limits)
+            if (width, height) != first:
                 raise ApiError(
                     400,
                     f"Image {number} has {width} x {height} pixels and the first one "
-                    f"{stream.width} x {stream.height}; send frames of one size.",
+                    f"{first[0]} x {first[1]}; send frames of one size.",
                 )
-            frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    yield target.getvalue()
+        process.send({"n_bytes": 0})
+        while True:
+            message, block = process.receive()
+            if message["kind"] == "end":
+                return
+            yield bytes(block)
+
+
+def _size(
+    process: DecoderProcess, data: bytes, number: int, limits: VideoLimits
+) -> tuple[int, int]:
+    """Hand an image over; return its width and height."""
+    if not data:
+        raise ApiError(415, f"Image {number} is empty.")
+    process.send({"n_bytes": len(data)}, data)
+    try:
+        message, _ = process.receive()
+    except VideoError as error:
+        raise ApiError(415, f"Image {number} cannot be read: {error}") from None
+    width, height = message["width_px"], message["height_px"]
+    if width * height > limits.max_pixels:
+        raise ApiError(413, f"Image {number} has more than {limits.max_pixels} pixels.")
+    return width, height
 
 
 def digest_of_images(images: Sequence[bytes], fps: float) -> str:
@@ -51,21 +72,3 @@ def digest_of_images(images: Sequence[bytes], fps: float) -> str:
     for data in images:
         whole.update(hashlib.sha256(data).digest())
     return whole.hexdigest()
-
-
-def _decoded(data: bytes, number: int) -> Any:
-    """The pixels uint8 (H, W, 3), BGR; only the formats that every client sends are tried."""
-    import cv2
-    import numpy as np
-
-    is_known = data[:3] == b"\xff\xd8\xff" or data[:8] == b"\x89PNG\r\n\x1a\n"
-    is_known = is_known or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
-    try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        picture = None
-    if not is_known or picture is None:
-        raise ApiError(415, f"Image {number} is not a PNG, JPEG or WebP image.")
-    if picture.shape[0] * picture.shape[1] > MAX_PIXELS:
-        raise ApiError(413, f"Image {number} has more than {MAX_PIXELS} pixels.")
-    return picture

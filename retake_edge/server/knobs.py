@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from retake_edge.config import GenerationConfig, RetakeConfig, all_settings, with_values
-from retake_edge.errors import ConfigError
 from retake_edge.formats import parse_time
 from retake_edge.server.errors import ApiError
 from retake_edge.server.parts import VideoRef
@@ -19,20 +19,23 @@ _MOST = 2**31 - 1
 
 def _number(name: str, value: Any) -> float | None:
     """A number; None where it is at most 0, by which clients mean 'no limit'."""
+    number = value
     if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            raise ConfigError(f"{name} is {ascii(value)[:40]}, but it must be a number.") from None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MOST:
-        raise ConfigError(f"{name} is {ascii(value)[:40]}, but it must be a number.")
-    return value if value > 0 else None
+        with suppress(ValueError):
+            number = float(value)
+    if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) <= _MOST:
+        raise ApiError(
+            400,
+            f"{name} is {ascii(value)[:40]}, but it must be a number of at most {_MOST}.",
+            param=name,
+        )
+    return number if number > 0 else None
 
 
 def _count(name: str, value: Any) -> int | None:
     number = _number(name, value)
     if number is not None and number != int(number):
-        raise ConfigError(f"{name} is {number}, but it must be a whole number.")
+        raise ApiError(400, f"{name} is {number}, but it must be a whole number.", param=name)
     return None if number is None else int(number)
 
 
@@ -119,17 +122,16 @@ def _refuse_unknown(body: ChatBody) -> None:
     }
     for name, is_asked in asked.items():
         if is_asked:
-            raise ApiError(400, f"{name} is not there in this server; leave it out.", param=name)
+            raise ApiError(400, f"{name} is not supported here; leave it out.", param=name)
 
 
 def _grammar(body: ChatBody) -> str | None:
-    from retake_edge.llama.sampler import grammar_of_schema
+    from retake_edge.llama.grammar import grammar_of_schema
 
     wanted = body.response_format or {}
     kind = wanted.get("type")
     if kind in (None, "text"):
-        grammar = (body.model_extra or {}).get("grammar")
-        return grammar if isinstance(grammar, str) else None
+        return body.grammar
     schema: Any = {"type": "object"}
     if kind == "json_schema":
         schema = wanted.get("json_schema", wanted)

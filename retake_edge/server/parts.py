@@ -5,6 +5,7 @@ docs/server.md lists the forms with the clients that send them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,6 +17,8 @@ TEXT_TYPES = ("text", "input_text", "output_text", "refusal")
 _VIDEO_TYPES = ("video_url", "input_video", "video")
 _IMAGE_TYPES = ("image_url", "input_image")
 _FILE_TYPES = ("file", "input_file")
+_JPEGS = "data:video/jpeg;base64"
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,20 @@ def _videos(part: Mapping[str, Any], content: Any) -> list[VideoRef]:
     if isinstance(content, list):  # frames, as Qwen's tools write them
         return [VideoRef("image", _located(frame, ("url", "image"))[1]) for frame in content]
     key, value = _located(content, ("data", "url", "file_id", "path"))
+    if frames := _jpeg_frames(value):
+        return frames
     inside = content if isinstance(content, Mapping) else {}
     knobs = {**part, **inside}
     kind = _kind(key, value)
     return [VideoRef(kind, value, _name(kind, value), uuid, knobs)]
+
+
+def _jpeg_frames(value: str) -> list[VideoRef]:
+    """The frames in a data URL of the type video/jpeg, as vLLM's clients write them."""
+    head, comma, body = value.partition(",")
+    if not comma or not head.lower().replace(" ", "").startswith(_JPEGS):
+        return []
+    return [VideoRef("image", f"data:image/jpeg;base64,{frame}") for frame in body.split(",")]
 
 
 def _located(content: Any, keys: tuple[str, ...]) -> tuple[str, str]:
@@ -98,10 +111,9 @@ def _located(content: Any, keys: tuple[str, ...]) -> tuple[str, str]:
 
 
 def _kind(key: str, value: str) -> Kind:
-    head = value[:16].lower()
     if key == "file_id":
         return "file_id"
-    if head.startswith(("data:", "http:", "https:", "file:")):
+    if value[:5].lower() in ("data:", "file:") or _SCHEME.match(value[:64]):
         return "url"
     if key == "data":
         return "base64"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+_Stop = Annotated[str, Field(max_length=1000)]
 
 
 class _Body(BaseModel):
@@ -23,7 +25,7 @@ class ChatBody(_Body):
     stream_options: dict[str, Any] | None = None
     return_progress: bool | None = False
     n: int | None = None
-    stop: str | list[str] | None = None
+    stop: _Stop | Annotated[list[_Stop], Field(max_length=64)] | None = None
     seed: int | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
@@ -37,6 +39,7 @@ class ChatBody(_Body):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     response_format: dict[str, Any] | None = None
+    grammar: str | None = None
     media_io_kwargs: dict[str, Any] | None = None
     mm_processor_kwargs: dict[str, Any] | None = None
 

@@ -11,11 +11,12 @@ from fastapi import Request
 from retake_edge.config import GenerationConfig, RetakeConfig
 from retake_edge.server.blobs import BlobStore
 from retake_edge.server.errors import ApiError
+from retake_edge.server.grammar_trial import check_grammar_runs
 from retake_edge.server.jobs import Done, Event, Failed, Job, Ready
 from retake_edge.server.knobs import generation_config, video_config
 from retake_edge.server.library.records import Library
 from retake_edge.server.limits import ServerLimits
-from retake_edge.server.messages import asked_of
+from retake_edge.server.messages import Asked, asked_of
 from retake_edge.server.metrics import Metrics
 from retake_edge.server.schemas import ChatBody
 from retake_edge.server.sources import SentVideo, Sources
@@ -43,11 +44,8 @@ class Service:
 
     async def submit(self, body: ChatBody) -> Job:
         """Let a request wait for its turn; raises ApiError and RetakeError."""
-        asked = asked_of(body.messages, self.limits.max_turns)
-        generation = generation_config(self.config.generation, body)
-        config = video_config(self.config, body, asked.refs)
-        fps = config.sampling.fps if asked.refs[0].kind == "image" else None
-        video = await asyncio.to_thread(self.sources.get, asked.refs, fps)
+        asked, generation, config = await asyncio.to_thread(self._read, body)
+        video = await asyncio.to_thread(self.sources.get, asked.refs, config.sampling.fps)
         if video.image_fps is not None:
             config = _each_frame(config, video.image_fps)
         return self.put(video, config, generation, asked.turns, asked.question)
@@ -69,6 +67,14 @@ class Service:
             video.held.close()
             raise
         return job
+
+    def _read(self, body: ChatBody) -> tuple[Asked, GenerationConfig, RetakeConfig]:
+        """What a request asks, and how; in a thread, since schemas and grammars take time."""
+        asked = asked_of(body.messages, self.limits.max_turns)
+        generation = generation_config(self.config.generation, body)
+        if generation.grammar:
+            check_grammar_runs(self.worker.model_path, generation.grammar)
+        return asked, generation, video_config(self.config, body, asked.refs)
 
 
 def _each_frame(config: RetakeConfig, fps: float) -> RetakeConfig:

@@ -112,10 +112,7 @@ class Sources:
         if ref.kind == "base64":
             return _in_blocks(from_base64(ref.value))
         if ref.value[:5].lower() == "data:":
-            kind, frames = data_url(ref.value)
-            if len(frames) > 1 or kind == "video/jpeg":
-                return video_of_images(frames, IMAGE_FPS)
-            return _in_blocks(frames[0])
+            return _in_blocks(data_url(ref.value))
         return fetch(ref.value)
 
     def _local(self, ref: VideoRef) -> SentVideo:
@@ -166,13 +163,16 @@ class Sources:
     def _image(self, place: str) -> bytes:
         head = place[:8].lower()
         if head.startswith("data:"):
-            return data_url(place)[1][0]
+            return data_url(place)
         if head.startswith("http"):
             self._refuse_url(head)
             return _joined(fetch(place), self._limits.max_body_bytes)
         if head.startswith("file:") or "." in place[:4096]:
             ref = VideoRef("url" if head.startswith("file:") else "path", place)
-            return self._local(ref).path.read_bytes()
+            path = self._local(ref).path
+            if path.stat().st_size > self._limits.max_body_bytes:
+                raise _too_large_image(self._limits.max_body_bytes)
+            return path.read_bytes()
         return from_base64(place)
 
     def _blob(self, sha256: str, name: str, said: str) -> SentVideo:
@@ -215,15 +215,14 @@ def from_base64(text: str) -> bytes:
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
-def data_url(url: str) -> tuple[str, list[bytes]]:
-    """Return the media type of a data: URL, and its content; several are frames, as vLLM's."""
+def data_url(url: str) -> bytes:
+    """Return the content of a data: URL; ApiError 400 if it is none."""
     head, comma, body = url[5:].partition(",")
     if not comma:
         raise ApiError(400, "The data URL has no comma.", param="messages")
-    kind, *options = [part.strip().lower() for part in head.split(";")]
-    if "base64" in options:
-        return kind, [from_base64(frame) for frame in body.split(",")]
-    return kind, [unquote_to_bytes(body)]
+    if "base64" in [part.strip().lower() for part in head.split(";")]:
+        return from_base64(body)
+    return unquote_to_bytes(body)
 
 
 def _in_blocks(data: bytes) -> Iterator[bytes]:
@@ -236,5 +235,9 @@ def _joined(blocks: Iterator[bytes], most: int) -> bytes:
     for block in blocks:
         whole += block
         if len(whole) > most:
-            raise ApiError(413, f"An image is larger than {most} bytes.")
+            raise _too_large_image(most)
     return bytes(whole)
+
+
+def _too_large_image(most: int) -> ApiError:
+    return ApiError(413, f"An image is larger than {most} bytes.", code="too_large")

@@ -75,6 +75,11 @@ class Worker:
         return self._is_ready.result()
 
     @property
+    def model_path(self) -> Path:
+        """The file of the language model."""
+        return self._source.model
+
+    @property
     def n_waiting(self) -> int:
         """How many jobs wait."""
         return len(self._waiting)

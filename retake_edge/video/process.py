@@ -39,6 +39,7 @@ ERRORS = {
     "{max_pixels} pixels; scale the video down or raise max_pixels.",
     "memory": "Decoding {path} needs more than the limit of {max_memory_bytes} bytes; scale the "
     "video down or raise max_memory_bytes.",
+    "no_image": "It is not a PNG, JPEG or WebP image, or it is damaged.",
     "no_pyav": "PyAV cannot be loaded to read {path} ({reason}); reinstall av and "
     "opencv-python-headless.",
     "failed": "Decoding {path} failed ({reason}); re-encode the video.",
@@ -52,8 +53,14 @@ ERRORS = {
 class DecoderProcess:
     """A worker on one file; a context manager that leaves no process behind."""
 
-    def __init__(self, path: Path, no_progress_s: float, request: dict[str, object]) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        no_progress_s: float,
+        request: dict[str, object],
+        module: str = "retake_edge.video.worker",
+    ) -> None:
+        self.path, self.module = path, module
         self.no_progress_s = no_progress_s
         self.request = request
         self.stalled = False
@@ -67,7 +74,7 @@ class DecoderProcess:
         # Every thread of an allocator or BLAS pool maps memory that the limit would count.
         environment.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MALLOC_ARENA_MAX="2")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "retake_edge.video.worker"],
+            [sys.executable, "-m", self.module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -93,11 +100,12 @@ class DecoderProcess:
     ) -> None:
         self.close()
 
-    def send(self, message: dict[str, object]) -> None:
-        """Write one line to the worker; that it is gone shows at the next `receive`."""
+    def send(self, message: dict[str, object], raw: bytes = b"") -> None:
+        """Write one line to the worker, and `raw`; that it is gone shows at the next `receive`."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps(message).encode() + b"\n")
+            self.process.stdin.write(raw)
             self.process.stdin.flush()
         except OSError:
             log.debug("the worker on %s closed its input", self.path)

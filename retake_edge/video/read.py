@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retake_edge.errors import ConfigError, VideoError
+from retake_edge.errors import ConfigError, VideoError, VideoRangeError
 from retake_edge.formats import told_apart
 from retake_edge.video.frame_size import SizeRule
 from retake_edge.video.path import check_path
@@ -114,13 +114,13 @@ def check_part(info: VideoInfo, start_s: float, end_s: float | None) -> None:
     """
     if start_s >= info.duration_s:
         start, end = told_apart(start_s, info.duration_s)
-        raise VideoError(
+        raise VideoRangeError(
             f"Cannot start {info.path} at {start}: the video is {end} long; choose an earlier "
             "start."
         )
     if end_s is not None and end_s <= info.first_s:
         end, first = told_apart(end_s, info.first_s)
-        raise VideoError(
+        raise VideoRangeError(
             f"{info.path} shows no picture before {first}; choose a later end than {end}."
         )
 

@@ -87,6 +87,7 @@ def _resample_rows(lines: Bytes, n_out: int, kernel: str) -> Bytes:
         for left in range(0, lines.shape[1], width):
             columns = slice(left, left + width)
             mixed = weights @ lines[start : start + span, columns].astype(np.float64)
+            # Half up, as adding a half and shifting right does, also below 0.
             mixed = np.floor((mixed + (1 << precision - 1)) / (1 << precision))
             out[first : first + n, columns] = np.clip(mixed, 0, 255)
     return out
@@ -97,12 +98,15 @@ def _blocks(n_in: int, n_out: int, kernel: str) -> list[tuple[int, int, Doubles,
     """Weights in bands: (first output, first input, whole numbers f64 [n, span], precision)."""
     function, radius = FILTERS[kernel]
     scale = n_in / n_out
+    # Shrinking widens the kernel over `scale` inputs each way; enlarging leaves it as it is.
     support = radius * max(scale, 1.0)
     centers = scale * (np.arange(n_out) + 0.5)
+    # Each output mixes inputs [low, high): those whose middles the kernel reaches.
     low = np.maximum(0, (centers - support + 0.5).astype(np.int64))
     high = np.minimum(n_in, (centers + support + 0.5).astype(np.int64))
     inputs = np.arange(n_in)
     blocks, largest = [], 0.0
+    # Neighbouring outputs share most inputs, so a band of them is one small matrix product.
     for first in range(0, n_out, _BLOCK):
         part = slice(first, min(n_out, first + _BLOCK))
         start, stop = int(low[part][0]), int(high[part][-1])
@@ -113,6 +117,7 @@ def _blocks(n_in: int, n_out: int, kernel: str) -> list[tuple[int, int, Doubles,
         weights /= weights.sum(axis=1, keepdims=True)
         largest = max(largest, float(weights.max()))
         blocks.append((first, start, weights))
+    # One precision for all bands, as in torchvision: that of their largest weight.
     precision = _precision(largest)
     return [
         (first, start, np.trunc(w * (1 << precision) + np.copysign(0.5, w)), precision)

@@ -17,7 +17,7 @@ import os
 import struct
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -261,8 +261,18 @@ def main() -> None:
     commands = sys.stdin.buffer
     request = json.loads(commands.readline())
     channel = Channel(out, request["no_progress_s"])
+    report_failures(serve, request, channel, commands)
+
+
+def report_failures(
+    served: Callable[[dict[str, Any], Channel, BinaryIO], None],
+    request: dict[str, Any],
+    channel: Channel,
+    commands: BinaryIO,
+) -> None:
+    """Serve a request; whatever it raises becomes a message to the parent."""
     try:
-        serve(request, channel, commands)
+        served(request, channel, commands)
     except WorkerError as error:
         channel.send({"kind": "error", "code": error.code, **error.values})
     except MemoryError:

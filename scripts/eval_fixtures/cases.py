@@ -43,6 +43,7 @@ LVBENCH_TYPES = (
     *("temporal grounding", "reasoning", "summarization"),
 )
 
+Facts = Callable[[dict[str, Any]], dict[str, Any]]
 Judge = Callable[[list[tuple[str, str]]], list[bool]]
 """Whether each answer is counted as right where the right letter is the one beside it."""
 

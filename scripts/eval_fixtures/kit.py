@@ -32,7 +32,11 @@ def fixture() -> dict[str, Any]:
     for module in modules.values():
         module.load = _load  # type: ignore[attr-defined]
     kinds = {name: getattr(modules[name], kind) for name, kind in _CLASSES.items()}
-    records = {"videomme": VIDEOMME, "mlvu": MLVU_JSON, "longvideobench": LONGVIDEOBENCH}
+    records: dict[str, dict[str, Any]] = {
+        "videomme": VIDEOMME,
+        "mlvu": MLVU_JSON,
+        "longvideobench": LONGVIDEOBENCH,
+    }
     sets = {}
     for name, kind in kinds.items():
         system, prompt = _prompt(kind, name)

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from eval_fixtures.cases import RECORDS, VIDEOMME, Judge, entry, outcomes
+from eval_fixtures.cases import RECORDS, VIDEOMME, Facts, Judge, entry, outcomes
 from eval_fixtures.sources import NoGuess, make_bare, stand_in_for
 
 _METRICS = {
@@ -60,7 +60,7 @@ def _judge(module: Any, name: str) -> Judge:
 
 def _scores(modules: dict[str, Any]) -> dict[str, Any]:
     rows = outcomes()
-    docs = {
+    docs: dict[str, Facts] = {
         "videomme": lambda row: VIDEOMME | {"duration": row["duration"]},
         "mlvu": lambda row: {"question": row["id"], "task_type": row["mlvu"]},
         "longvideobench": lambda row: RECORDS["longvideobench"] | {"duration_group": row["group"]},

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from eval_fixtures.cases import LVBENCH, MLVU_JSON, RECORDS, VIDEOMME, Judge, entry, outcomes
+from eval_fixtures.cases import LVBENCH, MLVU_JSON, RECORDS, VIDEOMME, Facts, Judge, entry, outcomes
 from eval_fixtures.sources import stand_in_for
 
 FILES = (
@@ -90,7 +90,7 @@ def _question(path: Path) -> str:
 def _scores(module: Any) -> dict[str, Any]:
     rows = outcomes()
     said = {row["id"]: row["said"] for row in rows}
-    metas = {
+    metas: dict[str, Facts] = {
         "videomme": lambda row: VIDEOMME | {"duration": row["duration"]},
         "mlvu": lambda row: {"question_type": _MLVU_NAMES[row["mlvu"]]},
         "lvbench": lambda row: {"question_type": row["types"]},

@@ -143,6 +143,7 @@ def test_what_a_layer_costs_more_than_the_feed_forward_network_is_little():
 # --- two cuts ---------------------------------------------------------------------------------
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("text", ["1", "1,4", "0,2"])
 def test_a_cut_whose_last_layer_is_its_only_one_is_refused(text, tmp_path):
     shape = ("--shape", "qwen2.5-vl-3b", "--cache-dir", str(tmp_path))
@@ -308,6 +309,7 @@ def test_the_fastest_of_repeats_counts(results, monkeypatch):
     assert length["whole"][OURS]["seconds"]["video in all"] == 1.0 and "ratios" not in length
 
 
+@pytest.mark.process
 def test_runs_of_other_settings_are_not_continued(tmp_path):
     path = tmp_path / "run.json"
     command = ["bench", "speed", "--frames", "4", "-n", "1", "-t", "1", "--long-side", "112"]

@@ -85,6 +85,7 @@ def test_times_do_not_depend_on_where_the_look_begins(videos):
     assert right / kept >= 0.7
 
 
+@pytest.mark.process
 def test_memory_does_not_grow_with_the_video_once_the_budget_is_reached(tmp_path):
     """Six times the frames into as many cells, each run in a process of its own."""
     path = write_video(make_scene(900_006, 120.0), tmp_path / "long.mp4", fps=8.0, size_px=224)

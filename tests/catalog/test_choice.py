@@ -59,6 +59,7 @@ def test_a_rendered_video_is_known_by_its_metadata_wherever_it_lies(scene):
     assert not probe_video(VIDEO).is_scene
 
 
+@pytest.mark.process
 @pytest.mark.ffmpeg
 @pytest.mark.parametrize("suffix", ["mkv", "mov", "avi"])
 def test_the_mark_survives_another_container(scene, tmp_path, suffix):
@@ -72,6 +73,7 @@ def test_the_mark_survives_another_container(scene, tmp_path, suffix):
 # -- the choice --------------------------------------------------------------------------------
 
 
+@pytest.mark.process
 def test_the_bundled_model_answers_for_a_rendered_video_and_for_no_other(scene, tmp_path):
     where = ["--cache-dir", str(tmp_path)]
     code, out, err = run("ask", str(scene), QUESTION, *PLAIN, *where, "--json")
@@ -100,6 +102,7 @@ def _real(raised):
     return [entry for entry in raised.value.entries if entry.source == "hub"]
 
 
+@pytest.mark.process
 def test_of_those_downloaded_the_best_that_fits_is_taken(two_pulled, monkeypatch):
     chosen = choose_model(VIDEO, RetakeConfig())
     assert chosen.why == BEST and "Qwen3-VL-2B" in str(chosen.source.model)
@@ -110,15 +113,18 @@ def test_of_those_downloaded_the_best_that_fits_is_taken(two_pulled, monkeypatch
         choose_model(VIDEO, RetakeConfig())
 
 
+@pytest.mark.process
 def test_a_downloaded_model_goes_before_the_bundled_one(two_pulled, scene):
     assert choose_model(scene, RetakeConfig()).why == BEST
 
 
+@pytest.mark.process
 def test_a_damaged_download_is_passed_over(hub, scene):
     assert run("pull", "test/pair-GGUF")[0] == 0  # random bytes, no GGUF
     assert choose_model(scene, RetakeConfig()).why == SCENE
 
 
+@pytest.mark.process
 def test_the_variable_goes_before_the_file_and_the_file_before_the_rest(
     two_pulled, tmp_path, monkeypatch
 ):

@@ -14,6 +14,8 @@ from update_readme import PROGRESS
 
 from retake_edge.cli import app
 
+pytestmark = pytest.mark.process
+
 ANSWER_SHAPE = {
     "question": str,
     "text": str,

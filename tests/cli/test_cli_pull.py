@@ -73,6 +73,7 @@ def ask(*options, video=VIDEO):
     return ["ask", video, question, "--max-frames", 16, "-t", 1, "--json", *options]
 
 
+@pytest.mark.process
 def test_a_question_downloads_its_model_once_and_then_needs_no_hub(tiny_hub):
     first = process(*ask("-hf", f"{TINY_REPO}:Q8_0"))
     assert first.returncode == 0, first.stderr
@@ -153,6 +154,7 @@ def test_pull_says_each_failure_in_one_sentence(hub, retake):
         assert not run.stdout
 
 
+@pytest.mark.process
 def test_an_interrupted_pull_goes_on_where_it_stopped(large_hub, cache, retake):
     large_hub.faults[MODEL] = [Fault(cut=LARGE_BYTES - 100, hold=threading.Event())]
     command = [sys.executable, "-m", "retake_edge", "pull", REPO]
@@ -183,6 +185,7 @@ def wait_for_part(cache, pull):
     raise AssertionError("the download does not start")
 
 
+@pytest.mark.process
 def test_a_full_disk_leaves_nothing_that_is_taken_for_whole(large_hub, cache, retake):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (15 << 20, 15 << 20))
@@ -200,6 +203,7 @@ def test_a_full_disk_leaves_nothing_that_is_taken_for_whole(large_hub, cache, re
     assert (MODEL, f"bytes={15 << 20}-") in large_hub.served
 
 
+@pytest.mark.process
 def test_two_pulls_at_once_fetch_a_file_once(large_hub, cache):
     gate = threading.Event()
     large_hub.faults[MODEL] = [Fault(hold=gate)]

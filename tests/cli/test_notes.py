@@ -6,6 +6,8 @@ from session_support import ARGUMENTS, QUESTION, VIDEO, run
 
 from retake_edge.cli.streams import between_words
 
+pytestmark = pytest.mark.process
+
 LONG = "a question of some length that is about nothing at all " * 40
 
 

@@ -38,6 +38,7 @@ def cache(tmp_path_factory):
     return ["--cache-dir", str(folder)]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("columns", "colour"), SIZES)
 def test_asking_shows_one_bar_and_then_the_answer_block(columns, colour):
     options = [*MODEL_OPTIONS, *PLAIN, "--no-cache"]
@@ -55,6 +56,7 @@ def test_asking_shows_one_bar_and_then_the_answer_block(columns, colour):
         assert all(len(line) <= columns for line in terminal.lines())
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("columns", "colour"), SIZES)
 def test_index_says_what_it_saved_and_that_it_was_there(columns, colour, cache):
     size = {"columns": columns, "colour": colour}
@@ -65,6 +67,7 @@ def test_index_says_what_it_saved_and_that_it_was_there(columns, colour, cache):
     assert re.fullmatch(r"h264\.mp4, 0:03: was there already, [\d.]+ MB", told)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("columns", "colour"), SIZES)
 def test_a_chat_from_its_banner_to_bye(columns, colour, cache):
     size = {"columns": columns, "colour": colour}
@@ -86,6 +89,7 @@ def test_a_chat_from_its_banner_to_bye(columns, colour, cache):
         assert not terminal.cursor_is_hidden()
 
 
+@pytest.mark.process
 def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(cache):
     with at_terminal("chat", str(VIDEO), *ARGUMENTS, "-n", "400", *cache) as terminal:
         terminal.wait_for("\n>")
@@ -99,6 +103,7 @@ def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(cache):
         assert terminal.ended() == 0
 
 
+@pytest.mark.process
 def test_a_saved_chat_goes_on_another_day(cache):
     with at_terminal("chat", str(VIDEO), *ARGUMENTS, *cache) as terminal:
         terminal.wait_for("\n>")
@@ -120,17 +125,20 @@ def test_a_saved_chat_goes_on_another_day(cache):
         assert "Nothing has been answered" not in terminal.text()
 
 
+@pytest.mark.process
 def test_there_is_no_chat_to_go_on_with_before_one_was_saved(tmp_path):
     options = [*ARGUMENTS, "--cache-dir", str(tmp_path)]
     code, out, err = run("chat", str(VIDEO), *options, "-c", stdin=-3)
     assert (code, out) == (2, "") and "no saved conversation" in err
 
 
+@pytest.mark.process
 def test_c_with_a_number_is_the_size_of_the_context(cache):
     code, _, err = run("chat", str(VIDEO), *ARGUMENTS, *cache, "-c", "64", stdin=-3)
     assert code == 5 and "-c gives 64" in err
 
 
+@pytest.mark.process
 def test_an_empty_answer_says_so(cache, tmp_path):
     grammar = tmp_path / "nothing.gbnf"
     grammar.write_text('root ::= ""\n')
@@ -139,12 +147,14 @@ def test_an_empty_answer_says_so(cache, tmp_path):
     assert (code, out.strip()) == (0, "") and "an empty answer" in err
 
 
+@pytest.mark.process
 def test_frames_far_apart_are_said_to_be(tmp_path):
     options = [*MODEL_OPTIONS, *PLAIN, "--fps", "0.25", "--cache-dir", str(tmp_path)]
     _, _, err = run("ask", str(LONG_VIDEO), QUESTION, *options)
     assert "a frame every 4 s (shorter events may be missed: --fps or --start/--end" in err
 
 
+@pytest.mark.process
 def test_a_file_gets_a_line_at_the_start_and_one_at_the_end(tmp_path):
     options = [*MODEL_OPTIONS, *PLAIN, "--cache-dir", str(tmp_path)]
     _, _, err = run("index", str(LONG_VIDEO), *options)

@@ -11,6 +11,8 @@ from retake_edge.errors import ConfigError
 from retake_edge.questions import checked_question, decoded, questions_of
 from retake_edge.session.conversation import Conversation
 
+pytestmark = pytest.mark.process
+
 ASK = ("ask", str(VIDEO), "What?", *ARGUMENTS, "--no-cache")
 ASK_FILE = ("ask", str(VIDEO), "--questions", "-", *ARGUMENTS, "--no-cache")
 CHAT = ("chat", str(VIDEO), *ARGUMENTS, "--no-cache")

@@ -55,6 +55,7 @@ def engine_words(text: str) -> list[str]:
     return [match[0] for match in ENGINE_WORDS.finditer(_FLAGS.sub("", text))]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", SCREENS)
 def test_everyday_screens_do_without_the_engines_words(name, cache):
     options = {"stdin": -1} if name == "chat" else {}

@@ -39,6 +39,7 @@ RIGHT = SelfTest(dict(QUESTIONS), 2.0, "CPU", {"CPU": 5})
 # --- the whole command ------------------------------------------------------------------------
 
 
+@pytest.mark.process
 def test_a_whole_installation_is_fine_and_nothing_is_left_behind(tmp_path):
     code, out, err = run("doctor", "--json", "--cache-dir", str(tmp_path / "none" / "yet"))
     document = json.loads(out)
@@ -59,6 +60,7 @@ def test_a_whole_installation_is_fine_and_nothing_is_left_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.process
 def test_without_libraries_one_line_says_how_to_build_them_and_the_code_is_theirs(
     tmp_path, monkeypatch
 ):
@@ -82,6 +84,7 @@ def test_a_library_of_an_older_abi_is_an_error_that_says_to_rebuild(monkeypatch,
     assert diagnose.exit_code(list(checks.values())) == NativeError.exit_code
 
 
+@pytest.mark.process
 def test_libraries_that_crash_when_loaded_are_a_line_and_no_crash(tmp_path, monkeypatch):
     source = tmp_path / "crash.c"
     source.write_text("__attribute__((constructor)) void crash(void) { __builtin_trap(); }\n")

@@ -303,6 +303,7 @@ def test_what_is_kept_does_not_depend_on_the_room_for_a_chat(tmp_path):
 # --- on the command line ----------------------------------------------------------------------
 
 
+@pytest.mark.process
 def test_plan_and_answer_tell_mode_highest_position_and_limit(tmp_path):
     files = plain(tmp_path, 900)
     pair = ["-m", str(files.model), "-mm", str(files.mmproj), "--fps", "8", "-n", "6", "-t", "1"]

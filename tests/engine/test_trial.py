@@ -25,6 +25,7 @@ def changed(path, folder, seed):
     return copy
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("role", ["model", "mmproj"])
 @pytest.mark.parametrize("seed", range(5))
 def test_a_damaged_header_is_no_crash(tmp_path, role, seed):

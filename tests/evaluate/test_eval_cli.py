@@ -139,6 +139,7 @@ def test_fitting_each_video_by_itself_is_refused(jobs, tmp_path):
     assert not (tmp_path / "a.jsonl").exists()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("command", ["run", "eval"])
 def test_what_is_killed_goes_on_where_it_was(command, jobs, tmp_path):
     path, ids = jobs
@@ -183,6 +184,7 @@ def test_own_questions_are_scored_with_and_without_options(made, tmp_path):
     assert variant["score"]["value"] >= 0.5
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -10,6 +10,7 @@ from retake_edge.evaluate import opening
 from retake_edge.evaluate.jobs import Group
 from retake_edge.evaluate.opening import LoadedOpener, Opener
 from retake_edge.evaluate.planned import longest_first
+from retake_edge.llama.model import Model
 from retake_edge.models.resolve import resolve_model
 from retake_edge.plan.cells import text_reserve
 from retake_edge.plan.run import RunPlanner
@@ -25,7 +26,7 @@ def loads(monkeypatch):
     """The layers on the GPU of each model that was loaded."""
     counted = []
 
-    class Counted(opening.Model):
+    class Counted(Model):
         def __init__(self, path, *, n_gpu_layers, progress):
             counted.append(n_gpu_layers)
             super().__init__(path, n_gpu_layers=n_gpu_layers, progress=progress)

@@ -21,6 +21,7 @@ from retake_edge.llama import library
 from retake_edge.llama.context import Context
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS is Linux's")
 def test_queries_that_find_no_memory_are_refused_and_the_decode_goes_on() -> None:
     """In a process of its own, whose address space is limited: 128 MiB of queries do not fit."""

@@ -14,6 +14,8 @@ import pytest
 from retake_edge.errors import NativeError
 from retake_edge.llama import library as native
 
+pytestmark = pytest.mark.process
+
 LOAD = (
     "from retake_edge import errors\nfrom retake_edge.llama import library\n"
     "try:\n    library.load_libraries(); print('loaded')\n"

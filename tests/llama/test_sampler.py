@@ -10,8 +10,9 @@ from session_support import ARGUMENTS, MODEL, VIDEO, run
 from retake_edge.config import GenerationConfig
 from retake_edge.errors import ConfigError
 from retake_edge.llama.context import Context
+from retake_edge.llama.grammar import grammar_of_schema
 from retake_edge.llama.model import Model
-from retake_edge.llama.sampler import Sampler, SamplerSettings, grammar_of_schema, settings_of_run
+from retake_edge.llama.sampler import Sampler, SamplerSettings, settings_of_run
 
 GREEDY = SamplerSettings(0.0, 40, 0.95, 0.05, 1.0, 0.0, 64)
 FREE = SamplerSettings(1.0, 0, 1.0, 0.0, 1.0, 0.0, 64)
@@ -111,6 +112,31 @@ def test_a_schema_becomes_a_grammar_or_is_refused():
             grammar_of_schema(text)
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        '{"type": "string", "minLength": 1000000000}',
+        '{"type": "array", "items": {}, "maxItems": 1000000000}',
+        '{"type": "string", "pattern": "^((a{99}){99}){99}$"}',
+        '{"enum": [' + ",".join("1" * 2000) + "]}",
+        "[" * 100_000,
+    ],
+)
+def test_a_schema_that_would_become_endless_is_refused_at_once(schema):
+    with pytest.raises(ConfigError, match="JSON schema"):
+        grammar_of_schema(schema)
+
+
+def test_a_grammar_that_would_end_the_process_is_refused(model):
+    deep = "root ::= " + "(" * 20_000 + '"a"' + ")" * 20_000
+    long = "root ::= " + '"a" ' * 30_000
+    for text, reason in ((deep, "20000 deep"), (long, "characters")):
+        with pytest.raises(ConfigError, match=reason):
+            Sampler(model, GREEDY, 0, text)
+    brackets = "root ::= " + '"(" [(] ' * 2000 + "# " + "(" * 2000
+    Sampler(model, GREEDY, 0, brackets).close()
+
+
 class File:
     """A model whose metadata is given."""
 
@@ -165,6 +191,7 @@ def test_the_likeliest_token_is_numpys(model):
             assert sampler.draw(context) == int(context.logits().argmax())
 
 
+@pytest.mark.process
 def test_the_answer_follows_the_options_and_tells_how_it_was_drawn():
     schema = json.dumps({"type": "object", "properties": {"n": {"type": "integer"}}})
     options = [*ARGUMENTS, "--no-cache", "--json", "--temp", "0.5", "--top-k", "3", "-j", schema]
@@ -175,6 +202,7 @@ def test_the_answer_follows_the_options_and_tells_how_it_was_drawn():
     assert answer["text"].startswith("{") and answer["config"]["generation"]["top_k"] == 3
 
 
+@pytest.mark.process
 def test_two_grammars_are_refused():
     code, _, err = run("ask", str(VIDEO), "What?", *ARGUMENTS, "--grammar", DIGITS, "-j", "{}")
     assert code == 2 and "one of --grammar" in err

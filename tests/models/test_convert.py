@@ -174,6 +174,7 @@ def test_a_checkpoint_without_its_row_tokenizer_or_all_of_a_file_is_refused(auth
     assert not list(tmp_path.glob(".converting-*"))
 
 
+@pytest.mark.process
 def test_the_command_says_how_to_ask_or_what_is_wrong(authors, tmp_path):
     command = [sys.executable, "-m", "retake_edge.convert"]
     options = [str(authors), str(tmp_path), "--max-frames", "9"]

@@ -153,6 +153,7 @@ def test_one_file_of_the_bundled_pair_does_not_make_it():
     assert other.gguf_name == ""
 
 
+@pytest.mark.process
 def test_a_model_without_parts_is_refused_by_the_command_line(tmp_path):
     first = parts(tmp_path)[0]
     first.with_name(first.name.replace("00001", "00002")).unlink()
@@ -160,6 +161,7 @@ def test_a_model_without_parts_is_refused_by_the_command_line(tmp_path):
     assert code == 4 and "Part 2 of 3" in err and len(err.splitlines()) == 1
 
 
+@pytest.mark.process
 def test_gguf_scripts_copies_of_the_bundled_model_are_known(tmp_path):
     copy = tmp_path / "t.gguf"
     call = ["-m", "gguf.scripts.gguf_new_metadata", "--force", "--general-description", "x"]

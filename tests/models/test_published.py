@@ -63,6 +63,7 @@ def test_what_is_planned_without_weights_is_what_is_planned_with_them(tmp_path):
     assert plans[0] == plans[1]
 
 
+@pytest.mark.process
 def test_plan_works_without_a_download_however_the_name_is_written():
     code, out, err = run("plan", "-m", "Qwen2.5-VL:3B", "--json")
     assert code == 0, err
@@ -72,11 +73,13 @@ def test_plan_works_without_a_download_however_the_name_is_written():
     assert document["memory"][0]["weights"] > 1.5e9 and document["seconds"]["prefill"] > 0
 
 
+@pytest.mark.process
 def test_a_model_of_the_hub_without_a_name_cannot_be_planned_before_it_is_here():
     code, _, err = run("plan", "-m", "some/Model-GGUF")
     assert code == 4 and "retake-edge pull some/Model-GGUF" in err
 
 
+@pytest.mark.process
 def test_plan_without_anything_says_what_to_give():
     code, _, err = run("plan")
     assert code == 2 and "a video file, or -m NAME" in err

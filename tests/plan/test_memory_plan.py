@@ -95,6 +95,7 @@ def test_a_long_answers_evidence_is_planned_as_a_short_ones(n_tokens):
     assert works == [ScoreWork(5000, MOST_QUERIES, 1, "f16", unrotates=False)]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("name", "n_layer", "quantization", "type_kv"),
     [
@@ -142,6 +143,7 @@ def test_what_is_needed_is_the_sum_and_the_decoder_is_a_process_of_its_own():
     assert replace(use, available=None).fits
 
 
+@pytest.mark.process
 def test_peak_memory_is_this_programs_own_and_not_its_parents():
     large = np.ones(400 << 20, np.uint8)  # the parent's, resident while the child is started
     code = "from retake_edge.llama.buffers import peak_memory_bytes as p; print(p())"

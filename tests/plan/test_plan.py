@@ -217,6 +217,7 @@ def test_nothing_is_learned_without_the_cache(video, tmp_path):
     assert not list(tmp_path.rglob("calibration.json"))
 
 
+@pytest.mark.process
 def test_plan_prints_all_as_one_json_document(tmp_path):
     code, out, _ = run("plan", str(VIDEO), *ARGUMENTS, "--json", "--cache-dir", str(tmp_path))
     document = json.loads(out)
@@ -230,6 +231,7 @@ def test_plan_prints_all_as_one_json_document(tmp_path):
     assert set(document["kv_bytes"]) == {"f32", "f16", "q8_0", "q4_0"}
 
 
+@pytest.mark.process
 def test_plan_tells_the_seconds_of_earlier_runs(tmp_path):
     options = [*ARGUMENTS, "--cache-dir", str(tmp_path)]
     code, _, err = run("ask", str(VIDEO), "What?", *options)
@@ -238,6 +240,7 @@ def test_plan_tells_the_seconds_of_earlier_runs(tmp_path):
     assert code == 0 and "to read it (video " in out and "language model" in out, err
 
 
+@pytest.mark.process
 def test_cells_for_more_memory_than_there_is_are_refused_with_exit_code_5(tmp_path):
     available = available_memory_bytes()
     assert available is not None
@@ -248,6 +251,7 @@ def test_cells_for_more_memory_than_there_is_are_refused_with_exit_code_5(tmp_pa
     assert code == 0 and "fits" in out and "any of these makes it fit" in out and "-c " in out
 
 
+@pytest.mark.process
 def test_fit_says_what_it_changed_and_answers(tmp_path):
     options = [*ARGUMENTS, "--keep-ratio", "1", "-c", "560", "--cache-dir", str(tmp_path)]
     code, _, err = run("ask", str(VIDEO), "What?", *options)

@@ -44,6 +44,7 @@ def change_array(path: Path, key: str, change: float, at: int = 0) -> None:
     np.savez(path, **content)
 
 
+@pytest.mark.process
 def test_all_golden_cases_pass() -> None:
     code, lines, errors = recheck(GOLDEN)
     sizes = [len(GoldenSet(GOLDEN, name).cases) for name in ("dpselect", "pivotkv_unit", "pivotkv")]
@@ -52,6 +53,7 @@ def test_all_golden_cases_pass() -> None:
     assert code == 0 and errors == ""
 
 
+@pytest.mark.process
 def test_a_wrong_score_and_a_wrong_kept_set_fail_with_their_differences(tmp_path: Path) -> None:
     folder = copy_of(tmp_path / "g", "pivotkv_unit.json", "pivotkv_unit.npz")
     change_array(folder / "pivotkv_unit.npz", "u00/score", 0.5)
@@ -64,6 +66,7 @@ def test_a_wrong_score_and_a_wrong_kept_set_fail_with_their_differences(tmp_path
     assert lines[0].endswith("has no dpselect data; the rest is checked.")
 
 
+@pytest.mark.process
 def test_wrong_logits_of_the_engine_fail(tmp_path: Path) -> None:
     names = ("pivotkv.json", "pivotkv.npz", "tiny-f32.gguf")
     folder = copy_of(tmp_path / "g", *names)
@@ -77,6 +80,7 @@ def test_wrong_logits_of_the_engine_fail(tmp_path: Path) -> None:
     assert "logit differs by max 0.002" in lines[2]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("kind", ["missing", "empty", "half", "damaged", "no model", "no array"])
 def test_bad_input_exits_2_with_one_sentence(kind: str, tmp_path: Path) -> None:
     folder = tmp_path / "g"

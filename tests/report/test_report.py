@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import cv2
 import numpy as np
@@ -77,7 +78,7 @@ def data_of(html):
 def tags_of(html):
     """Every start tag with its attributes."""
     found = []
-    parser = HTMLParser()
+    parser: Any = HTMLParser()
     parser.handle_starttag = lambda tag, attrs: found.append((tag, dict(attrs)))
     parser.feed(html)
     return found
@@ -196,6 +197,7 @@ def test_a_damaged_session_makes_no_report(tmp_path):
         saved_report(store, key)
 
 
+@pytest.mark.process
 def test_the_command_writes_page_and_sheet_and_says_where(tmp_path):
     page, sheet, cache = tmp_path / "new" / "r.html", tmp_path / "s.png", tmp_path / "cache"
     arguments = ("report", str(VIDEO), "-o", str(page), *ARGUMENTS, "--cache-dir", str(cache))
@@ -217,6 +219,7 @@ def test_the_command_writes_page_and_sheet_and_says_where(tmp_path):
     assert (page.parent / linked).resolve() == VIDEO.resolve()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [

@@ -9,7 +9,7 @@ from session_support import VIDEO
 
 from retake_edge.report.page import render_report, video_link
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.process]
 
 NASTY = '<img src=x onerror="document.title=1"><script>&amp;"\'.mp4'
 

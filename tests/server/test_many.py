@@ -127,6 +127,7 @@ def spawned(cache, media):
     return process, line.split()[-1]
 
 
+@pytest.mark.process
 def test_a_killed_server_leaves_nothing_half_and_loses_nothing_whole(tmp_path, scenes):
     rng, path = random.Random(0), scenes[2][0]
     data, uploaded = path.read_bytes(), set()

@@ -12,7 +12,7 @@ from server_support import answer_of, file_url, running, text, write_scenes
 from retake_edge.server.images import video_of_images
 from retake_edge.server.limits import ServerLimits, media_roots
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.process]
 
 TIMEOUT_MS = 60_000
 

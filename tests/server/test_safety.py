@@ -1,18 +1,23 @@
 """What a page of another site, a stranger or a wrong request cannot do."""
 
 import http.server
+import importlib
 import json
 import os
+import pkgutil
 import threading
 from typing import Any
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
-from server_support import answer_of, file_url, text
+from server_support import answer_of, file_url, running, text
 
+import retake_edge.server
 from retake_edge.server import fetch
 from retake_edge.server.errors import ApiError
+from retake_edge.server.guard import is_public
+from retake_edge.server.limits import ServerLimits
 
 KEY = {"Authorization": "Bearer open-sesame"}
 
@@ -95,11 +100,43 @@ def test_urls_are_off(server):
     [
         *("127.0.0.1", "10.1.2.3", "192.168.0.1", "169.254.169.254", "0.0.0.0", "100.64.0.1"),
         *("::1", "fe80::1%eth0", "fc00::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::"),
-        *("224.0.0.1", "255.255.255.255"),
+        *("224.0.0.1", "255.255.255.255", "::", "::127.0.0.1", "fec0::1", "2001::1", "ff02::1"),
     ],
 )
 def test_private_addresses_are_not_public(address):
     assert not fetch.is_public(address)
+
+
+@pytest.fixture(scope="module")
+def fetching(tmp_path_factory):
+    """A server that fetches URLs."""
+    with running(tmp_path_factory.mktemp("fetching"), ServerLimits(allow_urls=True)) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("localhost", "127.0.0.1:22", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "0"),
+        *("0.0.0.0", "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::127.0.0.1]"),
+        *("[64:ff9b::7f00:1]", "user:word@127.0.0.1", "169.254.169.254", "10.0.0.1"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["video_url", "image_url"])
+def test_no_way_to_write_a_private_address_is_fetched(fetching, host, kind):
+    for scheme in ("http", "HTTP", "https"):
+        part = {"type": kind, kind: {"url": f"{scheme}://{host}/a.mp4"}}
+        found = error_of(fetching.chat([part, text("What is it?")]))
+        assert found == (403, "url_not_allowed")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://", "http:///a", "http://[::1", "http://a b/", "http://127.0.0.1:x/", "gopher://a.b/c"],
+)
+def test_a_url_that_is_none_is_the_clients_fault(fetching, url):
+    part = {"type": "video_url", "video_url": {"url": url}}
+    assert fetching.chat([part, text("What is it?")]).status_code in (400, 403)
 
 
 def test_public_addresses_are_public():
@@ -167,11 +204,41 @@ def test_json_without_an_end_is_no_fault_of_the_server(server):
         assert response.status_code == 400
 
 
-def test_nothing_that_the_document_allows_fails(server, scenes):
-    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+def routes():
+    """(method, path, whether it is documented) of all that the server answers."""
+    modules = [
+        importlib.import_module(found.name)
+        for found in pkgutil.walk_packages(retake_edge.server.__path__, "retake_edge.server.")
+    ]
+    routers = [module.router for module in modules if hasattr(module, "router")]
+    return {
+        (method, route.path, route.include_in_schema)
+        for router in routers
+        for route in router.routes
+        for method in route.methods
+    }
+
+
+def test_every_route_but_the_public_ones_asks_for_the_key(guarded):
+    asked = [(method, path) for method, path, _ in routes() if not is_public(path)]
+    assert len(asked) >= 12
+    for method, path in [*asked, ("GET", "/openapi.json"), ("GET", "/nope")]:
+        for headers in ({}, {"Authorization": "Bearer open"}, {"X-Api-Key": "open-sesam"}):
+            response = guarded.http.request(
+                method, path.replace("{", "").replace("}", ""), headers=headers
+            )
+            assert error_of(response) == (401, "invalid_api_key")
+
+
+@pytest.mark.parametrize("which", ["server", "guarded"])
+def test_nothing_that_the_document_allows_fails(which, scenes, request):
+    server = request.getfixturevalue(which)
+    key = KEY if which == "guarded" else {}
+    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json", headers=key)
     found: Any = schema.get_all_operations()
     operations = [result.ok() for result in found]
-    assert len(operations) >= 10
+    documented = {(operation.method.upper(), operation.path) for operation in operations}
+    assert documented == {(method, path) for method, path, is_told in routes() if is_told}
     for operation in operations:
 
         @given(case=operation.as_strategy())
@@ -183,9 +250,11 @@ def test_nothing_that_the_document_allows_fails(server, scenes):
             suppress_health_check=list(HealthCheck),
         )
         def check(case):
-            assert case.call().status_code < 500
+            assert case.call(headers=key).status_code < 500
 
         check()
     path, questions = scenes[0]
-    assert answer_of(server.chat([file_url(path), text(questions[0].text)]))
+    messages = [{"role": "user", "content": [file_url(path), text(questions[0].text)]}]
+    asked = server.http.post("/v1/chat/completions", json={"messages": messages}, headers=key)
+    assert answer_of(asked)
     assert not [name for name in os.listdir(server.service.blobs.folder) if name.endswith("part")]

@@ -246,6 +246,7 @@ def killed(folder: Path, at: int) -> int:
     return subprocess.run(call, env=environment, check=False, timeout=300).returncode
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("at", range(1, _N_STEPS))
 def test_killed_at_any_step_of_a_chunk_the_run_goes_on_with_the_same_result(tmp_path, whole, at):
     assert killed(tmp_path, at) == -signal.SIGKILL
@@ -263,5 +264,6 @@ def test_killed_at_any_step_of_a_chunk_the_run_goes_on_with_the_same_result(tmp_
     assert not store.part(key).exists() and not store.resume(key).exists()
 
 
+@pytest.mark.process
 def test_every_step_was_tried(tmp_path):
     assert killed(tmp_path, _N_STEPS) == 0 and VIDEO.exists()

@@ -185,6 +185,7 @@ def test_cells_of_other_libraries_make_another_session(monkeypatch, tmp_path):
     assert before == after
 
 
+@pytest.mark.process
 def test_all_code_that_makes_cells_is_part_of_the_key():
     code = "import sys, retake_edge.session.ingest; print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -380,6 +381,7 @@ def test_without_a_place_to_save_the_question_is_answered_all_the_same(tmp_path)
         assert session.ask(QUESTION).n_tokens > 0
 
 
+@pytest.mark.process
 def test_a_full_disk_costs_the_session_and_not_the_answer(tmp_path):
     code = (
         "import resource, sys; from retake_edge.cli import main; "
@@ -465,6 +467,7 @@ def test_an_unfinished_session_that_is_damaged_starts_anew(tmp_path, made, name)
     assert contents(store.complete(made[1])) == contents(session_file(made[0], made[1]))
 
 
+@pytest.mark.process
 def test_kill_9_at_any_moment_loses_nothing_that_was_finished(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     options = ["index", str(LONG_VIDEO), *ARGUMENTS]
@@ -493,6 +496,7 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_finished(tmp_path):
     assert not store.part(key).exists() and not store.resume(key).exists()
 
 
+@pytest.mark.process
 def test_two_processes_at_once_make_one_session(tmp_path):
     options = ["index", str(LONG_VIDEO), *ARGUMENTS, "--cache-dir", str(tmp_path), "--json"]
     processes = [command(*options), command(*options)]

@@ -169,6 +169,7 @@ with SessionStore(sys.argv[1]).lock("aa"):
 """
 
 
+@pytest.mark.process
 def test_a_lock_is_held_by_one_process_and_let_go_when_it_is_killed(tmp_path):
     store = SessionStore(tmp_path)
     holder = subprocess.Popen(

@@ -58,6 +58,7 @@ def arguments(files: ModelFiles, *more: str) -> list[str]:
 # --- through the command line -----------------------------------------------------------------
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("kind", WHOLE)
 def test_a_cache_that_cannot_be_compressed_gets_the_frames_that_fit(
     pairs: Path, kind: str, tmp_path: Path
@@ -79,6 +80,7 @@ def test_a_cache_that_cannot_be_compressed_gets_the_frames_that_fit(
     assert told in err and WHOLE[kind] in err
 
 
+@pytest.mark.process
 def test_a_context_size_chooses_the_frames_too(pairs: Path) -> None:
     call = arguments(write_pair(pairs, "latent"), "-c", "640", "--no-cache", "--json")
     code, out, err = run(*call)
@@ -88,6 +90,7 @@ def test_a_context_size_chooses_the_frames_too(pairs: Path) -> None:
     assert video["n_ctx"] == 640
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("kind", ["hybrid", "convolution"])
 def test_a_hybrid_model_is_compressed(pairs: Path, kind: str) -> None:
     call = arguments(write_pair(pairs, kind), "--keep-ratio", "0.25", "--no-cache", "--json")
@@ -126,6 +129,7 @@ def test_an_interrupted_run_of_a_hybrid_model_goes_on_with_the_same_result(
         assert np.array_equal(question_logits(session), expected)
 
 
+@pytest.mark.process
 def test_a_hybrid_model_can_use_whole_frames_and_chat(pairs: Path) -> None:
     files = write_pair(pairs, "hybrid")
     call = arguments(files, "--policy", "frames", "--kv-budget", "100", "--no-cache")
@@ -136,6 +140,7 @@ def test_a_hybrid_model_can_use_whole_frames_and_chat(pairs: Path) -> None:
     assert answers[0] == answers[-1], "a reset conversation starts from the same state"
 
 
+@pytest.mark.process
 def test_a_budget_below_one_frame_is_refused_in_one_sentence(pairs: Path) -> None:
     call = arguments(write_pair(pairs, "sliding"), "--kv-budget", "5", "--no-cache")
     code, _, err = run(*call)

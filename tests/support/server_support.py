@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from retake_edge.bench.scenes.questions import make_questions
+from retake_edge.bench.scenes.questions import Question, make_questions
 from retake_edge.bench.scenes.scene import make_scene, write_video
 from retake_edge.config import GenerationConfig, RetakeConfig, RuntimeConfig, SamplingConfig
 from retake_edge.models.resolve import resolve_model
@@ -33,22 +33,22 @@ SECONDS, N_SCENES = 12.0, 4
 class Gate:
     """Stops the worker where it tells of something, until it is opened."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._may, self._is_there = threading.Event(), threading.Event()
         self._may.set()
 
-    def shut(self):
+    def shut(self) -> None:
         self._may.clear()
         self._is_there.clear()
 
-    def open(self):
+    def open(self) -> None:
         self._may.set()
 
-    def reached(self):
+    def reached(self) -> None:
         """Wait until the worker stands at the gate."""
         assert self._is_there.wait(PATIENCE_S)
 
-    def pass_through(self):
+    def pass_through(self) -> None:
         if not self._may.is_set():
             self._is_there.set()
         assert self._may.wait(PATIENCE_S)
@@ -72,7 +72,9 @@ class Running:
         return next(float(x.split()[1]) for x in lines if x.startswith("retake_videos_read_total"))
 
 
-def write_scenes(folder, suffix=".mp4", codec="mp4v"):
+def write_scenes(
+    folder: Path, suffix: str = ".mp4", codec: str = "mp4v"
+) -> list[tuple[Path, list[Question]]]:
     """Render scenes; return (path, questions) of each."""
     made = []
     for seed in range(N_SCENES):

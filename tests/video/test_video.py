@@ -477,6 +477,7 @@ def test_an_unreadable_file_is_one_sentence_that_names_it(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:9/a.mp4", "rtsp://127.0.0.1/a", "file:a.mp4", "concat:a.mp4|b.mp4"]
 )
@@ -591,6 +592,7 @@ def test_a_picture_above_the_memory_limit_is_refused() -> None:
     assert probe_video(DATA / "large.mp4").width_px == 4096
 
 
+@pytest.mark.process
 def test_a_worker_without_progress_is_ended(workers: list[subprocess.Popen[bytes]]) -> None:
     with pytest.raises(VideoError, match="no progress"):
         probe_video(DATA / "h264.mp4", VideoLimits(no_progress_s=1e-4))
@@ -606,6 +608,7 @@ def test_a_slow_consumer_is_not_taken_for_a_stuck_worker() -> None:
         assert decoder._wait_until_s is None
 
 
+@pytest.mark.process
 def test_a_worker_that_dies_is_reported(workers: list[subprocess.Popen[bytes]]) -> None:
     batches = sample_frames(DATA / "long.mkv", fps=1, batch_frames=1, target_size=(1024, 512))
     next(batches)
@@ -614,6 +617,7 @@ def test_a_worker_that_dies_is_reported(workers: list[subprocess.Popen[bytes]]) 
         list(batches)
 
 
+@pytest.mark.process
 def test_closing_the_iterator_early_ends_the_worker(
     workers: list[subprocess.Popen[bytes]],
 ) -> None:
@@ -624,6 +628,7 @@ def test_closing_the_iterator_early_ends_the_worker(
     assert workers[0].returncode is not None
 
 
+@pytest.mark.process
 def test_ctrl_c_leaves_no_worker_behind() -> None:
     script = f"""
         import time
@@ -654,6 +659,7 @@ def test_ctrl_c_leaves_no_worker_behind() -> None:
         os.kill(worker, 0)
 
 
+@pytest.mark.process
 def test_the_worker_starts_without_the_rest_of_the_package() -> None:
     code = "import sys, retake_edge.video.worker; print(*sorted(sys.modules))"
     result = subprocess.run(

@@ -1,1 +1,1 @@
-"""Which policy keeps the answers: videos, variants, figures, plots."""
+"""Which policy keeps the answers: videos, variants, figures."""
