@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from session_support import run
+from typer.testing import CliRunner
 
 from retake_edge.bench.run_file import layout, read_run_file
+from retake_edge.cli import app
 from retake_edge.errors import ConfigError
 
 
@@ -35,5 +36,6 @@ def test_what_is_no_run_file_is_refused(tmp_path, text):
 @pytest.mark.parametrize("kind", ["quality", "speed", "text-needle"])
 def test_both_names_of_the_keep_ratio_are_read(kind, flag):
     model = ("-m", "none.gguf") if kind == "text-needle" else ()
-    code, _, err = run("bench", kind, *model, *flag)
-    assert code == 2 and "--keep-ratio is" in err and "7" in err
+    refused = CliRunner().invoke(app, ["bench", kind, *model, *flag]).exception
+    assert isinstance(refused, ConfigError)
+    assert str(refused).startswith("--keep-ratio is ") and "7" in str(refused)
