@@ -210,6 +210,21 @@ class GenerationConfig:
         check_text("The grammar", self.grammar)
 
 
+@dataclass(frozen=True)
+class LookConfig:
+    """The second look, after a first answer, at the seconds that matter.
+
+    `frames`: the most that are looked at again, 0 for none; None: as many as the model's manifest
+    says.
+    """
+
+    frames: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.frames is not None:
+            _require(self.frames >= 0, "--look-again", self.frames, "0 (off) or more")
+
+
 _OLD_SECTIONS = {"pivotkv": "compression"}
 """Of the version before: still read, never written."""
 
@@ -224,6 +239,7 @@ class RetakeConfig:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     prompt: PromptConfig = field(default_factory=PromptConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    look: LookConfig = field(default_factory=LookConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as nested plain values, ready for JSON."""

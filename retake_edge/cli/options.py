@@ -25,6 +25,7 @@ from retake_edge.questions import decoded
 
 _compression, _runtime = config.CompressionConfig(), config.RuntimeConfig()
 _sampling, _generation = config.SamplingConfig(), config.GenerationConfig()
+_look = config.LookConfig()
 
 
 @dataclass(frozen=True)
@@ -368,6 +369,13 @@ def _options(
             metavar="FILE",
         ),
     ] = None,
+    look_again: Annotated[
+        int | None,
+        _option(
+            groups.ANSWER,
+            help="Frames looked at again, closely, after a first answer.  [default: the model's]",
+        ),
+    ] = _look.frames,
     no_cache: Annotated[
         bool,
         _switch(groups.MODEL, "--no-cache", help="Leave nothing of the video on the disk."),
@@ -415,6 +423,7 @@ def _options(
             repeat_last_n,
             _grammar(grammar, grammar_file, json_schema, json_schema_file),
         ),
+        look=config.LookConfig(look_again),
     )
     if model and hf_repo:
         raise ConfigError(f"-m {model} and -hf {hf_repo} both name a model; give one of them.")

@@ -20,7 +20,7 @@ from retake_edge.llama.model import Model
 from retake_edge.models.families import infer_manifest, manifest_of
 from retake_edge.models.manifest import ModelFiles, ModelManifest
 from retake_edge.plan.cells import CellPlan, plan_cells
-from retake_edge.plan.frames import FramePlan, plan_frames
+from retake_edge.plan.frames import FramePlan, look_frames, look_size, plan_frames
 from retake_edge.plan.memory import DeviceUse, fits, memory_use, model_buffers
 from retake_edge.plan.seconds import Calibration, Work, calibration_key, work_of
 from retake_edge.video.read import VideoInfo
@@ -132,7 +132,7 @@ class RunPlanner:
         frames = plan_frames(self.manifest, settings, video)
         manifest = self.manifest_for(settings)
         cells = plan_cells(model, manifest, settings, video, self.n_after)
-        size = video.width_px, video.height_px
+        size, n_look = (video.width_px, video.height_px), look_frames(manifest, settings)
         memory = memory_use(
             model,
             (self.lm, self.mmproj),
@@ -142,6 +142,7 @@ class RunPlanner:
             size,
             self.available,
             is_whole=bool(cells.why_whole) or cells.n_chosen is not None,
+            look_px=look_size(manifest, n_look, video) if n_look else None,
         )
         if self.is_loaded:
             memory = [replace(use, weights=0, mapped=0) for use in memory]

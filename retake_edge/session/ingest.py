@@ -16,7 +16,7 @@ from retake_edge.engine.positions import Doubles
 from retake_edge.errors import NativeError, SessionError
 from retake_edge.models.manifest import ModelManifest
 from retake_edge.plan.cells import CellPlan, plan_cells
-from retake_edge.plan.frames import CellBudget, VideoShape
+from retake_edge.plan.frames import CellBudget, VideoShape, plan_frames
 from retake_edge.plan.run import Estimate, RunPlanner
 from retake_edge.progress import in_percent
 from retake_edge.session.prefilled import (
@@ -96,6 +96,7 @@ class _Beginning:
             self._builder(engine.next_position),
             teller,
             estimate,
+            engine.next_position,
             n_chosen=cells.n_chosen,
             why_whole=cells.why_whole,
         )
@@ -157,6 +158,7 @@ class _Beginning:
             self._builder(n_before, float(done_times_s[0])),
             teller,
             estimate,
+            n_before,
             chunks,
             state.stream,
         )
@@ -221,10 +223,10 @@ def _planned_cells(
 ) -> CellPlan:
     """Plan the cells once more, from what the tower really makes of a frame."""
     assert reader.info is not None
-    rule = replace(
-        loaded.manifest.frames,
-        frames_per_step=reader.frames_per_step,
-        tokens_per_step=first.rows * first.cols,
-    )
-    manifest = replace(loaded.manifest, frames=rule)
+    manifest, n_tokens = loaded.manifest, first.rows * first.cols
+    planned = plan_frames(manifest, request.settings, reader.info)
+    rule = replace(manifest.frames, frames_per_step=reader.frames_per_step)
+    if rule.n_vision_tokens(planned.width_px, planned.height_px) != n_tokens:
+        rule = replace(rule, tokens_per_step=n_tokens)
+    manifest = replace(manifest, frames=rule)
     return plan_cells(loaded.llm, manifest, request.settings, reader.info, request.n_after)

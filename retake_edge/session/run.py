@@ -52,7 +52,8 @@ class Loaded:
 class Run:
     """One reading of a video: all it works with, and what it has done so far.
 
-    `n_chosen`: frames to be used of a video that does not fit whole, None where it does.
+    `n_before`: the position after the text before the video. `n_chosen`: frames to be used of a
+    video that does not fit whole, None where it does.
     """
 
     request: OpenRequest
@@ -65,6 +66,7 @@ class Run:
     builder: ChunkBuilder
     teller: Teller
     estimate: Estimate
+    n_before: int
     chunks: Chunks = field(default_factory=Chunks)
     stream: StreamState | None = None
     n_chosen: int | None = None
@@ -79,7 +81,7 @@ class Run:
             "key": key,
             **head_of(self.request, self.loaded.manifest.name),
             "frames_per_step": self.reader.frames_per_step,
-            "n_before": self.engine.next_position,
+            "n_before": self.n_before,
             "plan": asdict(self.plan),
         }
         self._save(lambda: recorder.begin(head))
@@ -189,6 +191,7 @@ class Run:
             dict(self.times.seconds),
             resources.pop_all(),
             is_saved=self.recorder is not None,
+            n_before=self.n_before,
             estimate=self.estimate,
         )
 

@@ -138,7 +138,7 @@ def recorded(store: SessionStore, prefix: str, settings: RetakeConfig) -> Record
         info.is_complete,
         Path(head["path"]),
         source,
-        replace(was, runtime=runtime, generation=settings.generation),
+        replace(was, runtime=runtime, generation=settings.generation, look=settings.look),
         info.facts,
     )
 
@@ -176,7 +176,7 @@ def _model_hashes(source: ModelManifest | ModelFiles, store: SessionStore) -> di
 def _asked(request: OpenRequest, video: str, hashes: Mapping[str, str]) -> str:
     """A name for what is asked for: as `session_facts`, but of settings as they were given."""
     settings, source = request.settings.to_dict(), request.source
-    del settings["generation"]
+    del settings["generation"], settings["look"]
     for name in _MACHINE_SETTINGS:
         del settings["runtime"][name]
     use = {}
