@@ -16,6 +16,7 @@ from retake_edge.video.read import FrameBatch
 
 SIDE_PX = 24
 """Frames are looked at this small, width and height."""
+_GAPS_AROUND = 8
 _LEAST = 2.0  # grey levels, the mean over a frame: no more is noise
 
 Floats = npt.NDArray[np.float32]
@@ -27,7 +28,7 @@ class Moment:
     """Something that no sampled frame shows, between two of them.
 
     `start_s`: its first frame's time; `novelty`: how far it is from the sampled frames on both
-    sides, in grey levels (mean over the picture).
+    sides, in grey levels (mean over the picture), more than is usual around.
     """
 
     start_s: float
@@ -39,13 +40,17 @@ def unseen_moments(batches: Iterable[FrameBatch], start_s: float, step_s: float)
 
     `batches`: small frames uint8 [n, h, w, 3] of the whole part, several between two samples. A
     frame is as novel as it differs from the nearer of the sampled frames before and after it: a
-    cut, or a movement from one to the other, is not. Each gap between samples gives one at most.
+    cut is not, and a movement from one to the other little. Where much moves all the time, only
+    what stands out counts: the median of the gaps around is taken off. Each gap gives one at most.
     """
-    found = [
-        moment
-        for before, gap, after in _gaps(batches, start_s, step_s)
-        if (moment := _most_novel(before, gap, after)) is not None
-    ]
+    gaps = [_most_novel(*gap) for gap in _gaps(batches, start_s, step_s)]
+    novelty = np.array([moment.novelty for moment in gaps])
+    found = []
+    for i, moment in enumerate(gaps):
+        around = novelty[max(0, i - _GAPS_AROUND) : i + _GAPS_AROUND + 1]
+        excess = moment.novelty - float(np.median(around))
+        if excess > _LEAST:
+            found.append(Moment(moment.start_s, excess))
     return sorted(found, key=lambda moment: -moment.novelty)
 
 
@@ -73,16 +78,14 @@ def _gaps(
         yield before, gap, None
 
 
-def _most_novel(before: Floats, gap: list[_Frame], after: Floats | None) -> Moment | None:
+def _most_novel(before: Floats, gap: list[_Frame], after: Floats | None) -> Moment:
     if not gap:
-        return None
+        return Moment(0.0, 0.0)
     frames = np.stack([frame for _, frame in gap])
     novelty = np.abs(frames - before).mean(axis=1)
     if after is not None:
         novelty = np.minimum(novelty, np.abs(frames - after).mean(axis=1))
     best = int(novelty.argmax())
-    if novelty[best] <= _LEAST:
-        return None
     # It may have begun in the frame before, which then is nearly as novel.
     first = best - 1 if best and novelty[best - 1] > novelty[best] / 2 else best
     return Moment(gap[first][0], float(novelty[best]))

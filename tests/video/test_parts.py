@@ -82,16 +82,24 @@ def test_a_cut_and_a_ramp_are_no_moments_but_a_flash_is():
     ramp = [10, 11, 12, 13, 14, 15, 16, 17, 18]
     assert unseen_moments(small(cut), 0.0, 1.0) == []
     assert unseen_moments(small(ramp), 0.0, 1.0) == []
-    flash = [10, 10, 10, 10, 10, 90, 90, 10, 10]
+    flash = [10] * 5 + [90, 90] + [10] * 10
     assert unseen_moments(small(flash), 0.0, 1.0) == [Moment(1.25, 80.0)]
 
 
+def test_where_all_moves_only_what_stands_out_is_a_moment():
+    restless = [10, 40, 40, 40] * 20
+    assert unseen_moments(small(restless), 0.0, 1.0) == []
+    restless[42] = 90
+    [moment] = unseen_moments(small(restless), 0.0, 1.0)
+    assert moment == Moment(10.5, 50.0)
+
+
 def test_moments_come_in_order_of_novelty_over_any_batches():
-    levels = [10, 40, 10, 10, 10, 10, 90, 10, 10]
+    levels = [10, 40, 10, 10] + [10] * 20 + [10, 10, 90, 10] + [10] * 4
     [whole] = small(levels)
     batches = [
-        FrameBatch(whole.frames[i : i + 2], whole.times_s[i : i + 2], 0.25) for i in range(0, 9, 2)
+        FrameBatch(whole.frames[i : i + 3], whole.times_s[i : i + 3], 0.25) for i in range(0, 32, 3)
     ]
-    expected = [Moment(1.5, 80.0), Moment(0.25, 30.0)]
+    expected = [Moment(6.5, 80.0), Moment(0.25, 30.0)]
     assert unseen_moments(batches, 0.0, 1.0) == expected
     assert unseen_moments([whole], 0.0, 1.0) == expected

@@ -27,6 +27,7 @@ from retake_edge.errors import ConfigError
 from retake_edge.models.manifest import ModelFiles, ModelManifest
 from retake_edge.session.answer import Answer
 from retake_edge.session.open import open_video
+from retake_edge.session.second_look import TIMES_CLOSER
 
 _READING = ("decode", "encode", "prefill", "score", "select", "compact")
 _LOOKING = ("open again", "glance", "decode again", "encode again", "prefill again", "generate")
@@ -38,9 +39,9 @@ _N_CARDS = 6
 class LookSettings:
     """What is run: `n_videos` for each length of a card in `cards_s`, `seconds` long.
 
-    Full detail is `full_fps` frames a second and every cell; the first readings are `fps` at each
-    ratio in `keeps`. `n_frames` of a second look; `n_questions` of a video about what is there,
-    `n_absent` about what is not.
+    Full detail is four times `fps` frames a second and every cell; the first readings are `fps` at
+    each ratio in `keeps`. `n_frames` of a second look; `n_questions` of a video about what is
+    there, `n_absent` about what is not.
     """
 
     seed: int = 0
@@ -48,7 +49,6 @@ class LookSettings:
     seconds: float = 128.0
     cards_s: tuple[float, ...] = (0.25, 0.5, 1.0)
     fps: float = 2.0
-    full_fps: float = 8.0
     keeps: tuple[float, ...] = (1.0, 0.0625)
     n_frames: int = 24
     n_questions: int = 24
@@ -57,6 +57,10 @@ class LookSettings:
     def __post_init__(self) -> None:
         if min(self.n_videos, self.n_questions, self.n_frames) < 1 or self.seed < 0:
             raise ConfigError("--videos, --questions and --look-again must be at least 1.")
+        if not 0 < self.fps <= GRID or max(self.cards_s) > self.seconds / _N_CARDS / 2:
+            raise ConfigError(
+                f"--fps must be above 0 and at most {GRID}, and --events far below --seconds."
+            )
         if min(self.keeps) <= 0 or max(self.keeps) > 1:
             raise ConfigError(f"--keep is {self.keeps}, but all must be in (0, 1].")
 
@@ -135,7 +139,7 @@ def _tried(
     asked = make_questions(scene, settings.n_questions, scene.seed, TURNS)
     absent = absent_questions(scene, settings.n_absent)
     questions = [*asked, *absent]
-    full = _config(settings.full_fps, 1.0, 0, runtime)
+    full = _config(TIMES_CLOSER * settings.fps, 1.0, 0, runtime)
     full_answers = _answers(path, source, full, questions)
     found = []
     for keep in settings.keeps:
