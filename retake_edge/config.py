@@ -74,9 +74,15 @@ class DPSelectConfig:
     """Keyframes by local peaks of inter-frame feature distance (paper section 3.2).
 
     `per_patch` finds peaks of every patch position on its own, as all published configurations do.
+    `ratio`: the share of grid frames that are prefilled at all, chosen by their change (1: all of
+    them, and keyframes only mark tokens).
     """
 
     per_patch: bool = True
+    ratio: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(0 < self.ratio <= 1, "--dpselect-ratio", self.ratio, "in (0, 1]")
 
 
 @dataclass(frozen=True)

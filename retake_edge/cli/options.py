@@ -25,7 +25,7 @@ from retake_edge.questions import decoded
 
 _compression, _runtime = config.CompressionConfig(), config.RuntimeConfig()
 _sampling, _generation = config.SamplingConfig(), config.GenerationConfig()
-_look = config.LookConfig()
+_look, _dpselect = config.LookConfig(), config.DPSelectConfig()
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,14 @@ def _options(
     prefill_chunk_frames: Annotated[
         int, _option(groups.KEEPING, help="Frames prefilled between two compressions.")
     ] = _compression.prefill_chunk_frames,
+    dpselect_ratio: Annotated[
+        float,
+        _option(
+            groups.KEEPING,
+            help="Share of frames that are prefilled at all: those that change most.",
+            metavar="SHARE",
+        ),
+    ] = _dpselect.ratio,
     policy: Annotated[
         str,
         _option(
@@ -390,6 +398,7 @@ def _options(
     end_s = None if end is None else parse_time(end, "--end")
     settings = config.RetakeConfig(
         config.SamplingConfig(fps, max_frames, long_side, start_s, end_s),
+        config.DPSelectConfig(ratio=dpselect_ratio),
         compression=config.CompressionConfig(
             policy=policy,
             keep_ratio=keep_ratio,

@@ -39,7 +39,7 @@ def _count(name: str, value: Any) -> int | None:
     return None if number is None else int(number)
 
 
-def _look(name: str, value: Any) -> int | None:
+def _look_again(name: str, value: Any) -> int | None:
     """Frames of a second look; 0: none."""
     return 0 if value in (0, "0") and value is not False else _count(name, value)
 
@@ -61,7 +61,7 @@ _KNOBS: dict[str, tuple[str, str, _Reader]] = {
     "video_end": ("sampling", "end_s", _seconds),
     "keep_ratio": ("compression", "keep_ratio", _number),
     "kv_budget": ("compression", "kv_budget", _count),
-    "look_again": ("look", "frames", _look),
+    "look_again": ("look", "frames", _look_again),
 }
 """What a request may set, under the names that clients use: section, setting, how it is read."""
 

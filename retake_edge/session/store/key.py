@@ -124,8 +124,12 @@ def _kept(plan: RunPlan) -> dict[str, Any]:
         "per_patch": plan.settings.dpselect.per_patch,
         "positions": cells.positions.mode,
     }
+    if plan.settings.dpselect.ratio < 1:
+        kept["dpselect_ratio"] = plan.settings.dpselect.ratio
     if cells.n_chosen is not None:
-        return {**kept, "n_steps": cells.n_chosen}
+        kept["n_steps"] = cells.n_chosen
+        if settings.policy == "frames" or cells.why_whole:
+            return kept
     if cells.memory.keep_ratio >= 1:
         return kept
     kept |= {
