@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 def parts_of(rows, *ends):
     """Features in parts that end before the frames named."""
-    times_s = np.arange(len(rows)) * 0.5
+    times_s = np.arange(len(rows), dtype=np.float64) * np.float64(0.5)
     edges = [0, *ends, len(rows)]
     for start, end in pairwise(edges):
         if end > start:

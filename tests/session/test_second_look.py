@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,7 +105,12 @@ def test_frames_beside_are_as_if_they_had_been_read_with_the_video():
         return context.logits()
 
     question = manifest.prompt.question("What number is on the red card?")
-    exact = {"type_k": "f32", "type_v": "f32", "flash_attention": "off", "n_threads": 1}
+    exact: dict[str, Any] = {
+        "type_k": "f32",
+        "type_v": "f32",
+        "flash_attention": "off",
+        "n_threads": 1,
+    }
     with (
         Model(manifest.model) as model,
         Context(model, n_ctx=512, n_seq_max=2, **exact) as context,
