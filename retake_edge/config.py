@@ -116,6 +116,13 @@ class DPSelectConfig(_Section):
         help="Peaks of every patch position on its own.",
         no_flag="all published configurations have it on",
     )
+    ratio: float = setting(
+        1.0,
+        "--dpselect-ratio",
+        help="Share of frames that are prefilled at all: those that change most.",
+        metavar="SHARE",
+        range=Range(0, 1, is_open=True),
+    )
 
 
 @described
@@ -363,6 +370,20 @@ class GenerationConfig(_Section):
         check_text("The grammar", self.grammar)
 
 
+@described
+@dataclass(frozen=True, kw_only=True)
+class LookConfig(_Section):
+    """The second look, after a first answer, at the seconds that matter; 0 frames: none."""
+
+    frames: int | None = setting(
+        None,
+        "--look-again",
+        help="Frames looked at again, closely, after a first answer.",
+        unset="the model's",
+        range=Range(0),
+    )
+
+
 _OLD_SECTIONS = {"pivotkv": "compression"}
 """Of the version before: still read, never written."""
 
@@ -377,6 +398,7 @@ class RetakeConfig:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     prompt: PromptConfig = field(default_factory=PromptConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    look: LookConfig = field(default_factory=LookConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as nested plain values, ready for JSON."""

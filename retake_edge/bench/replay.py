@@ -14,6 +14,7 @@ from retake_edge.compress.policies import kept_vision
 from retake_edge.config import CompressionConfig, GenerationConfig, RetakeConfig, RuntimeConfig
 from retake_edge.engine.chunks import ChunkBuilder, FrameBlock, frame_blocks, n_text_per_step
 from retake_edge.engine.engine import ChunkResult, Engine
+from retake_edge.engine.keyframes import n_keyframes
 from retake_edge.engine.prefill import prefill
 from retake_edge.llama.context import Context
 from retake_edge.llama.model import Ints, Model
@@ -72,7 +73,7 @@ def replay(
     builder = ChunkBuilder(
         context.model, manifest.positions, engine.next_position, newline=newline_of(manifest)
     )
-    ratio = 1.0 if variant.frames else keep_ratio
+    ratio = variant.keep_ratio(keep_ratio)
     blocks = _blocks(features, frames, context.model, settings)
     results = [result for _, result in prefill(engine, builder, blocks, ratio)]
     cells = np.concatenate([result.cell_frames for result in results], axis=1)
@@ -111,14 +112,17 @@ def kept_frames(
 ) -> Ints:
     """Return the grid frames that are prefilled, int32 ascending.
 
-    All of them, unless the variant drops frames: then as many as have together the cells that
-    eviction at this keep ratio would leave, `n_text` tokens of clock text a frame included.
+    All of them, unless the variant drops frames: then its share, or as many as have together the
+    cells that eviction at this keep ratio would leave, `n_text` tokens of clock text a frame
+    included.
     """
     n_frames, n_tokens = features.embeddings.shape[:2]
     if not variant.frames or keep_ratio >= 1:
         return np.arange(n_frames, dtype=np.int32)
     n_cells = kept_vision(n_frames * n_tokens, keep_ratio) + n_frames * n_text
     n_keep = max(1, min(n_frames, round(n_cells / (n_tokens + n_text))))
+    if variant.share is not None:
+        n_keep = n_keyframes(n_frames, max(variant.share, keep_ratio))
     if variant.frames == "uniform":
         return evenly_spaced(n_frames, n_keep)
     if variant.frames == "different":

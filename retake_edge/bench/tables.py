@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from retake_edge.bench.look.report import look_table, sure_table
 from retake_edge.bench.quality.report import length_table, quality_table
 from retake_edge.bench.speed.report import speed_tables
 from retake_edge.bench.text.report import text_table
@@ -46,4 +47,5 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "quality": _quality_tables,
     "text-needle": text_table,
     "speed": speed_tables,
+    "look": lambda document: f"{look_table(document)}\n\n{sure_table(document)}",
 }

@@ -17,12 +17,22 @@ from retake_edge.errors import ConfigError
 class Variant:
     """A policy under test: `policy` and `pivot` as in CompressionConfig, or a rule `frames` that
     drops whole frames before prefill: 'uniform', 'dpselect', 'different' (plan.choose).
+
+    `share`: of the frames that stay, with the policy for the rest; None: as many as have all the
+    cells that are kept, with nothing evicted.
     """
 
     name: str
     policy: str
     pivot: str = "protect"
     frames: str | None = None
+    share: float | None = None
+
+    def keep_ratio(self, keep: float) -> float:
+        """Return the share of cells kept of the frames that stay, for a share `keep` of all."""
+        if not self.frames:
+            return keep
+        return 1.0 if self.share is None else min(1.0, keep / self.share)
 
 
 _SPECIAL = (
@@ -31,6 +41,7 @@ _SPECIAL = (
     Variant("frames", "none", frames="different"),
     Variant("uniform-frames", "none", frames="uniform"),
     Variant("dpselect-frames", "none", frames="dpselect"),
+    Variant("dpselect-spread", "spread", frames="dpselect", share=0.5),
 )
 
 VARIANTS = {name: Variant(name, name) for name in config.POLICIES} | {

@@ -2,6 +2,7 @@
 
     A red card with the number 42.
     at 14:01-14:09 (44 %), 12:36-12:52 (21 %)
+    looked again at 14:00-14:05 and 6 moments between its frames (24 frames)
     qwen2.5-vl-3b, talk.mp4 0:00-1:02:00, a frame every 0.5 s
 
 Everything but the text goes to standard error; the engine's figures are for -v and --json.
@@ -41,7 +42,7 @@ def write_answer(
     with closing(pieces), ExitStack() as waiting:
         progress = waiting.enter_context(shown_progress(stage="answer"))
         for n, piece in enumerate(pieces, 1):
-            if is_on_screen:
+            if is_on_screen and piece:
                 waiting.close()  # a line on the same screen would be drawn into the text
             progress("answer", n, n_most)
             if show and (piece := piece if written else piece.lstrip()):
@@ -55,11 +56,13 @@ def write_answer(
 
 
 def tell_evidence(answer: Answer) -> None:
-    """Write where an answer looked, if anywhere in particular."""
+    """Write where an answer looked, if anywhere in particular, and what was looked at again."""
     from retake_edge.session.evidence import evidence_line
 
     if line := evidence_line(answer.evidence):
         tell(line)
+    if answer.looked_again is not None:
+        tell(str(answer.looked_again))
 
 
 def tell_facts(session: Session) -> None:

@@ -31,6 +31,8 @@ _GROUPS = {
     "runtime": groups.RUNNING,
     "prompt": groups.DRAWING,
     "generation": groups.DRAWING,
+    "dpselect": groups.KEEPING,
+    "look": groups.ANSWER,
 }
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 

@@ -23,7 +23,7 @@ _DECIDED = {
     "fit": "--fit",
     "no_cache": "--no-cache",
 }
-_LATER = ("runtime", "generation")
+_LATER = ("runtime", "generation", "look")
 """Sections that may differ each time a saved video is asked, but for the cells' types."""
 _OF_CELLS = ("runtime.type_k", "runtime.type_v", "runtime.flash_attention")
 

@@ -47,7 +47,8 @@ class Engine:
     `n_text_reserve`: cells reserved for a question with its answer. `next_position`: the lowest
     position above all others; `next_time`: the same on the time axis alone; `n_cells`: cells in
     use. `n_positions`: the lowest position that no token of the video ever had; `answer_end`: that
-    after the latest answer. `reforges`: whether what is kept moves together.
+    after the latest answer. `log_probs`: of the latest answer's tokens, its end included where it
+    came to one. `reforges`: whether what is kept moves together. `images`: how they are decoded.
     """
 
     def __init__(
@@ -59,7 +60,8 @@ class Engine:
         images: ImageRule | None = None,
     ) -> None:
         self.model = context.model
-        self._images = images or ImageRule()
+        self.images = images or ImageRule()
+        self.log_probs = list[float]()
         self.next_position = self.next_time = self.n_cells = self.n_positions = 0
         self.answer_end = 0
         self.reforges = position_mode(config.compression.positions, context.model) == "reforge"
@@ -163,13 +165,13 @@ class Engine:
         n_keep = n_text + kept_vision(n - n_text, keep_ratio) if keep_ratio < 1 else n
         if not self._compresses or n_keep >= n:
             with self._times.measure("prefill"):
-                self._decode(chunk)
+                self.decode(chunk)
             self._advance(chunk.positions, time_axis(chunk.positions))
             return self._result(chunk, np.arange(n, dtype=np.int32)[None])
         require_compressible(self._context)
         with Capture(self._context, n_max=n, q_stride=self._query_stride(n)) as capture:
             with self._times.measure("prefill"):
-                self._decode(chunk)
+                self.decode(chunk)
             signals = self._signals(chunk, capture)
             with self._times.measure("select"):
                 kept = self._select(signals, n_keep)
@@ -178,24 +180,30 @@ class Engine:
                 self._commit(capture, chunk, kept, weights)
         return self._result(chunk, kept)
 
-    def _decode(self, chunk: PrefillChunk) -> None:
-        if self._images.one_by_one:
-            self._decode_images(chunk)
+    def decode(self, chunk: PrefillChunk, *, seq: int = 0) -> None:
+        """Decode a chunk as it is.
+
+        Raises:
+            MemoryBudgetError: no cells are left. NativeError: llama.cpp failed.
+        """
+        if self.images.one_by_one:
+            self._decode_images(chunk, seq)
         else:
-            self._context.decode_embeddings(chunk.embeddings, chunk.positions)
+            self._context.decode_embeddings(chunk.embeddings, chunk.positions, seq=seq)
         self._context.synchronize()
 
-    def _decode_images(self, chunk: PrefillChunk) -> None:
+    def _decode_images(self, chunk: PrefillChunk, seq: int) -> None:
         """Decode each image of a chunk on its own, and the text between them as tokens."""
         edges = np.flatnonzero(np.diff(chunk.frame) | np.diff(chunk.is_text)) + 1
         for start, end in pairwise([0, *edges.tolist(), len(chunk.frame)]):
             ids = chunk.positions[..., start:end]
             if chunk.is_text[start]:
                 first = int(time_axis(ids)[0])
-                self._context.decode_tokens(chunk.tokens[start:end].tolist(), first)
+                self._context.decode_tokens(chunk.tokens[start:end].tolist(), first, seq=seq)
             else:
                 rows = chunk.embeddings[start:end]
-                self._context.decode_embeddings(rows, ids, non_causal=self._images.non_causal)
+                non_causal = self.images.non_causal
+                self._context.decode_embeddings(rows, ids, seq=seq, non_causal=non_causal)
 
     def _query_stride(self, n: int) -> int:
         """Every how many tokens a query is kept; 0 if the policy needs none."""
@@ -304,7 +312,7 @@ class Engine:
         )
         mark = self.mark()
         try:
-            yield from self._answer(tokens, self.next_position, attention)
+            yield from self.answer(tokens, self.next_position, attention)
         finally:
             self.rewind(mark)
 
@@ -342,40 +350,48 @@ class Engine:
         )
         is_complete, mark = False, self.mark(position)
         try:
-            yield from self._answer(tokens, position, attention, known)
+            yield from self.answer(tokens, position, attention, known)
             is_complete = True
         finally:
             if not is_complete:
                 self.rewind(mark)
 
-    def _answer(
+    def answer(
         self,
         tokens: list[int],
         position: int,
-        attention: AnswerAttention | None,
+        attention: AnswerAttention | None = None,
         known: list[int] | None = None,
+        *,
+        seq: int = 0,
     ) -> Iterator[int]:
-        """Decode a prompt and its answer, drawn or `known`, from `position` on."""
+        """Decode a prompt and its answer, drawn or `known`, from `position` on; both stay."""
         generation = self._config.generation
         n_most = generation.max_tokens if known is None else len(known)
+        n_most = min(n_most, self._context.n_ctx - self.n_cells - len(tokens))
         recorded = (
             attention.recorded(self._context, len(tokens), n_most) if attention else nullcontext()
         )
         drawn = Sampler(self.model, self.sampler_settings, generation.seed, generation.grammar)
         with drawn as sampler, recorded:
             sampler.remember(tokens)
-            self._context.decode_tokens(tokens, position)
+            self.log_probs.clear()
+            self._context.decode_tokens(tokens, position, seq=seq)
             position += len(tokens)
             self.n_cells += len(tokens)
             self.answer_end = position
             for i in range(n_most):
-                token = sampler.draw(self._context) if known is None else known[i]
+                if known is None:
+                    token = sampler.draw(self._context)
+                    self.log_probs.append(sampler.log_probability)
+                else:
+                    token = known[i]
                 if self.model.is_end(token):
                     return
                 yield token
                 if attention:
                     attention.before_token()
-                self._context.decode_tokens([token], position)
+                self._context.decode_tokens([token], position, seq=seq)
                 position += 1
                 self.answer_end = position
                 self.n_cells += 1

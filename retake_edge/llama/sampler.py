@@ -18,7 +18,7 @@ from retake_edge.errors import ConfigError
 from retake_edge.llama import library
 from retake_edge.llama.context import Context
 from retake_edge.llama.grammar import check_grammar
-from retake_edge.llama.model import Model
+from retake_edge.llama.model import Floats, Model
 
 _MIN_KEEP = 1
 _ROOT = b"root"
@@ -86,8 +86,16 @@ def _of_file(model: Model, name: str, key: str, default: float) -> float:
     return value
 
 
+def _log_sum(logits: Floats) -> float:
+    """The logarithm of the sum of e to the logits; those of -inf count for nothing."""
+    most = float(logits.max())
+    return most + float(np.log(np.exp(logits - np.float32(most), dtype=np.float64).sum()))
+
+
 class Sampler:
     """A sampler chain for one answer, to be closed after it.
+
+    `log_probability`: of the token drawn last, by the model alone (no filter, temperature 1).
 
     Raises:
         ConfigError: llama.cpp cannot read the grammar.
@@ -96,6 +104,7 @@ class Sampler:
     def __init__(self, model: Model, settings: SamplerSettings, seed: int, grammar: str) -> None:
         self._llama = library.load_libraries()
         params = self._llama.llama_sampler_chain_default_params()
+        self.log_probability = 0.0
         self._chain: Any = self._llama.llama_sampler_chain_init(params)
         self._penalties: Any = None
         self._candidates = np.zeros(model.n_vocab, _CANDIDATE)
@@ -134,7 +143,8 @@ class Sampler:
         Raises:
             ConfigError: the grammar allows none.
         """
-        self._candidates["logit"] = context.logits()
+        logits = context.logits()
+        self._candidates["logit"] = logits
         self._candidates["id"] = np.arange(len(self._candidates))
         self._candidates["p"] = 0
         array = self._llama.llama_token_data_array()
@@ -144,8 +154,10 @@ class Sampler:
         drawn = self._candidates[array.selected]
         if drawn["logit"] == -np.inf:  # llama.cpp would end the process
             raise ConfigError("The grammar allows no token of this model here; check --grammar.")
-        self._llama.llama_sampler_accept(self._chain, int(drawn["id"]))
-        return int(drawn["id"])
+        token = int(drawn["id"])
+        self._llama.llama_sampler_accept(self._chain, token)
+        self.log_probability = float(logits[token] - _log_sum(logits))
+        return token
 
     def _fill(self, model: Model, settings: SamplerSettings, seed: int, grammar: str) -> None:
         llama = self._llama

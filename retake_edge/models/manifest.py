@@ -198,6 +198,7 @@ class ModelManifest:
     """A model ready to be loaded: its two files, their hashes, and how it wants to be used.
 
     `gguf_name`: what both files call it (`general.name`), so that they are known by any path.
+    `look_again`: frames of a second look where none are asked for: as many as were measured to pay.
     """
 
     name: str
@@ -211,6 +212,7 @@ class ModelManifest:
     max_frames: int = DEFAULT_MAX_FRAMES
     description: str = ""
     gguf_name: str = ""
+    look_again: int = 0
 
     def verify(self, sha256: Callable[[Path], str] | None = None) -> None:
         """Check the files against the manifest's hashes; `sha256` gives a file's (None: read it).
@@ -285,6 +287,7 @@ def load_manifest(name: str) -> ModelManifest:
             max_frames=data.get("max_frames", DEFAULT_MAX_FRAMES),
             description=data.get("description", ""),
             gguf_name=data.get("gguf_name", ""),
+            look_again=data.get("look_again", 0),
         )
     except (KeyError, TypeError) as error:
         raise _damaged(path, error) from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from retake_edge.config import WHOLE_POLICIES, CompressionConfig, RetakeConfig, RuntimeConfig
+from retake_edge.engine.keyframes import n_keyframes
 from retake_edge.engine.trained_context import PositionUse, position_mode, trained_positions
 from retake_edge.llama.capture import why_not_compressible
 from retake_edge.llama.model import Model
@@ -32,9 +33,10 @@ from retake_edge.video.read import VideoInfo
 class CellPlan:
     """The cells of one run.
 
-    `n_before`: cells of the uncompressed video; `n_whole_steps`: grid frames used of a video that
-    does not fit whole and whose cells are not evicted (None: all); `not_compressible`: why they
-    cannot be. `positions`: those that the video takes with a question and its answer.
+    `n_before`: cells of the uncompressed video; `n_whole_steps`: grid frames used, where DPSelect
+    drops frames, or where a video does not fit whole and its cells are not evicted (None: all);
+    `not_compressible`: why they cannot be. `positions`: those that the video takes with a question
+    and its answer.
     """
 
     memory: CellBudget
@@ -65,9 +67,12 @@ def plan_cells(
     if compression.policy not in WHOLE_POLICIES:
         not_compressible = why_not_compressible(model, type_k=runtime.type_k, type_v=runtime.type_v)
     n_before, n_whole_steps = shape.n_video_cells, None
+    if config.dpselect.ratio < 1:
+        n_whole_steps = n_keyframes(shape.n_steps, config.dpselect.ratio)
+        shape = video_shape(model, manifest, config, video, frames, n_text_reserve, n_whole_steps)
     if not_compressible or compression.policy == "frames":
         n_fit = _whole_frames(model, shape, compression, runtime.n_ctx)
-        n_whole_steps = n_fit if n_fit < shape.n_steps else None
+        n_whole_steps = n_fit if n_fit < shape.n_steps else n_whole_steps
         if n_whole_steps is not None:
             shape = video_shape(model, manifest, config, video, frames, n_text_reserve, n_fit)
         compression = replace(compression, policy="none", kv_budget=None)

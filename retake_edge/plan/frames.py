@@ -37,7 +37,8 @@ class VideoShape:
 
     `n_steps` grid frames, each of `vision_per_step` vision tokens and `text_per_step` tokens of
     time text and learned rows; `n_before` text tokens before the video, `n_text_reserve` after it,
-    the answer included; `steps_per_chunk` grid frames between two compressions.
+    the answer included; `steps_per_chunk` grid frames between two compressions. `look_steps` grid
+    frames of a second look at most, each of `look_per_step` tokens, text included.
     """
 
     n_steps: int
@@ -46,6 +47,13 @@ class VideoShape:
     n_before: int
     n_text_reserve: int
     steps_per_chunk: int
+    look_steps: int = 0
+    look_per_step: int = 0
+
+    @property
+    def n_look(self) -> int:
+        """Cells of a second look."""
+        return self.look_steps * self.look_per_step
 
     @property
     def n_video_cells(self) -> int:
@@ -136,15 +144,35 @@ def video_shape(
     last_s = frames.times_s[1]  # its time text is the longest
     opening = manifest.prompt.opening(n_frames, video.duration_s)
     ending = manifest.prompt.ending([last_s] * n_frames, video.duration_s)
+    n_text = n_text_per_step(model, manifest.positions, n_steps - 1, last_s, last_s)
+    look = look_frames(manifest, config)
+    size = look_size(manifest, look, video)
     n_around = len(model.tokenize(opening, add_special=True)) + len(model.tokenize(ending))
     return VideoShape(
         n_steps=n_steps,
         vision_per_step=rule.n_vision_tokens(frames.width_px, frames.height_px),
-        text_per_step=n_text_per_step(model, manifest.positions, n_steps - 1, last_s, last_s),
+        text_per_step=n_text,
         n_before=n_around + manifest.positions.ends_with_newline,
         n_text_reserve=n_text_reserve,
         steps_per_chunk=max(1, config.compression.prefill_chunk_frames // rule.frames_per_step),
+        look_steps=look // rule.frames_per_step,
+        look_per_step=rule.n_vision_tokens(*size) + n_text,
     )
+
+
+def look_frames(manifest: ModelManifest, settings: RetakeConfig) -> int:
+    """Return the most frames of a second look, whole grid frames; 0 for none."""
+    asked, step = settings.look.frames, manifest.frames.frames_per_step
+    n = manifest.look_again if asked is None else asked
+    return max(n // step, 1) * step if n else 0
+
+
+def look_size(manifest: ModelManifest, n_frames: int, video: VideoInfo) -> tuple[int, int]:
+    """Return (width, height) in pixels of the frames of a second look: the model's full size.
+
+    That of a video of so few frames, whatever the first reading's frames were capped at.
+    """
+    return manifest.frames.frame_size(video.width_px, video.height_px, max(1, n_frames))
 
 
 def plan_memory(
@@ -175,7 +203,9 @@ def plan_memory(
     kept, needed = _cells(shape, ratio)
     if compression.kv_budget is not None and kept > compression.kv_budget:
         raise MemoryBudgetError(_budget_message(shape, kept, compression))
-    if runtime.n_ctx is not None and needed > runtime.n_ctx:
+    if runtime.n_ctx is None:  # with -c, a second look takes what is left
+        needed += max(0, shape.n_before + kept + shape.n_text_reserve + shape.n_look - needed)
+    elif needed > runtime.n_ctx:
         raise MemoryBudgetError(_cells_message(shape, ratio, needed, runtime.n_ctx))
     n_ctx = runtime.n_ctx or padded(needed)
     kv_bytes = int(n_ctx * bytes_per_cell)

@@ -146,12 +146,14 @@ def memory_use(
     available: Mapping[str, int | None] | None = None,
     *,
     saves_at_end: bool = False,
+    look_px: tuple[int, int] | None = None,
 ) -> list[DeviceUse]:
     """Return what reading a video and answering takes, this machine's memory first.
 
     `model`: without weights; `files`: the headers of model and projector; `video_px`: (width,
     height) of the video's own frames; `available`: bytes by device ('' this machine), instead of
-    what they say themselves; `saves_at_end`: the cells are saved all at once.
+    what they say themselves; `saves_at_end`: the cells are saved all at once; `look_px`: (width,
+    height) of the frames of a second look, None without one.
     """
     (header, mmproj), buffers = files, model_buffers(model, config, cells.n_ctx)
     devices = ["", *sorted({part.device for part in buffers if part.device})]
@@ -161,7 +163,7 @@ def memory_use(
         extra: dict[str, int] = {}
         if device == tower:
             extra |= {"vision": sum(mmproj.tensor_bytes.values())}
-            extra |= {"vision_compute": vision_compute_bytes(mmproj, frames)}
+            extra |= {"vision_compute": vision_compute_bytes(mmproj, frames, look_px)}
         if not device:
             extra |= _around(model, config, cells, frames, video_px, saves_at_end=saves_at_end)
             extra |= {"mapped": _mapped_bytes(header, buffers)}
@@ -275,14 +277,21 @@ def _program_bytes(model: Model) -> int:
     return _PROGRAM_BYTES + model.n_vocab * (_BYTES_PER_TOKEN + _BYTES_PER_MERGE)
 
 
-def vision_compute_bytes(mmproj: GgufFile, frames: FramePlan) -> int:
+def vision_compute_bytes(
+    mmproj: GgufFile, frames: FramePlan, look_px: tuple[int, int] | None = None
+) -> int:
     """Return the size of the tower's buffers for one grid frame, with flash attention.
+
+    `look_px`: as in `memory_use`; the larger of the two sizes counts.
 
     Fitted to llama.cpp's own figures, and held against them in tests/plan/test_memory_plan.py: the
     widest place of a layer, a mask for windows, the features that deepstack layers hand on; of a
     very narrow tower the pixels themselves.
     """
     names, n_patches = mmproj.tensor_bytes, patches_per_step(mmproj, frames)
+    if look_px is not None:
+        look = replace(frames, width_px=look_px[0], height_px=look_px[1])
+        n_patches = max(n_patches, patches_per_step(mmproj, look))
     n_embd = int(mmproj.get("clip.vision.embedding_length", 1024))
     n_ff = int(mmproj.get("clip.vision.feed_forward_length", 4 * n_embd))
     is_gated = any("ffn_gate" in name for name in names)

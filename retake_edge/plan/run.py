@@ -20,7 +20,7 @@ from retake_edge.llama.model import Model
 from retake_edge.models.families import infer_manifest, manifest_of
 from retake_edge.models.manifest import ModelFiles, ModelManifest
 from retake_edge.plan.cells import CellPlan, plan_cells
-from retake_edge.plan.frames import FramePlan, plan_frames
+from retake_edge.plan.frames import FramePlan, look_frames, look_size, plan_frames
 from retake_edge.plan.memory import DeviceUse, fits, memory_use, model_buffers
 from retake_edge.plan.seconds import Calibration, Work, calibration_key, work_of
 from retake_edge.video.read import VideoInfo
@@ -132,7 +132,7 @@ class RunPlanner:
         model, manifest = self.model(config), self._manifest(config.prompt.system)
         frames = plan_frames(manifest, config, video)
         cells = plan_cells(model, manifest, config, video, frames, self.n_text_reserve)
-        size = video.width_px, video.height_px
+        size, n_look = (video.width_px, video.height_px), look_frames(manifest, config)
         memory = memory_use(
             model,
             (self.header, self.mmproj),
@@ -142,6 +142,7 @@ class RunPlanner:
             size,
             self.available,
             saves_at_end=bool(cells.not_compressible) or cells.n_whole_steps is not None,
+            look_px=look_size(manifest, n_look, video) if n_look else None,
         )
         if self.is_loaded:
             memory = [replace(use, weights=0, mapped=0) for use in memory]

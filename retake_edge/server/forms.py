@@ -12,9 +12,11 @@ from retake_edge.server.jobs import Done, Progress
 
 def retake_facts(done: Done) -> dict[str, Any]:
     """Return where the answer looked, what of the video it saw, and what that took."""
-    answer, video = done.answer, done.answer.video
+    answer, video, again = done.answer, done.answer.video, done.answer.looked_again
     return {
         "evidence": [asdict(span) for span in answer.evidence],
+        "looked_again": None if again is None else asdict(again),
+        "probability": answer.probability,
         "video": {key: value for key, value in asdict(video).items() if key != "path"},
         "left_out": {
             "by": video.reduced_by,

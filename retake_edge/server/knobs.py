@@ -39,6 +39,11 @@ def _count(name: str, value: Any) -> int | None:
     return None if number is None else int(number)
 
 
+def _look_again(name: str, value: Any) -> int | None:
+    """Frames of a second look; 0: none."""
+    return 0 if value in (0, "0") and value is not False else _count(name, value)
+
+
 def _seconds(name: str, value: Any) -> float | None:
     return parse_time(value, name) if isinstance(value, str) else _number(name, value)
 
@@ -55,6 +60,7 @@ _KNOBS = {
     "video_end": "sampling.end_s",
     "keep_ratio": "compression.keep_ratio",
     "kv_budget": "compression.kv_budget",
+    "look_again": "look.frames",
 }
 """What a request may set, under the names that clients use."""
 
@@ -64,6 +70,8 @@ def _read(name: str, path: str, value: Any) -> float | int | None:
     one = all_settings()[path]
     if one.is_time:
         return _seconds(name, value)
+    if path == "look.frames":
+        return _look_again(name, value)
     return _count(name, value) if one.kind is int else _number(name, value)
 
 

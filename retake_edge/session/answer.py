@@ -9,6 +9,7 @@ from typing import Any
 from retake_edge.engine.trained_context import PositionUse
 from retake_edge.llama.sampler import SamplerSettings
 from retake_edge.session.evidence import Span
+from retake_edge.session.second_look import LookedAgain
 from retake_edge.session.video_map import VideoStats
 from retake_edge.version import __version__
 
@@ -34,7 +35,9 @@ class Answer:
     `evidence`: the spans of the video that it attended to, the heaviest first. `model`: its name,
     why it was used (`chosen_by`), its kind and its files' hashes. `sampler`: how the answer was
     drawn, the model file's own settings included. `positions`: those that the video and this answer
-    took. Printed, an answer is its text.
+    took. `probability`: how sure the model was, the geometric mean of its tokens' probabilities
+    (None: they were given). `looked_again`: the second look, None without one; then `evidence` is
+    what the first answer looked at. Printed, an answer is its text.
     """
 
     question: str
@@ -50,10 +53,17 @@ class Answer:
     versions: dict[str, str]
     sampler: SamplerSettings
     positions: PositionUse
+    probability: float | None = None
+    looked_again: LookedAgain | None = None
 
     def __str__(self) -> str:
         """The answer's text."""
         return self.text
+
+    @property
+    def was_looked_again(self) -> bool:
+        """Whether it is the answer of a second look."""
+        return self.looked_again is not None and not self.looked_again.problem
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""

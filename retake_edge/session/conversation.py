@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import partial
 
 from retake_edge.engine.trained_context import trained_positions
 from retake_edge.questions import checked_question
@@ -61,9 +62,18 @@ class Conversation:
         question = checked_question(question)
         text = self._text(question)
         attention = session.video_attention()
-        tokens = engine.reply(text, self._position, attention, known)
-        yield from session.collect(question, tokens, attention)
+        position, mark = self._position, engine.mark(self._position)
+        tokens = engine.reply(text, position, attention, known)
+        pieces = session.collect(question, tokens, attention)
+        if known is None:
+            forget = partial(engine.rewind, mark)
+            pieces = session.closely(question, text, pieces, position, forget)
+        yield from pieces
         answer = session.last_answer()
+        if known is None and answer.was_looked_again:
+            # What stays of the turn is its text: the frames of the second look are gone.
+            for _ in engine.reply(text, position, known=session.answer_tokens):
+                pass
         self.turns.append(answer)
         self._position += len(engine.model.tokenize(text)) + answer.n_tokens
         self._marks.append((self._position, engine.mark(self._position)))

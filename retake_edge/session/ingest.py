@@ -115,6 +115,7 @@ class _Beginning:
             self._builder(engine.next_position),
             teller,
             self._plan.estimate,
+            engine.next_position,
             n_whole_steps=cells.n_whole_steps,
             not_compressible=cells.not_compressible,
         )
@@ -171,6 +172,7 @@ class _Beginning:
             self._builder(n_before, float(done_times_s[0])),
             teller,
             self._plan.estimate,
+            n_before,
             chunks,
             state.stream,
         )

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from retake_edge.engine.engine import Engine, EngineState
-from retake_edge.plan.frames import kv_bytes_per_cell, padded
+from retake_edge.models.manifest import ModelManifest
+from retake_edge.plan.frames import kv_bytes_per_cell, look_frames, padded
 from retake_edge.session.prefilled import (
     OpenRequest,
     PrefilledVideo,
@@ -35,9 +36,8 @@ def read_session(request: OpenRequest, file: Path, key: str) -> PrefilledVideo:
         head, end = journal.head(), journal.last()
         model, manifest = load_model(resources, request)
         stats = _video_stats(journal, end, request.path)
-        context = make_context(
-            resources, model, request, _n_ctx(request, end["n_cells"] + request.n_text_reserve)
-        )
+        n_needed = end["n_cells"] + request.n_text_reserve + _n_look(request, manifest, head)
+        context = make_context(resources, model, request, _n_ctx(request, n_needed))
         chunks = load_chunks(journal, context)
         engine = Engine(context, request.config, n_text_reserve=request.n_text_reserve)
         engine.restore(EngineState(end["next_position"], end["next_time"], n_cells=end["n_cells"]))
@@ -57,6 +57,7 @@ def read_session(request: OpenRequest, file: Path, key: str) -> PrefilledVideo:
             end["seconds"],
             resources.pop_all(),
             is_saved=True,
+            n_before=int(head["n_before"]),
         )
     raise AssertionError("unreachable")
 
@@ -66,6 +67,12 @@ def _video_stats(journal: Journal, end: dict[str, Any], path: str | Path) -> Vid
         return VideoStats.from_dict({**end["video"], "path": str(path)})
     except (KeyError, TypeError):
         raise journal.error("its last record is not that of a finished session") from None
+
+
+def _n_look(request: OpenRequest, manifest: ModelManifest, head: dict[str, Any]) -> int:
+    """Cells of a second look."""
+    n_steps = look_frames(manifest, request.config) // manifest.frames.frames_per_step
+    return n_steps * int(head["plan"]["shape"].get("look_per_step", 0))
 
 
 def _n_ctx(request: OpenRequest, n_needed: int) -> int:

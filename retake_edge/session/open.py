@@ -19,9 +19,18 @@ from retake_edge.progress import ProgressCallback, no_progress, with_more
 from retake_edge.session.answer import SavedState
 from retake_edge.session.ingest import plan_of, read_video
 from retake_edge.session.prefilled import OpenRequest
-from retake_edge.session.saved_video import hash_cache, known_hashes, open_saved, recorded, reopen
+from retake_edge.session.saved_video import (
+    SavedVideo,
+    hash_cache,
+    known_hashes,
+    open_saved,
+    recorded,
+    reopen,
+)
+from retake_edge.session.second_look import SecondLook
 from retake_edge.session.session import Session
 from retake_edge.session.store.folder import SessionStore
+from retake_edge.session.store.looks import SavedLooks
 
 
 def open_video(
@@ -36,6 +45,7 @@ def open_video(
     keep_ratio: float | None = None,
     system: str | None = None,
     max_tokens: int | None = None,
+    look_again: int | None = None,
     temperature: float | None = None,
     n_ctx: int | None = None,
     n_gpu_layers: int | None = None,
@@ -95,6 +105,7 @@ def open_video(
         prompt={"system": system},
         generation={"max_tokens": max_tokens, "temperature": temperature},
         runtime={"n_ctx": n_ctx, "n_gpu_layers": n_gpu_layers},
+        look={"frames": look_again},
     )
     store = SessionStore(cache_dir) if use_cache else None
     sha256 = hash_cache(store).sha256 if store else None
@@ -125,7 +136,8 @@ def open_video(
         session = Session(prefilled, config, known_hashes(source), SavedState())
     else:
         opened = open_saved(request, store, on_note)
-        session = Session(opened.prefilled, config, opened.hashes, opened.saved)
+        looks = _looks(opened, config, store)
+        session = Session(opened.prefilled, config, opened.hashes, opened.saved, looks)
         session.calibrate(request.calibration)
     session.chosen_by = why
     return session
@@ -168,6 +180,20 @@ def open_session(
         opened = reopen(request, store, found.key)
     else:
         opened = open_saved(request, store, lambda _: None)
-    session = Session(opened.prefilled, found.config, opened.hashes, opened.saved)
+    looks = _looks(opened, found.config, store, found.facts.get("video"))
+    session = Session(opened.prefilled, found.config, opened.hashes, opened.saved, looks)
     session.calibrate(request.calibration)
     return session
+
+
+def _looks(
+    opened: SavedVideo, settings: RetakeConfig, store: SessionStore, sha256: str | None = None
+) -> SecondLook:
+    """The second looks at a video, kept beside its session; `sha256`: the file's if not known."""
+    path, key = Path(opened.prefilled.video.path), opened.saved.key
+    return SecondLook(
+        opened.prefilled,
+        settings,
+        SavedLooks(store.looks(key) if key else None),
+        lambda: sha256 is None or hash_cache(store).sha256(path) == sha256,
+    )

@@ -79,7 +79,8 @@ class PrefilledVideo:
 
     `times`: what this process spent; `index_seconds`: what reading the video took, whenever that
     was. `resources` closes model and context; `is_saved`: whether a finished session holds it all;
-    `estimate`: how much work it was (None where it was not done now).
+    `n_before`: the position after the text before the video; `estimate`: how much work it was (None
+    where it was not done now).
     """
 
     engine: Engine
@@ -91,6 +92,7 @@ class PrefilledVideo:
     index_seconds: dict[str, float]
     resources: ExitStack
     is_saved: bool
+    n_before: int
     estimate: Estimate | None = None
 
 

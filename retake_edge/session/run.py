@@ -12,12 +12,13 @@ import numpy as np
 
 from retake_edge.engine.chunks import ChunkBuilder, FrameBlock, StreamState, frame_blocks
 from retake_edge.engine.engine import ChunkResult, Engine
+from retake_edge.engine.keyframes import Keyframes, keyframes
 from retake_edge.engine.prefill import prefill
 from retake_edge.engine.trained_context import position_mode, trained_positions
 from retake_edge.llama.capture import is_compressible
 from retake_edge.llama.model import Model
 from retake_edge.models.manifest import ModelManifest
-from retake_edge.plan.choose import ChosenFrames, choose_frames, in_whole_video
+from retake_edge.plan.choose import choose_frames, in_whole_video
 from retake_edge.plan.frames import CellBudget
 from retake_edge.plan.run import Estimate
 from retake_edge.session.prefilled import (
@@ -52,7 +53,8 @@ class Loaded:
 class Run:
     """One reading of a video: all it works with, and what it has done so far.
 
-    `n_whole_steps`: frames to be used of a video that does not fit whole, None where it does.
+    `n_before`: the position after the text before the video. `n_whole_steps`: frames to be used of
+    a video that does not fit whole, None where it does.
     """
 
     request: OpenRequest
@@ -65,6 +67,7 @@ class Run:
     builder: ChunkBuilder
     teller: Teller
     estimate: Estimate
+    n_before: int
     chunks: Chunks = field(default_factory=Chunks)
     stream: StreamState | None = None
     n_whole_steps: int | None = None
@@ -79,7 +82,7 @@ class Run:
             "key": key,
             **head_of(self.request, self.loaded.manifest.name),
             "frames_per_step": self.reader.frames_per_step,
-            "n_before": self.engine.next_position,
+            "n_before": self.n_before,
             "plan": asdict(self.plan),
         }
         self._save(lambda: recorder.begin(head))
@@ -113,7 +116,7 @@ class Run:
         saves_at_end = self.n_whole_steps is not None or not is_compressible(self.engine.context)
         chosen = self._chosen() if self.n_whole_steps is not None else None
         blocks = frame_blocks(
-            iter([chosen.features]) if chosen else self.features,
+            chosen.parts if chosen else self.features,
             min(self.plan.shape.steps_per_chunk, self.plan.shape.n_steps),
             per_patch=config.dpselect.per_patch,
             n_embd=n_embd,
@@ -142,25 +145,38 @@ class Run:
             self.teller.saved_s = self.teller.prefilled_s
         self.teller.tell("prefill", self.reader.n_frames, self.reader.n_planned())
 
-    def _end(self, chosen: ChosenFrames | None) -> None:
+    def _end(self, chosen: Keyframes | None) -> None:
         """Prefill what follows the video, whatever is asked of it."""
         assert self.reader.info is not None
         if self.loaded.manifest.positions.ends_with_newline:
             newline = newline_of(self.loaded.manifest)
             assert newline is not None
             self.engine.prefill_rows(newline[None])
-        times_s = chosen.features.times_s.tolist() if chosen else self.reader.frame_times_s
+        times_s = chosen.times_s.tolist() if chosen else self.reader.frame_times_s
         ending = self.loaded.manifest.prompt.ending(times_s, self.reader.info.duration_s)
         if ending:
             self.engine.prefill_text(ending)
 
-    def _chosen(self) -> ChosenFrames:
-        """Read the video to its end, and choose frames."""
+    def _chosen(self) -> Keyframes:
+        """Read the video to its end, and choose frames: by DPSelect, and as many as fit whole."""
         assert self.n_whole_steps is not None
+        ratio, n_embd = self.request.config.dpselect.ratio, self.loaded.model.n_embd
+        features, kept = self.features, None
         n_steps = -(-self.reader.n_planned() // self.reader.frames_per_step)
-        return choose_frames(self.features, n_steps, self.n_whole_steps, self.loaded.model.n_embd)
+        if ratio < 1:
+            kept = keyframes(self.features, ratio, n_embd)
+            features, n_steps = kept.parts, len(kept.index)
+            if self.n_whole_steps >= n_steps:
+                return kept
+        chosen = choose_frames(features, n_steps, self.n_whole_steps, n_embd)
+        return Keyframes(
+            iter([chosen.features]),
+            chosen.index if kept is None else kept.index[chosen.index],
+            chosen.pivot_share if kept is None else kept.pivot_share,
+            chosen.features.times_s,
+        )
 
-    def _in_whole_video(self, chosen: ChosenFrames) -> ChunkResult:
+    def _in_whole_video(self, chosen: Keyframes) -> ChunkResult:
         """What became of the chosen frames, told of all frames of the video."""
         shape, joined = self.plan.shape, self.chunks.joined()
         n_cells = len(chosen.pivot_share) * (shape.vision_per_step + shape.text_per_step)
@@ -189,6 +205,7 @@ class Run:
             dict(self.times.seconds),
             resources.pop_all(),
             is_saved=self.recorder is not None,
+            n_before=self.n_before,
             estimate=self.estimate,
         )
 
@@ -214,11 +231,11 @@ class Run:
         )
 
     def _keep_ratio(self) -> float:
-        if self.n_whole_steps is not None:
-            return self.n_whole_steps / max(1, len(self.reader.times_s))
-        return self.plan.keep_ratio
+        n_times = max(1, len(self.reader.times_s))
+        share = 1.0 if self.n_whole_steps is None else min(1.0, self.n_whole_steps / n_times)
+        return share * self.plan.keep_ratio
 
     def _reduced_by(self) -> str:
-        if self.n_whole_steps is not None:
-            return "frames"
-        return "cells" if self.plan.keep_ratio < 1 else "nothing"
+        if self.plan.keep_ratio < 1:
+            return "cells"
+        return "nothing" if self.n_whole_steps is None else "frames"

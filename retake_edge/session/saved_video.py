@@ -138,7 +138,7 @@ def recorded(store: SessionStore, prefix: str, config: RetakeConfig) -> Recorded
         info.is_complete,
         Path(head["path"]),
         source,
-        replace(was, runtime=runtime, generation=config.generation),
+        replace(was, runtime=runtime, generation=config.generation, look=config.look),
         info.facts,
     )
 
@@ -176,7 +176,7 @@ def _model_hashes(source: ModelManifest | ModelFiles, store: SessionStore) -> di
 def _asked(request: OpenRequest, video: str, hashes: Mapping[str, str]) -> str:
     """A name for what is asked for: as `session_facts`, but of settings as they were given."""
     config, source = request.config.to_dict(), request.source
-    del config["generation"]
+    del config["generation"], config["look"]
     for name in _MACHINE_SETTINGS:
         del config["runtime"][name]
     use = {}

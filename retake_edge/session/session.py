@@ -12,25 +12,47 @@ from __future__ import annotations
 import codecs
 import logging
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+
+import numpy as np
 
 from retake_edge.config import GenerationConfig, RetakeConfig
 from retake_edge.engine.attention import AnswerAttention, idle_attention
 from retake_edge.engine.trained_context import PositionUse
-from retake_edge.errors import ConfigError, RetakeError
+from retake_edge.errors import (
+    ConfigError,
+    MemoryBudgetError,
+    ModelError,
+    NativeError,
+    RetakeError,
+    VideoError,
+)
 from retake_edge.files import file_sha256
 from retake_edge.llama.buffers import peak_memory_bytes
 from retake_edge.llama.capture import is_compressible
 from retake_edge.plan.seconds import Calibration, measured
 from retake_edge.questions import checked_question
 from retake_edge.session.answer import Answer, SavedState, versions
+from retake_edge.session.closer import looks
 from retake_edge.session.evidence import Floats, Span, attended_spans, frame_weights, without_sinks
 from retake_edge.session.prefilled import PrefilledVideo
+from retake_edge.session.second_look import LookedAgain, SecondLook, problem_of
+from retake_edge.session.store.looks import SavedLooks
 from retake_edge.stages import StageTimes
+from retake_edge.vision.encoder import VisionFeatures
 from retake_edge.vision.reader import Thumbnail
 
 _log = logging.getLogger(__name__)
+
+
+_LEAST_ROOM = 64  # tokens that an answer can have after a second look
+
+
+def _probability(log_probs: Sequence[float]) -> float | None:
+    """The geometric mean of tokens' probabilities; None of none."""
+    return float(np.exp(np.mean(log_probs))) if log_probs else None
 
 
 class Session:
@@ -39,7 +61,8 @@ class Session:
     `video`: its figures; `map`: where each cell comes from; `thumbnails`: (time in seconds, JPEG)
     of evenly spaced frames; `index_seconds`: what reading it took, by stage; `saved`: the session
     on disk; `chosen_by`: why this model is used (`catalog.choice`). `frame_weights` f32 [T]:
-    the share of each grid frame in the last answer's attention.
+    the share of each grid frame in the last answer's attention; `answer_tokens`: the last
+    answer's. `second_look`: how the video is looked at again after a first answer, if it is.
 
     >>> with retake_edge.open_video("talk.mp4") as session:
     ...     answer = session.ask("What happens?")
@@ -55,6 +78,7 @@ class Session:
         config: RetakeConfig,
         hashes: dict[str, str],
         saved: SavedState,
+        looks: SecondLook | None = None,
     ) -> None:
         self.video, self.video_map, self.saved = prefilled.video, prefilled.video_map, saved
         self.thumbnails: list[Thumbnail] = prefilled.thumbnails
@@ -68,6 +92,8 @@ class Session:
         self._estimate, self._calibration = prefilled.estimate, Calibration(None)
         self._answer: Answer | None = None
         self._idle: Floats | None = None  # as `frame_weights`, of no question
+        self.second_look = looks or SecondLook(prefilled, config, SavedLooks(None))
+        self.answer_tokens = list[int]()
 
     def __enter__(self) -> Session:
         return self
@@ -77,6 +103,7 @@ class Session:
 
     def close(self) -> None:
         """Free the model and the cache."""
+        self.second_look.close()
         self._resources.close()
 
     def ask(self, question: str) -> Answer:
@@ -92,6 +119,8 @@ class Session:
     def stream(self, question: str) -> Generator[str, None, None]:
         """Yield the answer as it is generated; `last_answer` has all of it afterwards.
 
+        Where the video is looked at again, the first answer's pieces are empty.
+
         Raises:
             MemoryBudgetError: question and answer do not fit into the cells left. ConfigError: a
             conversation about the video is not over, or the question is no text.
@@ -102,7 +131,8 @@ class Session:
             )
         attention = self.video_attention()
         prompt = self.manifest.prompt.question(checked_question(question))
-        return self.collect(question, self.engine.generate(prompt, attention), attention)
+        first = self.collect(question, self.engine.generate(prompt, attention), attention)
+        return self.closely(question, prompt, first, self.engine.next_position)
 
     def calibrate(self, calibration: Calibration) -> None:
         """Keep how long the reading of the video took, and what its answers will."""
@@ -148,11 +178,98 @@ class Session:
             engine.rewind(mark)
         return frame_weights(found, self.video_map.cell_frames, len(self.video_map.frame_times_s))
 
-    def collect(
-        self, question: str, tokens: Iterator[int], attention: AnswerAttention
+    def closely(
+        self,
+        question: str,
+        prompt: str,
+        first: Generator[str, None, None],
+        end: int,
+        forget: Callable[[], None] = lambda: None,
     ) -> Generator[str, None, None]:
-        """Yield an answer's tokens as text, and make it the last answer at its end."""
-        times = StageTimes(dict(self.times.seconds))
+        """Yield a first answer as nothing, then that of a second look; or, without one, the first.
+
+        `prompt`: the question as the model gets it; `end`: the position where it begins. `forget`
+        is called before the video is asked again: it removes the first answer from the cells.
+        """
+        if not self.second_look.n_frames:
+            yield from first
+            return
+        for _ in first:
+            yield ""
+        answer, times = self.last_answer(), StageTimes()
+        times.add("first answer", answer.seconds["generate"])
+        with ExitStack() as resources:
+            try:
+                found = self._looked(question, prompt, answer, times)
+                if found is not None:
+                    forget()
+                    beside = resources.enter_context(self.second_look.beside(end))
+                    with times.measure("prefill again"):
+                        for features in found[0]:
+                            beside.add(self.second_look.block(features))
+            except (VideoError, ModelError, MemoryBudgetError, NativeError) as error:
+                found = None
+                answer = replace(answer, looked_again=LookedAgain(problem=problem_of(error)))
+            if found is None:
+                self._answer = answer
+                yield answer.text
+                return
+            self._answer = replace(answer, looked_again=found[1])
+            yield from self.collect(question, beside.generate(prompt), None, times)
+
+    def _looked(
+        self, question: str, prompt: str, first: Answer, times: StageTimes
+    ) -> tuple[list[VisionFeatures], LookedAgain] | None:
+        """What is seen at a second look, and what it was; None if there is nothing to look at.
+
+        Raises:
+            RetakeError: the video cannot be looked at again.
+        """
+        look = self.second_look
+        if look.why_not:
+            raise ModelError(look.why_not)
+        most = min(self.config.generation.max_tokens, max(_LEAST_ROOM, 4 * first.n_tokens))
+        with times.measure("open again"):
+            n_frames = look.n_affordable(len(self.engine.model.tokenize(prompt)) + most)
+        with times.measure("glance"):
+            moments = look.moments()
+        where = looks(
+            look.grid,
+            n_frames,
+            question,
+            first.evidence,
+            self.frame_weights,
+            self.video_map.frame_times_s,
+            moments,
+            first.probability or 0.0,
+        )
+        if not where:
+            return None
+        grid = look.grid
+        again = LookedAgain(
+            spans=tuple((grid.time_s(at.first), grid.time_s(at.first + at.n)) for at in where),
+            why=tuple(at.why for at in where),
+            n_frames=sum(at.n for at in where),
+            fps=1 / grid.step_s,
+            first_text=first.text,
+            first_probability=first.probability or 0.0,
+        )
+        return look.features(where, times), again
+
+    def collect(
+        self,
+        question: str,
+        tokens: Iterator[int],
+        attention: AnswerAttention | None,
+        more: StageTimes | None = None,
+    ) -> Generator[str, None, None]:
+        """Yield an answer's tokens as text, and make it the last answer at its end.
+
+        `attention`: None where the last answer's evidence counts; `more`: seconds spent before.
+        """
+        times = StageTimes(dict(self.times.seconds) | (more.seconds if more else {}))
+        before = None if attention is not None else self._answer
+        self.answer_tokens = []
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         pieces: list[str] = []
         n_tokens, started = 0, time.perf_counter()
@@ -160,6 +277,7 @@ class Session:
             if n_tokens == 0:
                 times.seconds["first_token"] = time.perf_counter() - started
             n_tokens += 1
+            self.answer_tokens.append(token)
             piece = decoder.decode(self.engine.model.piece(token))
             pieces.append(piece)
             yield piece
@@ -174,7 +292,7 @@ class Session:
             question=question,
             text="".join(pieces).strip(),
             n_tokens=n_tokens,
-            evidence=self._evidence(attention),
+            evidence=self._evidence(attention) if attention else before.evidence if before else [],
             video=self.video,
             session=self.saved,
             seconds=times.seconds,
@@ -184,6 +302,8 @@ class Session:
             versions=versions(),
             sampler=self.engine.sampler_settings,
             positions=self.positions(self.engine.answer_end),
+            probability=_probability(self.engine.log_probs),
+            looked_again=before.looked_again if before else None,
         )
 
     def _evidence(self, attention: AnswerAttention) -> list[Span]:

@@ -7,6 +7,7 @@ plain tone curve: reference white becomes white, colours go from BT.2020 to BT.7
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from retake_edge.video.frames import Shown
@@ -21,6 +22,10 @@ if TYPE_CHECKING:  # the worker is to start fast
 PQ, HLG = 16, 18
 REFERENCE_WHITE_NITS = 203.0
 MAX_PIXEL_ASPECT = 8.0
+
+
+GLANCE = "glance"
+"""In place of a filter: a very small picture, made in one step."""
 
 
 def finished(shown: Shown, plan: dict[str, Any]) -> Pixels:
@@ -42,6 +47,22 @@ def finished(shown: Shown, plan: dict[str, Any]) -> Pixels:
     if is_high_range(shown.frame):
         pixels = tone_mapped(pixels, int(shown.frame.color_trc))
     return pixels
+
+
+def glanced(shown: Shown, plan: dict[str, Any]) -> Pixels:
+    """Return a very small picture, quickly: not turned, and with no regard for fine print."""
+    size = plan["width_px"], plan["height_px"]
+    small = _reformatter().reformat(shown.frame, *size, format="rgb24", interpolation="AREA")
+    pixels: Pixels = small.to_ndarray()
+    return pixels
+
+
+@lru_cache(maxsize=1)
+def _reformatter() -> Any:
+    """One for all frames: making its tables takes longer than using them."""
+    from av.video.reformatter import VideoReformatter
+
+    return VideoReformatter()
 
 
 def resize(

@@ -1,9 +1,9 @@
 """The decoder process: PyAV runs here, so that a bad file can only take this process down.
 
-`video.read` starts it (`python -m retake_edge.video.worker`), writes two JSON lines to its
-standard input (which file, then which frames) and reads messages from its standard output. A
-message is a 12 byte head (length of the JSON part: uint32; length of the raw part: uint64; both
-little-endian), the JSON part, and the raw part (frames only).
+`video.read` starts it (`python -m retake_edge.video.worker`), writes JSON lines to its standard
+input (which file, then which frames, as often as there are some) and reads messages from its
+standard output. A message is a 12 byte head (length of the JSON part: uint32; length of the raw
+part: uint64; both little-endian), the JSON part, and the raw part (frames only).
 
 The file is read twice. First only its packets, which costs one read of the file and gives the time
 of every picture; headers are estimates. Then decoded, from key frame to key frame where the wanted
@@ -28,7 +28,7 @@ from retake_edge.video.frames import decoded, shown_pictures
 from retake_edge.video.goal import Goal
 from retake_edge.video.index import FrameIndex, index_film
 from retake_edge.video.mark import is_marked
-from retake_edge.video.picture import finished, rotation_deg, square_size
+from retake_edge.video.picture import GLANCE, finished, glanced, rotation_deg, square_size
 from retake_edge.video.pieces import WHOLE, Piece, pieces_of
 from retake_edge.video.stream import MAX_THREADS, Film, Join, NoFilmError
 
@@ -210,11 +210,12 @@ def decode(path: str, pieces: list[FrameIndex], channel: Channel, plan: dict[str
             times_s.clear()
 
     last, picture = None, None
+    finish = glanced if plan["resample"] == GLANCE else finished
     reopen = partial(open_again, path, channel=channel)
     for time_s, shown in ahead(shown_pictures(reopen, pieces, goal, channel.beat)):
         if shown.frame is not last:
             check_size(shown.frame.width, shown.frame.height, plan["max_pixels"])
-            last, picture = shown.frame, finished(shown, plan)
+            last, picture = shown.frame, finish(shown, plan)
         frames.append(picture)
         times_s.append(time_s)
         if len(frames) == plan["batch_frames"]:
@@ -233,7 +234,7 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
 
 
 def serve(request: dict[str, Any], channel: Channel, commands: BinaryIO) -> None:
-    """Index the file, prove that a frame decodes, then send the frames that are asked for."""
+    """Index the file, prove that a frame decodes, then send the frames that each line asks for."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -248,8 +249,7 @@ def serve(request: dict[str, Any], channel: Channel, commands: BinaryIO) -> None
         info = describe(film, pieces, first[1])
         del first
     channel.send({**info, "n_unread": n_unread})
-    line = commands.readline()
-    if line:
+    for line in iter(commands.readline, b""):
         decode(path, pieces, channel, json.loads(line))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,10 @@ class VisionFeatures:
             self.cols,
             self.step_s,
         )
+
+    def rounded(self) -> VisionFeatures:
+        """Return the features as f16 can hold them, so that saved ones are equal to new ones."""
+        return replace(self, embeddings=self.embeddings.astype(np.float16).astype(np.float32))
 
     def joined(self, other: VisionFeatures) -> VisionFeatures:
         """Return these grid frames followed by others of the same size."""

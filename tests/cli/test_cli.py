@@ -56,6 +56,7 @@ ANSWER_SHAPE = {
         "runtime": dict,
         "prompt": dict,
         "generation": dict,
+        "look": dict,
     },
     "versions": {"retake_edge": str, "python": str},
     "sampler": {
@@ -68,6 +69,8 @@ ANSWER_SHAPE = {
         "repeat_last_n": int,
     },
     "positions": {"mode": str, "highest": int, "limit": int},
+    "probability": float,
+    "looked_again": type(None),
 }
 
 

@@ -26,8 +26,9 @@ GROUPS = {
 }
 """Question kinds by what they test; all others are 'other'."""
 
-_TURNS = ("number", "when_card", "number", "when_object", "number", "when_card", "number", *KINDS)
-QUESTIONS_PER_VIDEO = len(_TURNS)
+TURNS = ("number", "when_card", "number", "when_object", "number", "when_card", "number", *KINDS)
+"""Question kinds in the order in which a video's are drawn."""
+QUESTIONS_PER_VIDEO = len(TURNS)
 
 
 def group(kind: str) -> str:
@@ -59,7 +60,7 @@ def make_video(seed: int, n_frames: int, fps: float, n_questions: int) -> BenchV
     n_cards = max(1, min(_MAX_CARDS, int(seconds) // _SECONDS_PER_CARD))
     difficulty = "hard" if seed % 2 else "mixed"
     scene = make_scene(seed, seconds, difficulty=difficulty, n_cards=n_cards, card_s=1)
-    questions = make_questions(scene, n_questions, seed, _TURNS)
+    questions = make_questions(scene, n_questions, seed, TURNS)
     return BenchVideo(scene, n_frames, fps, tuple(questions))
 
 

@@ -17,7 +17,7 @@ from retake_edge.errors import SessionError
 from retake_edge.files import default_cache_dir, locked
 from retake_edge.session.store.journal import Journal
 
-_SUFFIXES = (".session", ".part", ".resume", ".lock")
+_SUFFIXES = (".session", ".part", ".resume", ".looks", ".lock")
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,10 @@ class SessionStore:
     def resume(self, key: str) -> Path:
         """Where it is said how to go on with an unfinished session."""
         return self.folder / f"{key}.resume"
+
+    def looks(self, key: str) -> Path:
+        """Where second looks at a session's video are kept."""
+        return self.folder / f"{key}.looks"
 
     def finish(self, key: str) -> None:
         """Give a finished session its final name."""

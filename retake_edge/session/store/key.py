@@ -123,8 +123,12 @@ def _kept(plan: RunPlan) -> dict[str, Any]:
         "per_patch": plan.config.dpselect.per_patch,
         "positions": cells.positions.mode,
     }
+    if plan.config.dpselect.ratio < 1:
+        kept["dpselect_ratio"] = plan.config.dpselect.ratio
     if cells.n_whole_steps is not None:
-        return {**kept, "n_steps": cells.n_whole_steps}
+        kept["n_steps"] = cells.n_whole_steps
+        if compression.policy == "frames" or cells.not_compressible:
+            return kept
     if cells.memory.keep_ratio >= 1:
         return kept
     kept |= {

@@ -1,0 +1,177 @@
+"""Where to look again after a first answer: times that a question names, the seconds that the
+answer looked at, and moments between the sampled frames that no frame showed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from retake_edge.formats import clock
+from retake_edge.session.evidence import Doubles, Floats, Span
+from retake_edge.video.glance import Moment
+
+SURE = 0.9
+"""From this probability of its tokens on, an answer is looked at in one place alone."""
+_MOST_SPANS = 3
+_TOUCH_S = 1e-6
+_NAMED_S = 1.0  # a clock time says a second
+_CLOCK = re.compile(r"(?<![\d:.])(?:(\d{1,2}):)?(\d{1,3}):([0-5]\d)(?![\d:])")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The frames that a second look can take: start_s + i * step_s, up to end_s.
+
+    `frames_per_step` of them make a grid frame.
+    """
+
+    start_s: float
+    step_s: float
+    end_s: float
+    frames_per_step: int
+
+    @property
+    def n(self) -> int:
+        """Frames there are."""
+        return max(0, int(np.ceil((self.end_s - self.start_s) / self.step_s - 1e-6)))
+
+    def time_s(self, frame: int) -> float:
+        """Return the time of a frame."""
+        return self.start_s + frame * self.step_s
+
+
+@dataclass(frozen=True)
+class Look:
+    """Frames `first` to `first` + `n` - 1 of a grid, looked at again.
+
+    `why`: 'named' in the question, 'evidence' of the first answer, or 'unseen' before.
+    """
+
+    first: int
+    n: int
+    why: str
+
+
+def looks(
+    grid: Grid,
+    n_frames: int,
+    question: str,
+    spans: Sequence[Span],
+    weights: Floats | None,
+    frame_times_s: Doubles,
+    moments: Sequence[Moment],
+    probability: float,
+) -> list[Look]:
+    """Return what to look at again, in order of time, without overlaps: `n_frames` at most.
+
+    `spans`, `weights` f32 [T]: where the first answer looked, the heaviest span first, and the
+    share of each grid frame at `frame_times_s` f64 [T]. `probability`: of the first answer.
+    Half of the frames are for what was not seen, as far as there is any; the rest for the times
+    that the question names, and for one span of a sure answer, up to three of an unsure one.
+    """
+    chosen = _Chosen(grid, n_frames)
+    n_moments = min(len(moments), n_frames // 2 // grid.frames_per_step)
+    n_close = n_frames - n_moments * grid.frames_per_step
+    named = [s for s in named_times(question) if grid.start_s <= s < grid.end_s]
+    for time_s in named:
+        chosen.add(time_s, time_s + _NAMED_S, time_s + _NAMED_S / 2, n_close // len(named), "named")
+    if probability >= SURE:
+        spans, n_close = spans[:1], min(n_close, n_frames // 2)
+    spans = spans[:_MOST_SPANS]
+    margin_s = _step_s(frame_times_s) / 2
+    for i, span in enumerate(spans):
+        window = max(0.0, span.start_s - margin_s), span.end_s + margin_s
+        share = max(0, n_close - chosen.n) // (len(spans) - i)
+        chosen.add(*window, _heaviest_s(span, weights, frame_times_s), share, "evidence")
+    added = (moment for moment in moments if chosen.add_moment(moment))
+    for _ in islice(added, n_moments):
+        pass
+    return chosen.in_order()
+
+
+def named_times(question: str) -> list[float]:
+    """Return the clock times that a text names, in seconds (M:SS or H:MM:SS)."""
+    return [
+        3600.0 * int(hours or 0) + 60.0 * int(minutes) + int(seconds)
+        for hours, minutes, seconds in _CLOCK.findall(question)
+    ]
+
+
+def _heaviest_s(span: Span, weights: Floats | None, frame_times_s: Doubles) -> float:
+    """The middle of the grid frame of a span that has the largest share."""
+    inside = np.flatnonzero((frame_times_s >= span.start_s) & (frame_times_s < span.end_s))
+    if weights is None or not len(inside):
+        return (span.start_s + span.end_s) / 2
+    best = int(inside[weights[inside].argmax()])
+    return float(frame_times_s[best]) + _step_s(frame_times_s) / 2
+
+
+def _step_s(frame_times_s: Doubles) -> float:
+    return float(np.median(np.diff(frame_times_s))) if len(frame_times_s) > 1 else 0.0
+
+
+class _Chosen:
+    """Frames chosen so far, none of them twice."""
+
+    def __init__(self, grid: Grid, n_most: int) -> None:
+        self._grid, self._n_most = grid, n_most
+        self._looks: list[Look] = []
+        self._taken = np.zeros(grid.n, np.bool_)
+
+    @property
+    def n(self) -> int:
+        """Frames chosen."""
+        return int(self._taken.sum())
+
+    def add(self, start_s: float, end_s: float, middle_s: float, n_most: int, why: str) -> None:
+        """Add whole grid frames of a window: at most `n_most` frames around its middle."""
+        step = self._grid.frames_per_step
+        n_most = min(n_most, self._n_most - self.n) // step * step
+        first, end = (
+            min(self._grid.n, max(0, round(self._at(s) / step) * step)) for s in (start_s, end_s)
+        )
+        if end - first > n_most:
+            middle = round((self._at(middle_s) - n_most / 2) / step) * step
+            first = min(max(first, middle), end - n_most)
+            end = first + n_most
+        self._take(first, end, why)
+
+    def add_moment(self, moment: Moment) -> bool:
+        """Add the grid frame that begins with a moment; return whether it was free."""
+        first, step = max(0, round(self._at(moment.start_s))), self._grid.frames_per_step
+        end = min(self._grid.n, first + step)
+        is_free = self.n + step <= self._n_most and not self._taken[first:end].any()
+        if is_free:
+            self._take(first, end, "unseen")
+        return is_free
+
+    def _at(self, time_s: float) -> float:
+        return (time_s - self._grid.start_s) / self._grid.step_s
+
+    def _take(self, first: int, end: int, why: str) -> None:
+        """Take those of the frames that are free, in runs."""
+        free = np.flatnonzero(~self._taken[first:end]) + first
+        for run in np.split(free, np.flatnonzero(np.diff(free) > 1) + 1):
+            if len(run):
+                self._looks.append(Look(int(run[0]), len(run), why))
+        self._taken[free] = True
+
+    def in_order(self) -> list[Look]:
+        """Return what was chosen, in order of time."""
+        return sorted(self._looks, key=lambda look: look.first)
+
+
+def shown_spans(spans: Sequence[tuple[float, float]]) -> str:
+    """Return spans of seconds as people read them, those that touch as one."""
+    joined: list[tuple[float, float]] = []
+    for start_s, end_s in sorted(spans):
+        if joined and start_s <= joined[-1][1] + _TOUCH_S:
+            joined[-1] = joined[-1][0], max(end_s, joined[-1][1])
+        else:
+            joined.append((start_s, end_s))
+    return ", ".join(f"{clock(start_s)}-{clock(np.ceil(end_s))}" for start_s, end_s in joined)

@@ -1,0 +1,86 @@
+"""What a session's second looks saw: features of frames, and the moments between the first ones.
+
+One file a session beside it, removed with it; the newest looks stay, up to a limit. A file that is
+damaged, or cannot be written, is done without.
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retake_edge.files import write_atomically
+from retake_edge.video.glance import Moment
+from retake_edge.vision.encoder import VisionFeatures
+
+MOST_BYTES = 64 << 20
+"""Of the features of one session's looks."""
+_MOST_MOMENTS = 1024
+_MOMENTS = "moments"
+
+
+class SavedLooks:
+    """The looks at one video, kept in `file` (None: in memory alone)."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._arrays: dict[str, npt.NDArray[Any]] = {}
+        if file is not None:
+            # Whatever a damaged file makes NumPy or zipfile raise.
+            with suppress(Exception), np.load(io.BytesIO(file.read_bytes())) as stored:
+                self._arrays = dict(stored)
+
+    def moments(self) -> list[Moment] | None:
+        """Return the moments that no frame of the first reading showed; None: not known yet."""
+        found = self._arrays.get(_MOMENTS)
+        return None if found is None else [Moment(*row) for row in found.tolist()]
+
+    def keep_moments(self, moments: list[Moment]) -> None:
+        """Keep the most novel of the moments."""
+        rows = [(moment.start_s, moment.novelty) for moment in moments[:_MOST_MOMENTS]]
+        self._arrays[_MOMENTS] = np.array(rows, np.float64).reshape(-1, 2)
+        self._write()
+
+    def features(self, name: str) -> VisionFeatures | None:
+        """Return the features of a look, None if it is not there."""
+        rows = self._arrays.get(name)
+        if rows is None:
+            return None
+        times_s, middle_s, (n_rows, n_cols, step_s) = (
+            self._arrays[f"{name}/{part}"] for part in ("times_s", "middle_s", "shape")
+        )
+        embeddings = rows.astype(np.float32)
+        return VisionFeatures(
+            embeddings,
+            times_s,
+            middle_s,
+            int(n_rows),
+            int(n_cols),
+            float(step_s),
+        )
+
+    def keep(self, name: str, features: VisionFeatures) -> None:
+        """Keep the features of a look, which are rounded to f16 (`VisionFeatures.rounded`)."""
+        self._arrays[name] = features.embeddings.astype(np.float16)
+        self._arrays[f"{name}/times_s"] = features.times_s
+        self._arrays[f"{name}/middle_s"] = features.middle_s
+        shape = (features.rows, features.cols, features.step_s)
+        self._arrays[f"{name}/shape"] = np.array(shape, np.float64)
+        while sum(array.nbytes for array in self._arrays.values()) > MOST_BYTES:
+            oldest = next(key for key in self._arrays if key != _MOMENTS).partition("/")[0]
+            for key in [key for key in self._arrays if key.partition("/")[0] == oldest]:
+                del self._arrays[key]
+        self._write()
+
+    def _write(self) -> None:
+        if self._file is None:
+            return
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **self._arrays)
+        with suppress(OSError):
+            write_atomically(self._file, buffer.getvalue())
