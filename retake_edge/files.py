@@ -75,7 +75,7 @@ def default_cache_dir() -> Path:
 
 
 class JsonCache:
-    """The newest `n_max` values by key; a file that cannot be read or written is done without.
+    """The newest `n_max` values by key; a file that cannot be read or written is ignored.
 
     Without a path nothing is known nor kept.
     """

@@ -1,4 +1,4 @@
-"""What the library tells while it works; who called it draws it, or not.
+"""The library's progress while it works; the caller draws it, or does not.
 
 A callback gets (stage, done, total), and a `Reading` as a fourth argument if it takes four. Stages:
 'load' (percent of the model); 'decode', 'encode', 'prefill' (frames of the video, with a

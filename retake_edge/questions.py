@@ -1,4 +1,4 @@
-"""What may be asked: text that a model can read, one question at a time."""
+"""Check questions: text that a model can read, one question at a time."""
 
 from __future__ import annotations
 

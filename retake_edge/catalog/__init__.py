@@ -1,1 +1,1 @@
-"""Which models suit this machine, and which one answers where none is named."""
+"""Models that suit this machine, and the one that answers where none is named."""

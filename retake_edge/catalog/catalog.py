@@ -1,4 +1,4 @@
-"""Which models there are, the best first, and what each takes of this machine.
+"""All models, the best first, and what each takes of this machine.
 
 Those that manifests name, downloaded or not; other pairs in the caches; the bundled one last. No
 weights are loaded, and the network is not used.

@@ -1,4 +1,4 @@
-"""Which model answers where none is named.
+"""Choose the model where none is named.
 
 `RETAKE_MODEL` or the user's configuration; else the best one that is downloaded and fits; else,
 for a video that `retake-edge scene` rendered, the bundled one; else none: a table says what this

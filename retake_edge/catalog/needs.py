@@ -1,4 +1,4 @@
-"""What a model takes of this machine for an hour of video: memory, and how long to read it.
+"""A model's needs for an hour of video on this machine: memory, and time to read it.
 
 It is planned as any run is, with the model's files, or with hollow ones made of its shape. What
 does not change (bytes, work) is remembered; what does (free memory, speed) is looked up each time.

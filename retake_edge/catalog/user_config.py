@@ -1,4 +1,4 @@
-"""What a user sets once: the model that is used where none is named, and the room for videos.
+"""The user's own defaults: the model where none is named, and the room for videos.
 
     model = "qwen2.5-vl-3b"     # a name, a GGUF file, or user/repo[:quant] of the hub
     max_size = "20G"            # of all saved videos; those not used for longest go first

@@ -1,4 +1,4 @@
-"""What `run` and `eval` share: one model for all videos, and a row for every question."""
+"""Parts that `run` and `eval` share: one model for all videos, and a row for every question."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that were given and change nothing: each is told, with the reason, and done without."""
+"""Warnings about options that were given and change nothing, each with its reason."""
 
 from __future__ import annotations
 

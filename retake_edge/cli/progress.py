@@ -1,4 +1,4 @@
-"""What the library tells, on standard error: one line that lives, or a few that stay.
+"""Show the library's progress on standard error: one line that lives, or a few that stay.
 
 At a terminal the line is drawn anew until it goes away: what is done, how far, how fast, how long
 it will take. Elsewhere each stage gets a line at its start, one every half a minute, and the

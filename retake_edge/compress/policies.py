@@ -1,4 +1,4 @@
-"""Which KV cells of a video chunk stay: one small function a policy, per layer.
+"""Policies choose the KV cells of a chunk that stay: one small function each, per layer.
 
 The engine measures (attention scores, value vectors), DPSelect marks pivots, and a policy turns
 both into kept sets. A policy never touches the cache. `pivotkv` is the method of the paper; the

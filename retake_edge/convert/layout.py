@@ -1,4 +1,4 @@
-"""Which part of a LLaVA each tensor of a checkpoint is, in two layouts.
+"""The parts of a LLaVA checkpoint by tensor name, in two layouts.
 
 Parts have the names of the models that they are made of: `model.layers.0...` and `lm_head.weight`
 of Qwen2, `vision.encoder.layers.0...` and `vision.embeddings...` of SigLIP, then `projector.0...`,

@@ -1,4 +1,4 @@
-"""What is made of the facts that `doctor.diagnose` gathers: is it fine, and what to do if not.
+"""Checks made of the facts that `doctor.diagnose` gathers: is it fine, and what to do if not.
 
 No check looks at the machine but for the cache folder's: each can be tried with any facts.
 """

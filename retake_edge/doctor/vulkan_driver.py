@@ -1,4 +1,4 @@
-"""Which drivers Vulkan has here, by Vulkan's own account; a known fault of one is named."""
+"""The Vulkan drivers here, by Vulkan's own account; a known fault of one is named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an engine is told, what it gives back, and where it stands: plain records."""
+"""Records of an engine: its input, its results, and where it stands."""
 
 from __future__ import annotations
 

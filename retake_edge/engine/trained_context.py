@@ -1,4 +1,4 @@
-"""How many positions a model was trained for, and which way a run stays inside them.
+"""The positions a model was trained for, and the way a run stays inside them.
 
 Beyond them a rotary angle was never seen in training: the answer gets worse without a word.
 """

@@ -1,4 +1,4 @@
-"""Which option an answer names, by the rules of each source; '' where it names none.
+"""Read the option that an answer names, by the rules of each source; '' where it names none.
 
 The rules are those of lmms-eval 0.7.3 (`extract_mcq_answer`, and LongVideoBench's own), VLMEvalKit
 (`extract_characters_regex`, `can_infer`) and ReTaKe's `trimm_results`, written anew. Where a source

@@ -1,4 +1,4 @@
-"""Where a set's videos lie: by name, anywhere below its folder."""
+"""Find a set's videos by name, anywhere below its folder."""
 
 from __future__ import annotations
 

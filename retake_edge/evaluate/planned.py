@@ -1,4 +1,4 @@
-"""How long each group of jobs is expected to take, so that the longest begin first."""
+"""Order groups of jobs by their expected time, so that the longest begin first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked and what counts as an answer, as each evaluation's own source has it.
+"""Prompts and rules of each evaluation, as its own source has them.
 
 `retake`: the paper's code. `lmms-eval`: release 0.7.3, its `default` prompts. `vlmevalkit`: release
 0.0.20 of ms-vlmeval, exact matching, without a judge model. `plain`: the question alone, for models

@@ -1,4 +1,4 @@
-"""What an evaluation found: the part of a run file, and its tables."""
+"""An evaluation's figures: the part of a run file, and its tables."""
 
 from __future__ import annotations
 

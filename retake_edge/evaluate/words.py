@@ -1,4 +1,4 @@
-"""Which option an answer in words means: the one that it opens with, or the nearest time."""
+"""Read the option that an answer in words means: the one it opens with, or the nearest time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far results may be from the data, on this machine's processor and on a device.
+"""Limits for results against the data, on this machine's processor and on a device.
 
 A device's arithmetic is its own. What is allowed there is for what it does differently, as was
 seen; an index may differ only where two values are nearer to each other than that (a near-tie).

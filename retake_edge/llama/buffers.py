@@ -1,4 +1,4 @@
-"""What a context takes of each device's memory, as llama.cpp itself counts it.
+"""A context's share of each device's memory, as llama.cpp itself counts it.
 
 On a model without weights nothing is allocated and the figures are what would be: every cache type,
 architecture and backend is counted by the code that will allocate it, so there is no formula here

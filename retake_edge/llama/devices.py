@@ -1,4 +1,4 @@
-"""What this machine can compute on, and what the built libraries can make use of."""
+"""Devices of this machine, and those that the built libraries can use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a GGUF file says of itself: its metadata and the places of its tensors, no weights loaded.
+"""Read a GGUF file's metadata and the places of its tensors; no weights are loaded.
 
 Read with struct and not with gguf's own reader, which makes NumPy arrays of every token's every
 part: 11 s and 335 MiB for a vocabulary of 150,000 tokens and as many merges, here 0.12 s and

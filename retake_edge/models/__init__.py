@@ -1,1 +1,1 @@
-"""Which files make a model, and how that model wants its video and prompt."""
+"""A model's files, and how it wants its video and prompt."""

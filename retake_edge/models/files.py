@@ -1,4 +1,4 @@
-"""Which files beside a GGUF belong to it: the other parts of a split model, and its projector.
+"""Find the files beside a GGUF: the other parts of a split model, and its projector.
 
 A path given by hand is followed by what the files say of themselves, and then by their names.
 """

@@ -1,4 +1,4 @@
-"""Which files make a model, and how that model wants its frames, clock and prompt.
+"""A model's manifest: its files, and how it wants its frames, clock and prompt.
 
 A manifest (models/NAME.toml) says it for a model by name, with the SHA-256 of each file, or names
 a repository of the hub. For any GGUF pair without such a manifest, `models.families` tells the

@@ -1,4 +1,4 @@
-"""What people call models: the names of manifests, however they are written, and ids of the hub.
+"""Names of models, however they are written, and ids of the hub.
 
 `Qwen2.5-VL-3B`, `qwen2.5vl:3b` and `qwen2_5-vl-3b-instruct` all mean `qwen2.5-vl-3b`.
 """

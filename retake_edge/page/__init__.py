@@ -1,1 +1,1 @@
-"""What the server's page and the report show of a video: facts as JSON, and what draws them."""
+"""Facts of a video as JSON for the server's page and the report, and the scripts that draw them."""

@@ -1,4 +1,4 @@
-"""What of a video the model did not get to see, or did not keep, in words for everyone."""
+"""Say in plain words what the model did not see of a video, or did not keep."""
 
 from __future__ import annotations
 

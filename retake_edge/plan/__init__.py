@@ -1,1 +1,1 @@
-"""What a run takes, before it runs: frames, cells, memory, seconds."""
+"""Plan a run before it runs: frames, cells, memory, seconds."""

@@ -1,4 +1,4 @@
-"""What would make a run fit: each setting that can give memory back, with the value that does.
+"""Find what makes a run fit: each setting that can give memory back, with the value that does.
 
 A value is looked for by halving: the mildest that fits. The plan itself says whether one does, so
 a proposal is what the run will do.

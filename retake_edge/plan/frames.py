@@ -1,4 +1,4 @@
-"""How many KV cells a video needs, counted as cells (not positions) before anything is prefilled.
+"""Count the frames and the KV cells of a video before anything is prefilled.
 
 Text is never evicted, also time text between frames; `keep_ratio` applies to vision tokens.
 """

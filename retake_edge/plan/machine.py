@@ -1,4 +1,4 @@
-"""How fast this machine is with models that are not here yet: measured once, with a stand-in.
+"""Measure this machine's speed for models that are not here yet, once, with a stand-in.
 
 The stand-in has the widths of Qwen2.5-VL 3B, two layers of them, and random weights: it is written,
 sees a frame, reads some thousand tokens, and is gone. What each operation took holds for other

@@ -1,4 +1,4 @@
-"""What a run takes of this machine's memory and of each device's, before any weights are loaded.
+"""Count the memory of a run, on this machine and each device, before any weights are loaded.
 
 The language model's share (weights, cells, compute buffers) is llama.cpp's own account of a context
 without weights. The vision tower's weights are those of its file. What is left is small and

@@ -1,4 +1,4 @@
-"""How long the rest of a reading will take: as measured so far, and before that as planned.
+"""Estimate the rest of a reading: as measured so far, and before that as planned.
 
 Two kinds of work run through a video: frames are read (decoded and encoded), and a little later
 prefilled. Each is measured for itself. What has not begun is expected to take what earlier runs

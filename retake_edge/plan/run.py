@@ -164,7 +164,7 @@ class RunPlanner:
 
 
 def require_room(memory: list[DeviceUse], advice: str = _ADVICE) -> None:
-    """Refuse a run that does not fit, with the numbers and an advice.
+    """Refuse a run that does not fit, with the numbers and a way out.
 
     Raises:
         MemoryBudgetError: with the numbers of the first device that is too small.

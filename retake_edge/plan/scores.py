@@ -1,4 +1,4 @@
-"""What scoring a chunk, or an answer's evidence, takes of memory beside the cells.
+"""Count the memory of scoring a chunk, or an answer's evidence, beside the cells.
 
 The sizes of cpp_patches/src/retake-kvc-scores.cpp. In host memory each thread holds one task:
 queries twice, keys twice unless they are read in place, a block of softmax(QK^T), and sums; all

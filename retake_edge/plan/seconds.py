@@ -1,4 +1,4 @@
-"""How fast this machine is: seconds a run took, kept to tell the next one's beforehand.
+"""Estimate a run's seconds from those of earlier runs.
 
 Each stage's seconds are held against a number that says how much work it was (operations, bytes,
 pixels), so that what one video taught holds for another length, size and keep ratio. Kept in the
@@ -149,7 +149,7 @@ def calibration_key(
 
 
 class Calibration:
-    """What earlier runs took, in a JSON file; one that cannot be read or written is done without.
+    """Seconds of earlier runs, in a JSON file; one that cannot be read or written is ignored.
 
     Held as key -> stage -> [work, seconds]. Without a folder nothing is known nor kept.
     """

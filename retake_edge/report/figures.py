@@ -1,4 +1,4 @@
-"""What each layer keeps over time, as a picture."""
+"""Draw what each layer keeps over time, as a picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report is made from: an open session, or one that lies in the cache."""
+"""Gather a report from an open session, or from one that lies in the cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may ask: the Host and Origin of a request, its key, and the size of its body.
+"""Admit requests by their Host and Origin, key, and size of body.
 
 A page of another site that the user's browser shows must not reach this server: its Origin is not
 ours, and a name that it points at 127.0.0.1 (DNS rebinding) is not one of our names.

@@ -1,4 +1,4 @@
-"""What the server allows, and to whom: one frozen record, made from the command's options."""
+"""The server's limits and guests: one frozen record, made from the command's options."""
 
 from __future__ import annotations
 

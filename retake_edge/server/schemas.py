@@ -1,4 +1,4 @@
-"""What the bodies of requests hold; OpenAI's fields, and those that other servers' clients add."""
+"""Bodies of requests: OpenAI's fields, and those that other servers' clients add."""
 
 from __future__ import annotations
 

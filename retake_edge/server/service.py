@@ -1,4 +1,4 @@
-"""What all routes share: the model's worker, the stored videos, and how a request becomes a job."""
+"""The service that all routes share: worker, stored videos, and a request becoming a job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server is and how it does: /health, /v1/models, /props and /metrics."""
+"""Status of the server: /health, /v1/models, /props and /metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an answer looked: attention over KV cells, to weights of frames, to spans of time.
+"""Find where an answer looked: attention over KV cells, to weights of frames, to spans of time.
 
 Pure numpy: `engine.attention` records the attention, `VideoMap` knows each cell's frame.
 """

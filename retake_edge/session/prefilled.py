@@ -31,7 +31,7 @@ from retake_edge.vision.reader import Thumbnail
 
 
 class SessionWarning(UserWarning):
-    """A session was not used or not saved, and the work done without it; one sentence why."""
+    """A session was not used or not saved, and the video is read without it; says why."""
 
 
 @dataclass(frozen=True)

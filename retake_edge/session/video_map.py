@@ -1,4 +1,4 @@
-"""What is known of a video once it is prefilled: its figures, and where each KV cell comes from."""
+"""Facts of a prefilled video: its figures, and where each KV cell comes from."""
 
 from __future__ import annotations
 

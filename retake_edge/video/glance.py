@@ -1,4 +1,4 @@
-"""What happens between the frames that were sampled: moments that none of them shows.
+"""Find what happens between the frames that were sampled: moments that none of them shows.
 
 Every frame is decoded, but looked at very small. That costs what decoding costs, which is little
 beside a language model's reading, and it is done once a video.

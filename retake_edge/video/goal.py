@@ -1,4 +1,4 @@
-"""Which times of a video are wanted, and which picture serves each."""
+"""The wanted times of a video, and the picture that serves each."""
 
 from __future__ import annotations
 

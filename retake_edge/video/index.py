@@ -1,4 +1,4 @@
-"""When each picture of a film is shown: one pass over the packets, nothing decoded."""
+"""Index when each picture of a film is shown: one pass over the packets, nothing decoded."""
 
 from __future__ import annotations
 

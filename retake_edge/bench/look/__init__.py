@@ -1,1 +1,1 @@
-"""What a second look gets back of what a first reading lost, and how sure answers are."""
+"""The second look, measured: what it gets back, and how sure answers are."""

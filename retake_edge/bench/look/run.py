@@ -1,4 +1,4 @@
-"""What a second look gets back: brief events, read coarsely or compressed, and asked again closely.
+"""Ask about brief events after a coarse or compressed reading, and again after a second look.
 
 Every video is written to a file and goes the whole way, so that seconds are those of a user. A
 session that looks again tells its first answer, too: both come from the same cells.

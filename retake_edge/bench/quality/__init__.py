@@ -1,1 +1,1 @@
-"""Which policy keeps the answers: videos, variants, figures."""
+"""The quality benchmark: videos, variants, figures."""

@@ -1,4 +1,4 @@
-"""Which policy still answers after compression: long synthetic videos, every policy, same frames.
+"""The quality benchmark: long synthetic videos, every policy over the same frames.
 
 Each video is rendered and encoded once. Then every policy at every keep ratio prefills the same
 features through the real engine and is asked the same questions, so that policies can be compared

@@ -1,1 +1,1 @@
-"""What compression costs and saves, against stock llama.cpp on the same work."""
+"""The speed benchmark: costs and savings of compression against stock llama.cpp."""

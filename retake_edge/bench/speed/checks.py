@@ -1,4 +1,4 @@
-"""Whether measured seconds are what the operations say: a run file's check of itself."""
+"""A run file's check of itself: measured seconds against counted operations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What compression costs and saves: the same frames with the full cache and with ours.
+"""Time the same frames with the full cache and with ours.
 
 The video is rendered, decoded and encoded once for each cut of the model. Then each setting
 prefills those features in a process of its own: the full cache as llama.cpp has it (no capture,

@@ -1,4 +1,4 @@
-"""What the speed benchmark measures: a model as it is, or two cuts of a published shape."""
+"""The models of the speed benchmark: one as it is, or two cuts of a published shape."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a family of models wants of a video, told from the metadata of its GGUF pair alone.
+"""Tell a family of models, and how it wants its video, from a GGUF pair's metadata alone.
 
 One module a family; each has a function that returns its `Family` for a pair of files, or None
 for a pair of another kind. What a module says is held against the family's own processor and

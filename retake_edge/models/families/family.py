@@ -1,4 +1,4 @@
-"""What is to be known of a family: one record, filled by one function a family."""
+"""A family of models: one record, filled by one function each."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Family:
     `max_frames`: what the family's processor samples by default. `template`: a chat template in
     place of the file's, where the family's processor has one of its own for video.
     `video`: how the family writes a video into a user's message, for chat templates that take
-    plain text only. `slot`: the part of it, also of what the family's own template writes, in
-    whose place the frames stand (with the text around them that `positions` says).
+    plain text only. `slot`: the part of it, also of what the family's own template writes, that the
+    frames replace (with the text around them that `positions` says).
     `tells_video`: the text between video and question tells of the video, as `Prompt.closing` does.
     """
 

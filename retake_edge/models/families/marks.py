@@ -1,4 +1,4 @@
-"""What stands around each image of a model that no module here knows.
+"""Marks around each image of a model that no module here knows.
 
 The texts are those that llama.cpp's multimodal library writes around an image of such a projector;
 tests/session/test_uncompressed.py holds those of Gemma 3 and 4, Kimi-VL and LFM2-VL against it. A

@@ -1,4 +1,4 @@
-"""What a projector's file says of video beyond llama.cpp's own keys, under `retake.video.`.
+"""A projector file's own facts about video, under `retake.video.`.
 
 `retake_edge.convert` writes it, the family reads it: llama.cpp has no keys for how frames are
 pooled, where the learned row stands, and what the model is told.

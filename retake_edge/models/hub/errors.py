@@ -1,4 +1,4 @@
-"""What can go wrong with the hub, each as one sentence."""
+"""Errors of the hub, each as one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files of a repository make a model: told from their names alone, as llama.cpp tells it.
+"""Tell from names alone which files of a repository make a model, as llama.cpp does.
 
     user/repo[:quant]  ->  the language model's parts, and the projector that goes with them
 

@@ -1,4 +1,4 @@
-"""What lies below the media paths: folders and videos, for choosing one on the page."""
+"""List folders and videos below the media paths, for choosing one on the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is going on for the page: readings, and answers that are being written.
+"""The page's work in progress: readings, and answers that are being written.
 
 They go on whether or not a page looks: a tab that is closed, loaded again or opened twice finds
 them as they are. What is finished is in the library by the time it is no longer told here.

@@ -1,4 +1,4 @@
-"""What a session's files hold: a video's cells chunk by chunk, and where to go on after a stop.
+"""A session's files: a video's cells chunk by chunk, and where to go on after a stop.
 
 `KEY.part` is a journal that grows by one chunk at a time: the chunk's cells as llama.cpp's own
 blob, then arrays about it. `KEY.resume` is small and replaced after each chunk: it holds what the

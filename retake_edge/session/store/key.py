@@ -1,4 +1,4 @@
-"""What a saved session depends on: the content of files, the settings, the engine.
+"""The key of a saved session: the content of files, the settings, the engine.
 
 Files count by the SHA-256 of their whole content. Samples of a file would miss an edit between
 them, and reading it once is little beside decoding or loading it; the hash is then remembered by
@@ -48,7 +48,7 @@ _RANDOM_POLICIES = ("random", "random-stratified")
 class HashCache:
     """SHA-256 of files, remembered in a JSON file while a file stays as it is.
 
-    A memory that cannot be read or written is done without.
+    A file that cannot be read or written is ignored.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,7 +1,7 @@
-"""What a session's second looks saw: features of frames, and the moments between the first ones.
+"""Save the second looks of a session: features of frames, and moments between the first ones.
 
 One file a session beside it, removed with it; the newest looks stay, up to a limit. A file that is
-damaged, or cannot be written, is done without.
+damaged, or cannot be written, is ignored.
 """
 
 from __future__ import annotations
