@@ -8,6 +8,8 @@
 #                  sees (or the CPU), and counts; GOLDEN="DIR ..." names more golden data
 #   make parity    makes the model families' goldens anew with torch and transformers, in a .venv of
 #                  their own, and compares them with tests/golden/families
+#   make harness   drives lmms-eval, VLMEvalKit, inspect-ai and OpenAI's client against the server, in a
+#                  .venv of their own, and writes benchmarks/harness.json
 #   make           set-up alone: .venv, dependencies, patched llama.cpp, the package (editable)
 #   make install   installs the package into the environment of PYTHON, for use outside of here
 #
@@ -36,13 +38,16 @@ PARITY_TORCHVISION ?= torchvision==0.28.0
 PARITY_PIP ?=
 PARITY_FAMILIES ?=
 
+HARNESS := .venv-harness
+HARNESS_TORCH ?= $(PARITY_TORCH)
+
 # Needed by pip and CMake in every step below.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := $(BIN)/python -m pip install --quiet
 NATIVE_INPUTS := CMakeLists.txt scripts/fetch_llama_cpp.py scripts/apply_patches.py \
     scripts/take_bindings.py $(wildcard cpp_patches/*) $(wildcard cpp_patches/src/*)
 
-.PHONY: build demo eval-demo test lint unit device-check parity install clean FORCE
+.PHONY: build demo eval-demo test lint unit device-check parity harness install clean FORCE
 .DELETE_ON_ERROR:
 
 build: $(DONE)/package
@@ -80,11 +85,14 @@ parity: $(PARITY)/done $(DONE)/build-tools
 	PYTHONPATH=scripts:. $(PARITY)/bin/python -m parity check $(PARITY_FAMILIES) \
 	    --out tests/golden/families
 
+harness: build $(HARNESS)/done
+	PYTHONPATH=scripts $(BIN)/python -m harness
+
 install:
 	$(PYTHON) -m pip install .
 
 clean:
-	rm -rf $(VENV) $(PARITY) build retake_edge/lib retake_edge/_bindings
+	rm -rf $(VENV) $(PARITY) $(HARNESS) build retake_edge/lib retake_edge/_bindings
 
 # --- set-up, step by step ---------------------------------------------------------------------
 
@@ -108,6 +116,16 @@ $(PARITY)/done: scripts/parity/requirements.txt
 	$(PYTHON) -m venv $(PARITY)
 	$(PARITY)/bin/python -m pip install --quiet $(PARITY_PIP) '$(PARITY_TORCH)' -r $<
 	$(PARITY)/bin/python -m pip install --quiet $(PARITY_PIP) --no-deps '$(PARITY_TORCHVISION)'
+	@touch $@
+
+# VLMEvalKit is on the package index as ms-vlmeval, with metrics and models that its client does not
+# need; what that needs of them is in the requirements. lmms-eval patches a module that later releases
+# of filelock do not have.
+$(HARNESS)/done: scripts/harness/requirements.txt
+	$(PYTHON) -m venv $(HARNESS)
+	$(HARNESS)/bin/python -m pip install --quiet $(PARITY_PIP) '$(HARNESS_TORCH)' -r $<
+	$(HARNESS)/bin/python -m pip install --quiet --no-deps \
+	    ms-vlmeval==0.0.20 filelock==3.20.4
 	@touch $@
 
 # The options of the last build. CMAKE_ARGS left out means the same as before; other options start

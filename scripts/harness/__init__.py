@@ -1,0 +1,1 @@
+"""Harnesses of the field, driven against the server: `make harness`."""
