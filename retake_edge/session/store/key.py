@@ -35,8 +35,9 @@ _MAKER = "retake_edge.session.ingest"
 # What that code uses to find files, to tell how far it is and how long it takes, and to answer:
 # whatever these modules (and those below them) do, the cells stay as they are.
 NOT_SHAPING = (
-    *("engine.attention", "engine.trial", "llama.sampler", "models.files", "models.hub"),
-    *("models.names", "plan.pace", "plan.seconds", "progress", "session.store.folder"),
+    *("engine.attention", "engine.trial", "llama.grammar", "llama.sampler", "models.files"),
+    *("models.hub", "models.names", "plan.pace", "plan.seconds", "progress"),
+    "session.store.folder",
 )
 _IMPORT = re.compile(
     r"^ *(?:from +(retake_edge[\w.]*) +import +(\([^)]*\)|[^\n]*)|import +(retake_edge[\w.]*))",
