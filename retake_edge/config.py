@@ -202,10 +202,16 @@ class RuntimeConfig(_Section):
         help="KV cells.",
         unset="what is needed",
         env="CTX_SIZE",
+        llama_defaults=("0",),
         range=Range(64),
     )
     n_gpu_layers: int = setting(
-        -1, "-ngl", "--n-gpu-layers", help="Layers on the GPU; -1: all.", env="N_GPU_LAYERS"
+        -1,
+        "-ngl",
+        "--n-gpu-layers",
+        help="Layers on the GPU; -1: all.",
+        env="N_GPU_LAYERS",
+        llama_defaults=("auto", "all"),
     )
     n_threads: int | None = setting(
         None,
@@ -214,6 +220,7 @@ class RuntimeConfig(_Section):
         help="CPU threads.",
         unset="llama.cpp's",
         env="THREADS",
+        llama_defaults=("-1",),
         range=Range(1),
     )
     n_batch: int = setting(
@@ -302,7 +309,13 @@ class GenerationConfig(_Section):
     """
 
     max_tokens: int = setting(
-        256, "-n", "--predict", help="Most tokens of an answer.", env="N_PREDICT", range=Range(1)
+        256,
+        "-n",
+        "--predict",
+        help="Most tokens of an answer.",
+        env="N_PREDICT",
+        llama_defaults=("-1",),
+        range=Range(1),
     )
     temperature: float | None = setting(
         None,

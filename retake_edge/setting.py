@@ -52,7 +52,8 @@ class Setting:
 
     `help`: what it is, in a sentence. `flags`: on the command line, first the one that messages
     name; where there are none, `no_flag` is the reason. `unset`: what None or '' stands for.
-    `metavar`: the value in a help line; `env`: llama.cpp's variable for it, without LLAMA_ARG_.
+    `metavar`: the value in a help line; `env`: llama.cpp's variable for it, without LLAMA_ARG_;
+    `llama_defaults`: how llama.cpp writes that nothing is asked for, which means our default here.
     `choices` or `range`: the values it takes. `is_time`: seconds, also written 1:30 or 1:02:00.
     `is_everyday`: the short help shows it. `kind` and `is_optional` come from the annotation.
     """
@@ -63,6 +64,7 @@ class Setting:
     unset: str = ""
     metavar: str = "N"
     env: str = ""
+    llama_defaults: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     range: Range | None = None
     is_time: bool = False
@@ -111,6 +113,8 @@ class Setting:
         Raises:
             ConfigError: it is no number where the field is one.
         """
+        if text in self.llama_defaults:
+            return self.default
         if self.is_time:
             return parse_time(text, self.flag)
         if self.kind is bool:

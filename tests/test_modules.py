@@ -8,7 +8,7 @@ REACHED_BY = {
     "bench/test_bench_quality.py": "cli.bench",
     "bench/test_bench_speed.py": "bench.speed.features bench.speed.run",
     "bench/test_scene.py": "cli.scene video.mark",
-    "cli/test_cli.py": "__main__ cli.ask cli.help cli.opening cli.options cli.usage cli.videos "
+    "cli/test_cli.py": "__main__ cli.ask cli.help cli.opening cli.usage cli.videos "
     "cli.saved cli.sessions cli.session_table session.loading video.path",
     "cli/test_cli_pull.py": "cli.asking cli.models cli.pull",
     "cli/test_interrupts.py": "cli.interrupts",
@@ -16,7 +16,6 @@ REACHED_BY = {
     "cli/test_screens.py": "cli.answer_block cli.chat cli.index session.answer session.telling "
     "session.saved_chats stages",
     "doctor/test_doctor.py": "cli.doctor",
-    "engine/test_trained_context.py": "plan.positions",
     "evaluate/test_eval_cli.py": "cli.evaluate cli.jobs_run cli.run evaluate.asking evaluate.own "
     "evaluate.report",
     "evaluate/test_presets.py": "evaluate.letters evaluate.words",
@@ -36,11 +35,11 @@ REACHED_BY = {
     "server.library.routes server.library.tickets server.page_routes",
     "server/test_many.py": "cli.serve server.blobs server.metrics server.pool server.uploads",
     "server/test_requests.py": "server.grammar_trial",
-    "server/test_safety.py": "server.guard server.status_routes",
+    "server/test_safety.py": "server.status_routes",
     "session/test_resume.py": "engine.state",
     "session/test_session.py": "session.others session.run session.saved_video",
     "test_build.py": "version",
-    "video/test_video_matrix.py": "video.picture video.pieces video.stills",
+    "video/test_video_matrix.py": "video.pieces video.stills",
 }
 
 

@@ -77,10 +77,13 @@ CacheDir = Annotated[
 ]
 
 
-def _option(panel: str, *names: str, help: str, metavar: str | None = None, env: str = "") -> Any:
+def _option(
+    panel: str, *names: str, help: str, metavar: str | None = None, env: str = "", **more: Any
+) -> Any:
     """An option in a group of the help; `env`: its variable in llama.cpp, without the prefix."""
-    variable: dict[str, Any] = {"envvar": f"LLAMA_ARG_{env}", "show_envvar": False} if env else {}
-    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar, **variable)
+    if env:
+        more |= {"envvar": f"LLAMA_ARG_{env}", "show_envvar": False}
+    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar, **more)
 
 
 def _options(
@@ -189,7 +192,9 @@ def _annotation(path: str, one: Setting) -> Any:
     is_switch = one.kind is bool
     flags = (f"{one.flag}/--no-{one.flag.lstrip('-')}",) if is_switch else one.flags
     metavar = None if is_switch else one.metavar
-    made = _option(panel, *flags, help=one.help_line, metavar=metavar, env=one.env)
+    # Typer's own parsing has no words for llama.cpp's defaults; what is not typed is no text.
+    parser = {"parser": lambda value: one.parsed(str(value))} if one.llama_defaults else {}
+    made = _option(panel, *flags, help=one.help_line, metavar=metavar, env=one.env, **parser)
     return Annotated[kind | None if one.is_optional or one.is_time else kind, made]
 
 

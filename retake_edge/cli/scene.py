@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from retake_edge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from retake_edge.bench.scenes.scene import Scene
 
 
 def scene(
@@ -32,9 +35,15 @@ def scene(
         ),
     ] = None,
     n_videos: Annotated[int, typer.Option("--videos", help="Videos of the set.")] = 4,
+    footage: Annotated[
+        str,
+        typer.Option(
+            help="slides, screen, camera, speaker, flicker, fades, or moving.", metavar="KIND"
+        ),
+    ] = "moving",
 ) -> None:
     """Render a synthetic video, and print questions about it with their answers as JSON."""
-    from retake_edge.bench.scenes.questions import make_questions
+    from retake_edge.bench.scenes.questions import HELD_TEMPLATES, KINDS, make_questions
     from retake_edge.bench.scenes.scene import make_scene, write_video
 
     if as_set is not None:
@@ -48,10 +57,22 @@ def scene(
             f"--seed {seed}: the first two must be above 0, the size at least 16, the others 0 "
             "or more."
         )
-    made = make_scene(seed, seconds)
+    if footage == "moving":
+        made, kinds = make_scene(seed, seconds), KINDS
+    else:
+        made, kinds = _footage(footage, seed, seconds), (*HELD_TEMPLATES, *KINDS)
     write_video(made, output, fps=fps, size_px=size)
-    questions = make_questions(made, n_questions, seed)
+    questions = make_questions(made, n_questions, seed, kinds)
     typer.echo(json.dumps([asdict(question) for question in questions], indent=2))
+
+
+def _footage(kind: str, seed: int, seconds: float) -> Scene:
+    from retake_edge.bench.scenes.footage import make_footage
+
+    try:
+        return make_footage(kind, seed, seconds)
+    except ValueError as error:
+        raise ConfigError(f"This cannot be drawn: {error}.") from None
 
 
 def _write_set(

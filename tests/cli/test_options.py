@@ -81,3 +81,21 @@ def test_a_value_out_of_range_is_refused_by_its_flag(path):
     wrong = one.range.low - 1 if one.range.low > -float("inf") else float("nan")
     with pytest.raises(ConfigError, match=f"^{one.flag} is "):
         asked(one.flag, f"{wrong:g}")
+
+
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [(path, word) for path, one in SETTINGS.items() for word in one.llama_defaults],
+)
+def test_what_llama_cpp_takes_for_its_default_is_ours(path, word):
+    one = SETTINGS[path]
+    assert asked(one.flag, word).config == RetakeConfig()
+    by_variable = asked(env={f"LLAMA_ARG_{one.env}": word})
+    assert by_variable.config == RetakeConfig() and by_variable.given == frozenset()
+
+
+@pytest.mark.parametrize("path", [path for path, one in SETTINGS.items() if one.llama_defaults])
+def test_another_word_is_refused_by_its_flag(path):
+    one = SETTINGS[path]
+    with pytest.raises(ConfigError, match=f"{one.flag} is 'many', but it must be a whole number"):
+        asked(one.flag, "many")

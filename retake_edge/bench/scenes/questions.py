@@ -2,7 +2,7 @@
 
 A kind is one function that draws a question from a scene, or None where the scene holds no
 unambiguous one (a shape seen in two colours has no single colour). An answer is graded by its
-leading words, or, for a clock time, by its distance in seconds.
+leading words, or, for a clock time or a length, by its distance in seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Question:
     text: str
     answer: str
     time_s: float | None = None
-    accepts: Literal["words", "clock"] = "words"
+    accepts: Literal["words", "clock", "seconds"] = "words"
 
 
 def clock(time_s: float) -> str:
@@ -72,6 +72,15 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "count": ("How many cards are there?", "How many cards are shown?"),
 }
 KINDS = tuple(TEMPLATES)
+HELD_TEMPLATES: dict[str, tuple[str, ...]] = {
+    "number_during": TEMPLATES["number_at"],
+    "object_during": TEMPLATES["object_at"],
+    "how_long": (
+        "How long is the {colour} card shown?",
+        "For how long can the {colour} card be seen?",
+    ),
+}
+"""Questions about what stays for a while (`scenes.footage`), beside those of TEMPLATES."""
 _T = TypeVar("_T")
 Drawn = tuple[dict[str, str], str, float | None]  # fields of the template, answer, evidence time
 
@@ -206,6 +215,39 @@ def _motion(rng: np.random.Generator, scene: Scene) -> Drawn | None:
     return _object_fields(segment), segment.motion, segment.start_s
 
 
+def _number_during(rng: np.random.Generator, scene: Scene) -> Drawn | None:
+    """Ask for a card well after it came and well before it goes."""
+    card = _card(rng, scene)
+    moment = None if card is None else _during(rng, card)
+    if card is None or moment is None:
+        return None
+    return {"clock": clock(moment)}, str(card.number), moment
+
+
+def _object_during(rng: np.random.Generator, scene: Scene) -> Drawn | None:
+    """Ask for an object well after it came and well before it goes, no card being shown."""
+    segment = _pick(rng, scene.segments)
+    moment = _during(rng, segment)
+    if moment is None or any(c.start_s - 2 <= moment <= c.end_s + 2 for c in scene.cards):
+        return None
+    if segment.end_s - moment < scene.fade_s:
+        return None
+    return {"clock": clock(moment)}, f"{segment.colour} {segment.shape}", moment
+
+
+def _during(rng: np.random.Generator, shown: Card | Segment) -> float | None:
+    """A whole second inside a stretch, 3 s from either end; None if it is too short."""
+    first, last = int(np.ceil(shown.start_s)) + 3, int(shown.end_s) - 3
+    return float(rng.integers(first, last)) if last > first else None
+
+
+def _how_long(rng: np.random.Generator, scene: Scene) -> Drawn | None:
+    card = _card(rng, scene)
+    if card is None:
+        return None
+    return {"colour": card.colour}, f"{card.end_s - card.start_s:.0f} s", card.start_s
+
+
 def _count(rng: np.random.Generator, scene: Scene) -> Drawn | None:
     return {}, str(len(scene.cards)), None
 
@@ -228,6 +270,16 @@ _DRAW: dict[str, Callable[[np.random.Generator, Scene], Drawn | None]] = {
     "background": _background,
     "motion": _motion,
     "count": _count,
+    "number_during": _number_during,
+    "object_during": _object_during,
+    "how_long": _how_long,
+}
+
+
+_ACCEPTS: dict[str, Literal["clock", "seconds"]] = {
+    "when_card": "clock",
+    "when_object": "clock",
+    "how_long": "seconds",
 }
 
 
@@ -237,8 +289,8 @@ def draw_question(rng: np.random.Generator, scene: Scene, kind: str) -> Question
     if drawn is None:
         return None
     fields, answer, time_s = drawn
-    text = _pick(rng, TEMPLATES[kind]).format(**fields)
-    return Question(kind, text, answer, time_s, "clock" if kind.startswith("when") else "words")
+    text = _pick(rng, (TEMPLATES | HELD_TEMPLATES)[kind]).format(**fields)
+    return Question(kind, text, answer, time_s, _ACCEPTS.get(kind, "words"))
 
 
 def make_questions(
@@ -251,7 +303,7 @@ def make_questions(
     """
     kinds = KINDS if kinds is None else tuple(kinds)
     if unknown := [k for k in kinds if k not in _DRAW]:
-        raise ValueError(f"unknown question kinds {unknown}: choose from {', '.join(KINDS)}")
+        raise ValueError(f"unknown question kinds {unknown}: choose from {', '.join(_DRAW)}")
     rng = np.random.default_rng((seed, scene.seed))
     found: dict[str, Question] = {}
     for i in range(20 * n):
@@ -270,11 +322,21 @@ def parse_clock(text: str) -> float | None:
     return float(3600 * hours + 60 * minutes + seconds)
 
 
+def parse_seconds(text: str) -> float | None:
+    """Return the first length of time in a text, as a clock time or a number, in seconds."""
+    as_clock = parse_clock(text)
+    number = re.search(r"\d+(?:\.\d+)?", text)
+    return as_clock if as_clock is not None else float(number.group()) if number else None
+
+
 def grade(question: Question, answer_text: str, tolerance_s: float = 2.0) -> bool:
     """Return whether an answer is right: its leading words, or its time within a tolerance."""
     if question.accepts == "clock":
         answered, wanted = parse_clock(answer_text), parse_clock(question.answer)
         return answered is not None and wanted is not None and abs(answered - wanted) <= tolerance_s
+    if question.accepts == "seconds":
+        told, shown = parse_seconds(answer_text), parse_seconds(question.answer)
+        return told is not None and shown is not None and abs(told - shown) <= tolerance_s
     words = re.findall(r"[a-z0-9]+", answer_text.lower())
     while words and words[0] in ("the", "a", "an"):
         words = words[1:]

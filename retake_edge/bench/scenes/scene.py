@@ -18,6 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from retake_edge.bench.scenes.overlays import Overlay
 from retake_edge.errors import VideoError
 from retake_edge.video.mark import write_marked
 
@@ -77,12 +78,17 @@ class Card:
 
 @dataclass(frozen=True)
 class Scene:
-    """A whole video: segments without gaps, and cards in order of time."""
+    """A whole video: segments without gaps, and cards in order of time.
+
+    `overlays` lie over every frame; for the last `fade_s` seconds a segment passes into the next.
+    """
 
     seed: int
     seconds: float
     segments: tuple[Segment, ...]
     cards: tuple[Card, ...]
+    overlays: tuple[Overlay, ...] = ()
+    fade_s: float = 0.0
 
     def segment_at(self, time_s: float) -> Segment:
         """Return the segment shown at a time (the last one beyond the end)."""
@@ -214,7 +220,15 @@ def _draw_cards(
 
 def render_frame(scene: Scene, time_s: float, size_px: int = 224) -> np.ndarray:
     """Render one square frame, uint8 [size, size, 3] in RGB; same arguments, same pixels."""
-    return draw_frame(scene.segment_at(time_s), scene.card_at(time_s), time_s, size_px)
+    segment, card = scene.segment_at(time_s), scene.card_at(time_s)
+    image = draw_frame(segment, card, time_s, size_px)
+    passed = 1 - (segment.end_s - time_s) / scene.fade_s if scene.fade_s else 0.0
+    if passed > 0 and segment is not scene.segments[-1]:
+        after = draw_frame(scene.segment_at(segment.end_s), card, time_s, size_px)
+        image = cv2.addWeighted(image, 1 - passed, after, passed, 0)
+    for overlay in scene.overlays:
+        overlay.draw(image, time_s)
+    return image
 
 
 def draw_frame(segment: Segment, card: Card | None, time_s: float, size_px: int) -> np.ndarray:
