@@ -82,6 +82,7 @@ def test_frames_in_one_url_are_images_and_none_is_seen_twice(server):
     assert response.json()["retake"]["video"]["n_frames"] == len(pictures)
 
 
+@pytest.mark.process
 def test_the_server_itself_decodes_nothing():
     """The modules of the server load neither OpenCV's nor FFmpeg's decoders to take images."""
     code = (
