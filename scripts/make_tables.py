@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from retake_edge.bench.look.report import look_table, sure_table
 from retake_edge.bench.quality.report import (
     kind_table,
     length_table,
@@ -31,11 +32,20 @@ from retake_edge.bench.text.report import text_table
 from retake_edge.config import CompressionConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/measured.md", "docs/policy.md", "docs/evaluation.md")
+PAGES = (
+    "README.md",
+    "docs/measured.md",
+    "docs/policy.md",
+    "docs/second-look.md",
+    "docs/evaluation.md",
+)
 KEEPS = (0.25, 0.125)
 SPEED_COMMAND = (
     "retake-edge bench speed --shape qwen2.5-vl-3b --layers 2,4 --frames 128,256 "
     "--encode-frames 4 -n 16 -t 2 --out benchmarks/speed.json"
+)
+LOOK_COMMAND = (
+    "retake-edge bench look -s 20261203 --videos 3 --events 0.25,0.5 -t 1 --out benchmarks/second-look.json"
 )
 GROWTH_COMMAND = (
     "retake-edge bench speed --shape qwen2.5-vl-3b --layers 2,4 --frames 256,512,1024,2048 "
@@ -223,6 +233,25 @@ def _hours(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
+def second_look() -> str:
+    """What a second look gets back, and its cost."""
+    if not is_measured("second-look"):
+        return _not_measured(LOOK_COMMAND)
+    return f"{look_table(run_file('second-look'))}\n\n{source('second-look')}"
+
+
+def sure() -> str:
+    """How well probabilities tell right from wrong."""
+    if not is_measured("second-look"):
+        return _not_measured(LOOK_COMMAND)
+    return sure_table(run_file("second-look"))
+
+
+def dpselect() -> str:
+    """DPSelect as a filter, alone and with the default policy."""
+    return f"{quality_table(run_file('dpselect'))}\n\n{source('dpselect')}"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "headline": headline,
     "measured": measured,
@@ -234,6 +263,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "events": events,
     "text-needle": text_needle,
     "eval-hours": eval_hours,
+    "second-look": second_look,
+    "sure": sure,
+    "dpselect": dpselect,
 }
 
 
