@@ -45,7 +45,7 @@ SPEED_COMMAND = (
     "--encode-frames 4 -n 16 -t 2 --out benchmarks/speed.json"
 )
 LOOK_COMMAND = (
-    "retake-edge bench look -s 20261203 --videos 3 --events 0.25,0.5 -t 1 --out benchmarks/second-look.json"
+    "retake-edge bench look -s 20261203 --videos 2 --events 0.25 -t 1 --out benchmarks/second-look.json"
 )
 GROWTH_COMMAND = (
     "retake-edge bench speed --shape qwen2.5-vl-3b --layers 2,4 --frames 256,512,1024,2048 "
