@@ -44,7 +44,10 @@ SPEED_COMMAND = (
     "retake-edge bench speed --shape qwen2.5-vl-3b --layers 2,4 --frames 128,256 "
     "--encode-frames 4 -n 16 -t 2 --out benchmarks/speed.json"
 )
-LOOK_COMMAND = "retake-edge bench look -s 20261203 --videos 2 --events 0.25 -t 1 --out benchmarks/second-look.json"
+LOOK_COMMAND = (
+    "retake-edge bench look -s 20261203 --videos 2 --events 0.25 -t 1 "
+    "--out benchmarks/second-look.json"
+)
 GROWTH_COMMAND = (
     "retake-edge bench speed --shape qwen2.5-vl-3b --layers 2,4 --frames 256,512,1024,2048 "
     "--kv-budget 4096 --no-full --cache-types f16 --long-side 224 --encode-frames 4 -n 8 -t 2 "
