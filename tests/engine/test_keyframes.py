@@ -60,8 +60,9 @@ def test_how_a_video_comes_in_parts_changes_nothing():
         np.testing.assert_array_equal(whole.index, cut.index)
         np.testing.assert_array_equal(whole.pivot_share, cut.pivot_share)
         assert len(whole.index) == n_keyframes(len(rows), ratio)
-        kept = np.concatenate([part.embeddings for part in cut.parts])
-        np.testing.assert_array_equal(kept, rows[cut.index])
+        for found in (whole, cut):
+            kept = np.concatenate([part.embeddings for part in found.parts])
+            np.testing.assert_array_equal(kept, rows[cut.index])
 
 
 @pytest.mark.parametrize("policy", POLICIES)
