@@ -15,8 +15,8 @@ FACTOR = 1.5
 """Seconds of two runs may differ from the ratio of their operations by this factor.
 
 An operation of attention takes longer than of a matrix, how much so depends on the processor, and
-neither two cuts nor two lengths have both in the same shares. A cut without any feed-forward network
-is off by more: one layer against two by 1.8.
+neither two cuts nor two lengths have both in the same shares. A cut without any feed-forward
+network is off by more: one layer against two by 1.8.
 """
 
 Chunks = Sequence[tuple[int, int]]
