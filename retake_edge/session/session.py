@@ -151,8 +151,15 @@ class Session:
         self.engine.draw_by(generation)
 
     def last_answer(self) -> Answer:
-        """Return the latest finished answer; there must be one."""
-        assert self._answer is not None
+        """Return the latest finished answer.
+
+        Raises:
+            ConfigError: no question was answered yet.
+        """
+        if self._answer is None:
+            raise ConfigError(
+                "Nothing has been answered yet; ask first, and read a stream to its end."
+            )
         return self._answer
 
     def video_attention(self) -> AnswerAttention:

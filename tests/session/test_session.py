@@ -24,7 +24,7 @@ from session_support import (
     settings,
 )
 
-from retake_edge.errors import ModelError, SessionError
+from retake_edge.errors import ConfigError, ModelError, SessionError
 from retake_edge.llama.library import library_dir
 from retake_edge.models.manifest import ModelFiles
 from retake_edge.plan.run import RunPlanner
@@ -85,6 +85,14 @@ def test_a_saved_session_is_the_same_as_none(made, tmp_path):
         assert session.saved.key == ""
         assert np.array_equal(question_logits(session), made[2])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_last_answer_is_there_once_a_stream_was_read_to_its_end(tmp_path):
+    with opened(tmp_path) as session:
+        with pytest.raises(ConfigError, match="Nothing has been answered yet"):
+            session.last_answer()
+        text = "".join(session.stream(QUESTION))
+        assert session.last_answer().text == text.strip()
 
 
 def test_a_follow_up_loads_neither_the_video_nor_the_vision_tower(cache, caplog, tmp_path):
