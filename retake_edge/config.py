@@ -58,7 +58,7 @@ class _Section:
 @described
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig(_Section):
-    """Which frames are looked at."""
+    """Settings for choosing the frames that are looked at."""
 
     start_s: float = setting(
         0.0,
@@ -128,7 +128,7 @@ class DPSelectConfig(_Section):
 @described
 @dataclass(frozen=True, kw_only=True)
 class CompressionConfig(_Section):
-    """Which KV cells of the video stay (paper section 3.3).
+    """Settings for choosing the KV cells of the video that stay (paper section 3.3).
 
     Policy `frames` leaves out whole frames instead, as models without a choice have it done.
     `positions`: `engine.trained_context` has the modes. A ratio and a budget exclude each other.
@@ -190,7 +190,7 @@ class CompressionConfig(_Section):
 @described
 @dataclass(frozen=True, kw_only=True)
 class RuntimeConfig(_Section):
-    """How llama.cpp runs; the names follow its flags.
+    """Settings of llama.cpp; the names follow its flags.
 
     `flash_attention`: 'auto' is off where the device lacks it for these types of K and V.
     """
@@ -284,7 +284,7 @@ class RuntimeConfig(_Section):
 @described
 @dataclass(frozen=True, kw_only=True)
 class PromptConfig(_Section):
-    """What is said to the model besides the question."""
+    """The text that the model gets besides the question."""
 
     system: str = setting(
         "",
@@ -302,7 +302,7 @@ class PromptConfig(_Section):
 @described
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig(_Section):
-    """How the answer is drawn; the names and their meaning are llama.cpp's.
+    """Settings for drawing the answer; the names and their meaning are llama.cpp's.
 
     None: what the model's file says (its `general.sampling` metadata), else the likeliest token at
     each step, or llama.cpp's own default where a temperature is asked for.

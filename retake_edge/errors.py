@@ -1,4 +1,4 @@
-"""What can go wrong, by whose hands: every class carries the exit code that the CLI returns.
+"""The errors, by what is at fault: every class carries the exit code that the CLI returns.
 
 A message names what failed, the offending value and the next step, in one sentence.
 

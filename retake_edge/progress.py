@@ -20,7 +20,7 @@ ProgressCallback = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Reading:
-    """How far the reading of a video is, in seconds of the video.
+    """The progress of reading a video, in seconds of the video.
 
     From `start_s` to `end_s` is to be read, and `time_s` is reached. `begun_s`: where this run
     began (later than `start_s` where an earlier one was interrupted); `saved_s`: from where the

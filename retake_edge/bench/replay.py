@@ -28,7 +28,7 @@ N_TEXT_RESERVE = 96
 
 @dataclass(frozen=True)
 class ReplaySettings:
-    """What all replays share: `steps_per_chunk` grid frames lie between two compressions."""
+    """Settings of all replays: `steps_per_chunk` grid frames lie between two compressions."""
 
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     steps_per_chunk: int = 16

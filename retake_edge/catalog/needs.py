@@ -39,7 +39,7 @@ _MAX_REMEMBERED = 200
 
 @dataclass(frozen=True)
 class Needs:
-    """What reading an hour of video takes.
+    """The cost of reading an hour of video.
 
     `needed`: bytes by device ('' this machine's memory); `work`: what the time is estimated from;
     `speed_key`: under which this model's own speed is kept.
@@ -56,7 +56,7 @@ class Needs:
 
     @property
     def fits(self) -> bool:
-        """Whether every device has that much left (True where it is not known)."""
+        """True if every device has that much left, or does not tell."""
         free = free_memory()
         return all(self.needed[name] <= free.get(name, size) for name, size in self.needed.items())
 
@@ -122,7 +122,7 @@ def _key(source: ModelManifest | ModelFiles | Published) -> str:
 
 
 def _from_dict(data: Any) -> Needs | None:
-    """What was remembered; None where it is something else."""
+    """Return the remembered needs, or None where `data` is something else."""
     try:
         needed = {str(name): int(size) for name, size in data["needed"].items()}
         return Needs(needed, Work(**data["work"]), str(data["speed_key"]))

@@ -86,7 +86,7 @@ def chat(
 
 @dataclass(frozen=True)
 class _Room:
-    """What a chat's commands work on; `saved`: where /save writes, None with --no-cache."""
+    """The objects of a chat's commands; `saved`: where /save writes, None with --no-cache."""
 
     session: Session
     conversation: Conversation

@@ -33,7 +33,7 @@ def _say_on_stderr(text: str) -> None:
 
 
 class _State:
-    """What this process does about Ctrl-C."""
+    """The state of this process's handling of Ctrl-C."""
 
     def __init__(self) -> None:
         self.n_pressed = 0

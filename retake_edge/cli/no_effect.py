@@ -32,7 +32,7 @@ def warn_of_no_effect(request: CliRequest, session: Session, *, asks: bool) -> N
 
 
 def _in_vain(request: CliRequest) -> Iterator[tuple[str, str]]:
-    """What the settings alone tell."""
+    """Yield options without effect and the reason, as far as the settings alone tell."""
     given, kept, drawn = request.given, request.config.compression, request.config.generation
     if kept.policy in WHOLE_POLICIES:
         for path in ("compression.pivot", "compression.positions"):
@@ -56,7 +56,7 @@ def _in_vain(request: CliRequest) -> Iterator[tuple[str, str]]:
 
 
 def _in_vain_here(request: CliRequest, session: Session) -> Iterator[tuple[str, str]]:
-    """What the model, the video and the machine tell."""
+    """Yield options without effect and the reason, as the model, the video and the machine tell."""
     given, video, kept = request.given, session.video, request.config.compression
     rule, name = session.manifest.frames, session.manifest.name
     is_drawn = session.engine.sampler_settings.temperature > 0
@@ -95,7 +95,7 @@ def _in_vain_here(request: CliRequest, session: Session) -> Iterator[tuple[str, 
 
 
 def _is_capped(session: Session) -> bool:
-    """Whether the frames are fewer than their rate asks for."""
+    """Return whether the frames are fewer than their rate asks for."""
     sampling, video = session.config.sampling, session.video
     end_s = min(sampling.end_s or video.duration_s, video.duration_s)
     most = sampling.max_frames or session.manifest.max_frames
@@ -103,7 +103,7 @@ def _is_capped(session: Session) -> bool:
 
 
 def _is_off(request: CliRequest, option: str) -> bool:
-    """Whether the option asks for no GPU, which is what happens."""
+    """Return whether the option asks for no GPU, which is what happens."""
     return not getattr(request.config.runtime, option.partition(".")[2])
 
 

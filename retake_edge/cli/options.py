@@ -39,7 +39,7 @@ _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 @dataclass(frozen=True)
 class CliRequest:
-    """What the options ask for: a model, its projector, the configuration, the cache.
+    """The request that the options make: a model, its projector, the configuration, the cache.
 
     `model` is a name, a path or user/repo[:quant] (None: the one for this video); `hub`:
     user/repo[:quant] in its place, downloaded if missing, and `offline`: only if it is downloaded

@@ -65,7 +65,7 @@ class Progress:
 
     @property
     def share(self) -> float:
-        """How much of the stage is done, in [0, 1]."""
+        """Share of the stage that is done, in [0, 1]."""
         if self.stage == "read" and self.reading is not None:
             whole_s = self.reading.end_s - self.reading.start_s
             passed_s = self.reading.time_s - self.reading.start_s
@@ -102,7 +102,7 @@ class Progress:
         return [speed(n_frames / passed_s)] if n_frames > 0 and passed_s > 0 else []
 
     def stopped(self) -> str:
-        """Where an interrupted reading stopped, and what becomes of it; '' if none began."""
+        """Return where an interrupted reading stopped, and what becomes of it; '' if none began."""
         reading = self.reading
         if reading is None or self.stage != "read":
             return ""
@@ -112,7 +112,7 @@ class Progress:
         return f"{where}; the same command goes on at {clock(reading.saved_s)}"
 
     def answer_to_ctrl_c(self) -> str:
-        """What Ctrl-C is answered with."""
+        """Return the answer to Ctrl-C."""
         return "stopping after this frame" if self.stage == "read" else "stopping"
 
 
@@ -178,7 +178,7 @@ class _Written(Progress):
 
     @property
     def reading_end_s(self) -> float:
-        """Where the part of the video ends that was read."""
+        """End of the part of the video that was read, in seconds."""
         assert self.reading is not None
         return self.reading.end_s
 

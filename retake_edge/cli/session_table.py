@@ -65,7 +65,7 @@ def _row(store: SessionStore, session: SavedSession) -> tuple[str, ...]:
 
 
 def _state(store: SessionStore, session: SavedSession) -> str:
-    """How much of it is read, or what is wrong with it."""
+    """Return how much of it is read, or what is wrong with it."""
     from retake_edge.session.store.key import engine_facts
 
     if session.problem:
@@ -78,7 +78,7 @@ def _state(store: SessionStore, session: SavedSession) -> str:
 
 
 def _share_read(store: SessionStore, session: SavedSession) -> float:
-    """How much of an unfinished session's frames is safe."""
+    """Return the share of an unfinished session's frames that is safe."""
     from retake_edge.session.store.checkpoint import read_resume
 
     found: Any = read_resume(store.resume(session.key))

@@ -24,5 +24,5 @@ def usage_sentence(error: Any) -> str:
 
 
 def is_help(error: Any) -> bool:
-    """Whether it is no mistake, but a call without arguments that shows the help."""
+    """Return whether it is no mistake, but a call without arguments that shows the help."""
     return type(error).__name__ == "NoArgsIsHelpError"

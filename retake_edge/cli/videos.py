@@ -43,7 +43,7 @@ def video_and_question(video: str, question: str | None) -> tuple[Path, str | No
 
 
 def _is_a_video(text: str) -> bool:
-    """Whether a text is, or would be, a video's file or URL."""
+    """Return whether a text is, or would be, a video's file or URL."""
     from retake_edge.video.path import is_url
 
     return Path(text).suffix.lower() in SUFFIXES or os.path.isfile(text) or is_url(text)

@@ -28,7 +28,7 @@ _PEAK_RAISE = np.float32(2.0)
 
 @dataclass(frozen=True)
 class Keyframes:
-    """What DPSelect says of T frames of N patches.
+    """The results of DPSelect for T frames of N patches.
 
     `selected`: int32 [R, n_keep], frame indices in ascending order; R is 1, or N with `per_patch`.
     `mask`: bool [T, N], the pivots: (frame, patch) at a peak.

@@ -47,7 +47,7 @@ _LEAST_SCORE = np.float32(1e-6)
 
 @dataclass(frozen=True)
 class ChunkSignals:
-    """What is known of a chunk of n tokens when its cells are selected.
+    """Facts known of a chunk of n tokens when its cells are selected.
 
     `pivots`: bool [n], DPSelect pivots. `changes`: f32 [n], the DPSelect distance of each token's
     patch. `frame_index`: int [n]. `forced`: bool [n], text inside the chunk (timestamps): always

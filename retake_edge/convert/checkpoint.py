@@ -18,7 +18,7 @@ _DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a folder holds: `config` is its config.json, `tensors` name to gguf's LocalTensor."""
+    """Content of a folder: `config` is its config.json, `tensors` name to gguf's LocalTensor."""
 
     folder: Path
     config: dict[str, Any]

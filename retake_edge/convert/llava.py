@@ -33,7 +33,7 @@ _TIMES = (
     "it. These frames are located at {frame_times}.Please answer the following questions related "
     "to this video."
 )
-"""What LLaVA-Video was trained with, without a space after the times."""
+"""The sentence that LLaVA-Video was trained with, without a space after the times."""
 
 
 def convert(
@@ -126,7 +126,7 @@ def _of_authors(checkpoint: Checkpoint, parts: Parts) -> tuple[Tower, VideoFacts
 
 
 def _newline(checkpoint: Checkpoint, config: Mapping[str, Any]) -> str:
-    """Where the learned row stands, in our words."""
+    """Return the place of the learned row, in our words."""
     merge = str(config.get("mm_patch_merge_type", "flat"))
     at = config.get("mm_newline_position", "one_token")
     if not merge.startswith("spatial"):
@@ -152,7 +152,7 @@ def _require(checkpoint: Checkpoint, config: Mapping[str, Any], key: str, wanted
 
 
 def _picture_settings(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """What the processor normalises frames with."""
+    """Return the settings by which the processor normalises frames."""
     processor = checkpoint.json("processor_config.json")
     for found in (
         checkpoint.json("video_preprocessor_config.json"),

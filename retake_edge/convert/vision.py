@@ -20,7 +20,7 @@ _LAYERS = "vision.encoder.layers."
 
 @dataclass(frozen=True)
 class Tower:
-    """What shapes do not tell of a SigLIP: features are those after `n_layer` layers."""
+    """Facts of a SigLIP that shapes do not tell: features are those after `n_layer` layers."""
 
     n_layer: int
     n_head: int

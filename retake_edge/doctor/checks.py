@@ -29,7 +29,7 @@ NECESSARY_CODEC = "H.264"
 
 @dataclass(frozen=True)
 class Check:
-    """What one part is like.
+    """The state of one part.
 
     `status`: ok, warning (works, but not as well as it could) or error (questions cannot be
     answered; `exit_code` says of what kind). `advice`: what to do about it. `facts`: plain values.
@@ -113,7 +113,7 @@ def backends_check(
 
 
 def _unused_card(cards: Set[str], backends: Set[str]) -> tuple[str, str]:
-    """Why the library finds no GPU though there is one, and what to do; ('', '') if there is none.
+    """Return why the library finds no GPU though there is one, and advice; ('', '') without one.
 
     Of several cards the first by name that it was built for counts, else the first.
     """

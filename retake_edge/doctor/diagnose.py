@@ -177,7 +177,7 @@ def _models() -> Check:
 
 
 def _choice() -> Check:
-    """What this machine could run, and whether a model for real videos is here."""
+    """Check what this machine could run, and whether a model for real videos is here."""
     from retake_edge.catalog.catalog import catalog
     from retake_edge.catalog.table import machine_line, next_step, table_lines
 

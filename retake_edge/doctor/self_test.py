@@ -33,7 +33,7 @@ _UNSUPPORTED = re.compile(r"CLIP graph uses unsupported operators")
 
 @dataclass(frozen=True)
 class SelfTest:
-    """What came of the questions.
+    """The outcome of the self-test's questions.
 
     `answers`: by question; `problem`: why there are none, or that they are wrong, '' if all is
     well, with the `exit_code` of its kind. Devices as llama.cpp's log names them: `vision_device`

@@ -131,7 +131,7 @@ class _Filling:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the block is full, and all of it decided."""
+        """True if the block is full, and all of it decided."""
         return self.n_frames == self._n_steps and self._n_decided >= self._n_steps
 
     def decide(self, distances: Floats, pivots: Bools) -> None:

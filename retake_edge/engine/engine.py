@@ -83,7 +83,7 @@ class Engine:
 
     @cached_property
     def sampler_settings(self) -> SamplerSettings:
-        """How answers are drawn, every value known."""
+        """The settings for drawing answers, every value known."""
         return settings_of_run(self.model, self._config.generation)
 
     def draw_by(self, generation: GenerationConfig) -> None:

@@ -41,12 +41,12 @@ class SpanPositions:
 
     @property
     def is_text(self) -> Bools:
-        """Which tokens are text between frames, learned rows included, bool [n]."""
+        """Mask of the tokens that are text between frames, learned rows included, bool [n]."""
         return np.asarray(self.frame < 0)
 
     @property
     def is_newline(self) -> Bools:
-        """Which tokens are the model's learned row, bool [n]."""
+        """Mask of the tokens that are the model's learned row, bool [n]."""
         return np.asarray(self.frame == NEWLINE)
 
 

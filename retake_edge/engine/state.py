@@ -10,7 +10,7 @@ from retake_edge.llama.model import Floats, Ints
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """What became of a chunk.
+    """The result of one chunk.
 
     `n_cells` before compression; `cell_frames` int32 [n_layer, n_kept]: the video's grid frame of
     each cell kept, in the order of the cells (-1 - frame for clock text); `pivot_share` f32 [T]:
@@ -56,7 +56,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class ImageRule:
-    """How a model wants images decoded.
+    """A model's rule for decoding images.
 
     `one_by_one`: each in a batch of its own, and text between them as tokens; `non_causal`: an
     image's tokens see each other, also those after them.

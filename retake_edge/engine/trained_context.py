@@ -29,7 +29,7 @@ class PositionUse:
 
     @property
     def fits(self) -> bool:
-        """Whether the model was trained for all of them."""
+        """True if the model was trained for all of them."""
         return self.highest < self.limit
 
     def __str__(self) -> str:

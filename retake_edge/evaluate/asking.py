@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from retake_edge.session.session import Session
 
 FAILURES = (VideoError, MemoryBudgetError)
-"""What one video, or one question, may fail of; anything else ends the run."""
+"""Errors that fail one video, or one question; any other error ends the run."""
 
 
 def ask_group(group: Group, open_session: Callable[[Group], Session]) -> Iterator[Row]:

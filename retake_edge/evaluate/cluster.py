@@ -30,7 +30,7 @@ _CONNECT_S = 10.0
 
 
 class Worker:
-    """What runs on a device: it loads the model once, opens videos, and asks."""
+    """The program on a device: it loads the model once, opens videos, and asks."""
 
     def __init__(self, opener: Opener) -> None:
         self._opener = LoadedOpener(opener)

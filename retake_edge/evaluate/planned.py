@@ -54,7 +54,7 @@ def longest_first(
 
 
 def _infos(files: Sequence[Path], progress: ProgressCallback) -> dict[Path, VideoInfo | None]:
-    """What each file is, None for what is no video; each is looked at in a process of its own."""
+    """Return what each file holds, None if it is no video; each is probed in its own process."""
 
     def info(file: Path) -> VideoInfo | None:
         try:

@@ -25,7 +25,7 @@ Named = Callable[[Item, str], tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Preset:
-    """How one source asks a set's questions.
+    """One source's way of asking a set's questions.
 
     `named`: the letters that an answer names, () for none; two where the source gives an answer two
     chances. `max_tokens`: the longest answer. `system`: what the model is told before the video.

@@ -18,7 +18,7 @@ from retake_edge.files import locked, write_atomically
 
 Row = dict[str, Any]
 _BEGIN = b'{"key": '
-"""How a row begins: what ends a file without a line's end is one of ours only if it does so."""
+"""The first bytes of a row: an unfinished last line is one of ours only if it begins so."""
 
 
 class RowFile:

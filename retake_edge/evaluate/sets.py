@@ -182,7 +182,7 @@ def _apart(text: str) -> tuple[str, tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class SetSource:
-    """How a set is found and read; `files`: patterns of its tables, the first with a hit counts."""
+    """Ways to find and read a set; `files`: patterns of its tables, the first with a hit counts."""
 
     items: Callable[[Record, Path], Iterator[Item]]
     files: tuple[str, ...]

@@ -58,7 +58,7 @@ def check_folder(folder: Path, *, verbose: bool = False, on_device: bool = False
 
 
 def _has(folder: Path, name: str) -> bool:
-    """Whether a data set is there; half of one is an error.
+    """Return whether a data set is there; half of one is an error.
 
     Raises:
         ConfigError: only one of its two files is there.

@@ -20,7 +20,7 @@ DEVICE_SCORE = 5e-3
 """Scores of given q and k: f32 matrices may be multiplied as fp16 or TF32, whose products keep 10
 bits, a share of 5e-4 (2.3e-3 seen of a score of 4.5, summed over 640 queries)."""
 DEVICE_FORWARD = 5e-3
-"""What a forward pass of several layers has made: keys (1.25e-3 seen in layer 1, in a plain
+"""Results of a forward pass of several layers: keys (1.25e-3 seen in layer 1, in a plain
 decode), values, attention weights, and scores of such q and k (2.3e-3 seen)."""
 DEVICE_MOVED = 1e-2
 """Keys of two forward passes at different positions, one of them turned to the other's: their

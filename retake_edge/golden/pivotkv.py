@@ -104,7 +104,10 @@ def check_prefills(
 
 
 def _yarn_factor(case: dict[str, Any]) -> float | None:
-    """How far YaRN stretches a case; `yarn` without `yarnfix` has no effect in the reference."""
+    """Return the factor by which YaRN stretches a case, or None if it does not.
+
+    `yarn` without `yarnfix` has no effect in the reference.
+    """
     if not case.get("yarnfix"):
         return None
     yarn = case.get("yarn") or 4
@@ -215,7 +218,7 @@ def widest_gap(found: Bools, expected: Bools, scores: Floats) -> float:
 def _check_plan(
     result: Comparison, case: dict[str, Any], variant: dict[str, Any], inputs: PrefillCase
 ) -> None:
-    """What the reference derives before it prefills: kept share, kept counts, positions."""
+    """Compare what the reference derives before it prefills: kept share, kept counts, positions."""
     limit, n_input = case.get("dyn"), len(inputs.tokens)
     ratio = float(min(1, limit / n_input) if limit else case["ratio"])
     result.close("ratio", np.array(ratio), np.array(variant["ratio_used"]), 1e-12)

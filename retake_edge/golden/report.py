@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 
 @dataclass
 class Comparison:
-    """What one case showed: the check it got, and a sentence for each thing that is off."""
+    """The result of one case: the check it got, and a sentence for each thing that is off."""
 
     check: str
     problems: list[str] = field(default_factory=list)

@@ -103,7 +103,10 @@ def _machine_available() -> int | None:
 
 
 def _cgroup_available() -> int | None:
-    """What the container's limit leaves; file pages can be given up, so they do not count."""
+    """Return the bytes that the container's limit leaves, or None if they are not known.
+
+    File pages can be given up, so they do not count as used.
+    """
     try:
         limit = int((_CGROUP / "memory.max").read_text())
         used = int((_CGROUP / "memory.current").read_text())

@@ -184,7 +184,7 @@ class Capture:
         return out, values
 
     def _edges(self, n_windows: int) -> Ints:
-        """Where equal windows of the chunk begin, and its end: each has a query."""
+        """Return the starts of equal windows of the chunk, and its end: each window has a query."""
         n, stride = self.n_tokens, self._q_stride
         n_rows = -(-n // stride)
         n_windows = min(n_windows, n_rows)

@@ -57,7 +57,7 @@ class Device:
 
     @property
     def is_gpu(self) -> bool:
-        """Whether it is a graphics processor, discrete or not."""
+        """True if it is a graphics processor, discrete or not."""
         return self.kind in ("gpu", "igpu")
 
 

@@ -143,13 +143,13 @@ class Model:
 
     @cached_property
     def has_states(self) -> bool:
-        """Whether some layers are recurrent: one state a sequence, which cannot go back."""
+        """True if some layers are recurrent: one state a sequence, which cannot go back."""
         is_hybrid = self._llama.llama_model_is_hybrid(self._handle)
         return bool(is_hybrid or self._llama.llama_model_is_recurrent(self._handle))
 
     @cached_property
     def scales_tokens(self) -> bool:
-        """Whether the model scales, or adds to, what its embedding table gives for a token.
+        """True if the model scales, or adds to, what its embedding table gives for a token.
 
         Text must then be decoded as tokens, and not as rows of the table among vision rows.
         """

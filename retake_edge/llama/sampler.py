@@ -28,7 +28,7 @@ _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """What is drawn from, every value known; the names are llama.cpp's.
+    """The settings for drawing tokens, every value known; the names are llama.cpp's.
 
     `temperature` 0 takes the likeliest token. `top_k` 0, `top_p` 1, `min_p` 0, `repeat_penalty` 1
     and `presence_penalty` 0 each change nothing. `repeat_last_n`: tokens that the two penalties
@@ -45,7 +45,7 @@ class SamplerSettings:
 
     @property
     def has_penalties(self) -> bool:
-        """Whether tokens that were there before weigh less."""
+        """True if tokens that were there before weigh less."""
         changes = self.repeat_penalty != 1 or self.presence_penalty != 0
         return changes and self.repeat_last_n > 0
 

@@ -99,7 +99,7 @@ def projector_beside(path: Path, header: GgufFile) -> Path:
 
 
 def _rank(path: Path, header: GgufFile, other: Path) -> tuple[bool, int, int]:
-    """How badly a projector fits a model; smaller is better."""
+    """Return how badly a projector fits a model; smaller is better."""
     own, name = _model_name(path), _model_name(other)
     named = 0 if name == own else 1 if not name else 2
     return (
@@ -110,7 +110,7 @@ def _rank(path: Path, header: GgufFile, other: Path) -> tuple[bool, int, int]:
 
 
 def _fits(header: GgufFile, other: Path) -> bool:
-    """Whether a projector's header gives the model's width (True where it tells none)."""
+    """Return whether a projector's header gives the model's width (True where it tells none)."""
     try:
         width = read_gguf(other).get("clip.vision.projection_dim")
     except ModelError:

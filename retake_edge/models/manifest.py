@@ -37,7 +37,7 @@ DEFAULT_MAX_FRAMES = 2048
 
 @dataclass(frozen=True)
 class FrameRule:
-    """How a frame is brought to the size the vision tower was trained with, and what it becomes.
+    """The rule that brings a frame to the size of the vision tower's training, and into tokens.
 
     The size: a fixed `width_px` x `height_px` (fit 'pad': letterboxed, 'stretch'), or the frame's
     own shape with its long side capped and both sides in multiples of `multiple_px`, within
@@ -89,7 +89,7 @@ class FrameRule:
 
 @dataclass(frozen=True)
 class PositionRule:
-    """How video tokens get positions and how the model is told the time.
+    """The rule by which video tokens get positions and the model is told the time.
 
     `kind`: linear (1-D positions); mrope (one span, t + 1 a grid frame: Qwen2-VL); mrope-time (t
     scaled by seconds: Qwen2.5-VL); mrope-clock (`positions_per_second`, and one M:SS token before
@@ -132,7 +132,7 @@ class PositionRule:
 
     @property
     def has_newlines(self) -> bool:
-        """Whether the model's learned row stands anywhere."""
+        """True if the model's learned row stands anywhere."""
         return self.newlines_per_step > 0 or self.ends_with_newline
 
 

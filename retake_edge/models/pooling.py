@@ -19,7 +19,7 @@ MODES = ("bilinear", "average", "max")
 
 @dataclass(frozen=True)
 class Pooling:
-    """What becomes of squares of `stride` x `stride` tokens.
+    """The pooling of squares of `stride` x `stride` tokens.
 
     `mode`: 'average' or 'max' of each whole square (what is left over at the end of a row or column
     is dropped), or 'bilinear': the grid drawn anew at 1 / `stride` of its size, rounded up.
@@ -61,7 +61,7 @@ class Pooling:
 
 
 def _weights(n: int, n_new: int) -> Floats:
-    """What each of n old places gives to each of n_new, [n_new, n], by linear interpolation.
+    """Return the shares of n old places in each of n_new, f32 [n_new, n], by linear interpolation.
 
     Places are middles of squares: that of the new one, in the old grid, lies between two old ones.
     """

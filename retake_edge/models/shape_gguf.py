@@ -237,7 +237,7 @@ def _add_vision_layers(file: GgufLayout, vision: VisionShape, n_out: int) -> Non
 
 
 def _add_joint(file: GgufLayout, vision: VisionShape, n_out: int) -> None:
-    """What joins the tower to the language model."""
+    """Add the layers that join the tower to the language model."""
     n_merged = vision.merge**2 * vision.n_embd
     if vision.kind == "internvl":
         file.add_norm("mm.model.mlp.0", n_merged, bias=True)

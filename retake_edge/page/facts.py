@@ -23,9 +23,9 @@ Thumbnail = tuple[float, bytes]
 """A time in seconds, and the small JPEG of the frame shown then."""
 
 _LEVEL = 0.02
-"""How far a track's values must lie apart to say something."""
+"""Least difference of a track's values that says something."""
 _APART_S = 1.0
-"""How far spans must lie apart to be told apart by m:ss."""
+"""Least distance of spans, in seconds, to be told apart by m:ss."""
 
 
 def kept_share(cell_frames: Ints, n_frames: int, n_cells_before: int) -> Floats:

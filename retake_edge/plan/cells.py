@@ -85,7 +85,10 @@ def plan_cells(
 def _plan_memory(
     model: Model, shape: VideoShape, compression: CompressionConfig, runtime: RuntimeConfig
 ) -> CellBudget:
-    """Where each cell takes a position of its own, the model's training is a limit, too."""
+    """Return the budget of cells.
+
+    Where each cell takes a position of its own, the model's training is a limit, too.
+    """
     limit, mode = None, position_mode(compression.positions, model)
     if mode == "reforge" and model.n_pos_per_embd == 1 and compression.policy != "none":
         limit = trained_positions(model)

@@ -26,7 +26,7 @@ EVEN_SHARE = 0.125
 """Share of the frames that are spaced evenly."""
 
 TIME_WEIGHT = 0.05
-"""What the whole length of the video counts beside a cosine distance: frames that look alike are
+"""Weight of the whole length of the video beside a cosine distance: frames that look alike are
 told apart by their time, so that of a still video evenly spaced ones stay."""
 
 _MIN_NORM = np.float32(1e-8)

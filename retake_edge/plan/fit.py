@@ -40,7 +40,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class _State:
-    """Where a search is: `plan` is None where the cells do not even fit into `-c`."""
+    """The state of a search: `plan` is None where the cells do not even fit into `-c`."""
 
     config: RetakeConfig
     frames: FramePlan

@@ -33,7 +33,7 @@ _CELL_PADDING = 256
 
 @dataclass(frozen=True)
 class VideoShape:
-    """What is to be prefilled, in tokens.
+    """The size of a prefill, in tokens.
 
     `n_steps` grid frames, each of `vision_per_step` vision tokens and `text_per_step` tokens of
     time text and learned rows; `n_before` text tokens before the video, `n_text_reserve` after it,

@@ -42,7 +42,7 @@ _MOST_CELLS = 1 << 18
 
 @dataclass(frozen=True)
 class DeviceUse:
-    """What a run takes of one device's memory, in bytes.
+    """A run's use of one device's memory, in bytes.
 
     `device`: its name, '' for this machine's own memory. `weights`, `cells`, `compute`: the
     language model's; `vision`, `vision_compute`: the tower's; `work`: frames, features, queries and
@@ -76,7 +76,7 @@ class DeviceUse:
 
     @property
     def around(self) -> int:
-        """What is around the two models."""
+        """Bytes of all that is around the two models."""
         return self.work + self.program + self.decoder
 
     @property
@@ -86,7 +86,7 @@ class DeviceUse:
 
     @property
     def fits(self) -> bool:
-        """Whether the device has that much (True where it is not known)."""
+        """True if the device has that much, or does not tell."""
         return self.available is None or self.needed <= self.available
 
     def to_dict(self) -> dict[str, Any]:
@@ -207,7 +207,10 @@ def _mapped_bytes(header: GgufFile, buffers: list[BufferUse]) -> int:
 
 
 def _available(use: DeviceUse, account: BufferUse) -> int | None:
-    """What the device can give; in this machine's memory, what the program has already counts."""
+    """Return the bytes that the device can give, or None if they are not known.
+
+    In this machine's memory, what the program already has counts, too.
+    """
     if use.device:
         return account.device_free if account.device_total else None
     free, own = available_memory_bytes(), resident_memory_bytes() or 0
@@ -256,7 +259,7 @@ def _score_bytes(
     buffers: list[BufferUse],
     own: list[BufferUse],
 ) -> int:
-    """What scores and evidence take where some layers' cells are: their queries, and the work."""
+    """Return the bytes of scores and evidence where some layers' cells are: queries and work."""
     n_cell_bytes = sum(part.cells for part in own)
     if not n_cell_bytes:
         return 0

@@ -38,7 +38,7 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What one run will do and take: planned once, shown, and then carried out.
+    """The work and the needs of one run: planned once, shown, and then carried out.
 
     `manifest`: how the model is used; `memory`: by device, this machine's first; `estimate`: what
     the seconds are told from; `n_layer`: of the language model.
@@ -55,7 +55,7 @@ class RunPlan:
 
     @property
     def fits(self) -> bool:
-        """Whether every device has the memory."""
+        """True if every device has the memory."""
         return fits(self.memory)
 
     def seconds(self, calibration: Calibration) -> dict[str, float] | None:

@@ -23,7 +23,7 @@ _BLOCK_ROWS_MIN = 16
 _KEYS_PER_QUERY = 8
 _F32, _F16, _F64 = 4, 2, 8
 _THREADS = 4
-"""What llama.cpp takes where -t is not given."""
+"""Number of threads that llama.cpp takes where -t is not given."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ScoreWork:
         return model.n_layer * model.n_embd_q * (self.n_queries + 1) * size
 
     def host_bytes(self, model: Model, n_threads: int | None) -> int:
-        """What the threads hold at once."""
+        """Return the bytes that the threads hold at once."""
         rows = (_BLOCK_ROWS_MIN + model.n_embd_q // model.n_embd_k) * self.n_keys * _F32
         task = max(BLOCK_BYTES_HOST, rows) + self.n_windows * self.n_keys * _F64
         task += 2 * _F32 * min(TASK_QUERIES, self.n_queries) * model.n_embd_q
@@ -60,7 +60,7 @@ class ScoreWork:
         return is_plain and _KEYS_PER_QUERY * self.n_queries <= self.n_keys
 
     def device_bytes(self, model: Model) -> int:
-        """What one layer takes of a device's compute buffer."""
+        """Return the bytes that one layer takes of a device's compute buffer."""
         row = self.n_keys * model.n_head * _F32
         block = max(row, min(BLOCK_BYTES_DEVICE, row * self.n_queries))
         keys = self.n_keys * model.n_embd_k * 2 * _F32

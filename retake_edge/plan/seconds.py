@@ -34,7 +34,7 @@ _OLD_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Work:
-    """How much is to be done, by stage.
+    """The amount of work, by stage.
 
     `decode`: pixels of the frames that the decoder passes; `encode`, `prefill`: operations;
     `question`: those of a question; `answer`: bytes read for each token of an answer. `attention`:

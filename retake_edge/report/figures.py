@@ -17,7 +17,7 @@ _HEAT_BGR = (246, 130, 59)  # --kept of style.css
 
 @dataclass(frozen=True)
 class TimeAxis:
-    """What a figure's left and right edges stand for, and when each grid frame is shown.
+    """The times at a figure's left and right edges, and those at which grid frames are shown.
 
     `times_s` f64 [T], ascending; a frame is shown until the next one begins.
     """

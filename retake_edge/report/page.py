@@ -150,7 +150,7 @@ def _data(report: Report, video_src: str) -> dict[str, Any]:
 
 
 def _figures(report: Report) -> list[tuple[str, str]]:
-    """What it took, for everyone to read."""
+    """Return the figures of a run, name and value, for everyone to read."""
     video, memory = report.video, report.peak_memory_bytes
     rows = [
         ("Length of the video", clock(video.duration_s)),
@@ -178,7 +178,7 @@ def _stages(seconds: Mapping[str, float]) -> list[dict[str, Any]]:
 
 
 def _layers(report: Report) -> dict[str, Any] | None:
-    """What each layer keeps, as a picture; None where all keep the same."""
+    """Return a picture of what each layer keeps; None where all keep the same."""
     kept = report.kept
     if len(kept) < 2 or np.allclose(kept, kept[0]):
         return None

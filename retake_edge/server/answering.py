@@ -47,7 +47,7 @@ def answer(job: Job, question: str, loaded: Loaded) -> Done | None:
 
 
 def _n_equal(turns: Sequence[Answer], asked: Sequence[tuple[str, str]]) -> int:
-    """How many turns the cells and a request have in common."""
+    """Return the number of first turns that the cells and a request have in common."""
     n = 0
     for turn, (question, text) in zip(turns, asked, strict=False):
         if (turn.question, turn.text) != (question, text.strip()):

@@ -46,7 +46,10 @@ _GOODBYE_S = 5
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """What is served; `max_loaded_bytes`: of loaded videos' cells (None: half of what is free)."""
+    """Options of a server.
+
+    `max_loaded_bytes`: of loaded videos' cells (None: half of what is free).
+    """
 
     source: ModelManifest | ModelFiles
     model_name: str
@@ -100,7 +103,7 @@ def make_service(options: ServerOptions) -> Service:
 
 
 def _library_dir(cache_dir: Path, options: ServerOptions) -> Path:
-    """Where opened videos are noted; without a cache, where nothing stays."""
+    """Return the folder for notes of opened videos; without a cache, one deleted at exit."""
     if options.use_cache:
         return cache_dir / "library"
     folder = tempfile.TemporaryDirectory(prefix="retake-edge-")

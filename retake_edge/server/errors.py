@@ -133,7 +133,7 @@ def response_of(error: ApiError) -> Response:
 
 
 def _invalid(first: dict[str, Any]) -> ApiError:
-    """What is told of a body that is not as documented."""
+    """Return the error for a body that is not as documented."""
     places = [part for part in first["loc"] if part != "body"]
     if first["type"] == "json_invalid":
         return ApiError(400, f"The body is not JSON, from character {places[-1]} on.")

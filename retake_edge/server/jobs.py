@@ -20,7 +20,7 @@ from retake_edge.session.evidence import Floats
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the reading of the video is; `reading`: None before it began."""
+    """The progress of reading the video; `reading`: None before it began."""
 
     stage: str
     done: int
@@ -60,7 +60,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Failed:
-    """Why there is no answer."""
+    """The reason why there is no answer."""
 
     error: BaseException
 
@@ -94,7 +94,7 @@ class Job:
 
     @property
     def is_gone(self) -> bool:
-        """Whether the client left."""
+        """True if the client left."""
         return self.left_at_s is not None
 
     def tell(self, event: Event) -> None:

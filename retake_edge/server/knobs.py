@@ -62,7 +62,7 @@ _KNOBS = {
     "kv_budget": "compression.kv_budget",
     "look_again": "look.frames",
 }
-"""What a request may set, under the names that clients use."""
+"""Settings that a request may change, by the names that clients use."""
 
 
 def _read(name: str, path: str, value: Any) -> float | int | None:

@@ -23,7 +23,7 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class VideoRef:
-    """Where a video, or one frame of it ('image'), is to be found.
+    """A reference to a video, or to one frame of it ('image').
 
     `uuid`: the client's own name for it; `knobs`: settings that stand in the part.
     """
@@ -137,7 +137,7 @@ def _file(content: Any) -> VideoRef:
 
 
 def _name(kind: Kind, value: str) -> str:
-    """How a video is called in answers."""
+    """Return the name of a video in answers."""
     if kind == "base64" or value[:5].lower() == "data:":
         return "the video sent"
     return value.partition("?")[0].rpartition("/")[2][:200] or "the video"

@@ -69,7 +69,7 @@ class Service:
         return job
 
     def _read(self, body: ChatBody) -> tuple[Asked, GenerationConfig, RetakeConfig]:
-        """What a request asks, and how; in a thread, since schemas and grammars take time."""
+        """Return a request's question and settings; in a thread: schemas and grammars take time."""
         asked = asked_of(body.messages, self.limits.max_turns)
         generation = generation_config(self.config.generation, body)
         if generation.grammar:

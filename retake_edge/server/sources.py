@@ -43,7 +43,7 @@ class SentVideo:
 
 
 class Sources:
-    """Where videos come from."""
+    """The places that videos come from."""
 
     def __init__(
         self, limits: ServerLimits, blobs: BlobStore, uploads: Uploads, hashes: HashCache

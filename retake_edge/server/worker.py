@@ -28,7 +28,7 @@ from retake_edge.server.pool import Loaded, Pool
 from retake_edge.video.read import probe_video
 
 GRACE_S = 15.0
-"""How long a reading that no one waits for goes on."""
+"""Seconds that a reading goes on when no one waits for it."""
 QUESTION_RESERVE = 4096
 """Cells of a conversation, besides an answer's."""
 _MEMORY_SHARE = 0.5
@@ -81,12 +81,12 @@ class Worker:
 
     @property
     def n_waiting(self) -> int:
-        """How many jobs wait."""
+        """Number of waiting jobs."""
         return len(self._waiting)
 
     @property
     def is_alive(self) -> bool:
-        """Whether jobs are taken."""
+        """True while jobs are taken."""
         return self._thread.is_alive() and not self._is_closed
 
     def submit(self, job: Job) -> None:

@@ -16,7 +16,7 @@ from retake_edge.version import __version__
 
 @dataclass(frozen=True)
 class SavedState:
-    """Where the video's cells came from.
+    """The origin of the video's cells.
 
     `key`: the session's name ('' if none is saved); `is_reused`: whether it was there before;
     `n_bytes`: its size on disk.
@@ -62,7 +62,7 @@ class Answer:
 
     @property
     def was_looked_again(self) -> bool:
-        """Whether it is the answer of a second look."""
+        """True if it is the answer of a second look."""
         return self.looked_again is not None and not self.looked_again.problem
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where to look again after a first answer: times that a question names, the seconds that the
+"""Places to look at again after a first answer: times that a question names, the seconds that the
 answer looked at, and moments between the sampled frames that no frame showed.
 """
 

@@ -36,7 +36,7 @@ class SessionWarning(UserWarning):
 
 @dataclass(frozen=True)
 class OpenRequest:
-    """What is to be opened; `n_text_reserve` cells stay free for text after the video.
+    """A request to open a video; `n_text_reserve` cells stay free for text after it.
 
     `calibration`: how long earlier runs took. `facts`: what decides about the cells, to be saved
     with them (`retake_edge.session.store.key.session_facts`). `loaded`: the language model of

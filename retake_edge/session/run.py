@@ -177,7 +177,7 @@ class Run:
         )
 
     def _in_whole_video(self, chosen: Keyframes) -> ChunkResult:
-        """What became of the chosen frames, told of all frames of the video."""
+        """Return the result of the chosen frames, in terms of all frames of the video."""
         shape, joined = self.plan.shape, self.chunks.joined()
         n_cells = len(chosen.pivot_share) * (shape.vision_per_step + shape.text_per_step)
         cell_frames = in_whole_video(joined.cell_frames, chosen.index)

@@ -67,7 +67,7 @@ class LookedAgain:
 
 
 class SecondLook:
-    """What a second look takes: the file's frames, the vision tower, and what was looked at before.
+    """Means for a second look: the file's frames, the vision tower, and what was looked at before.
 
     `saved`: features of earlier looks. `is_unchanged`: whether the file is still the one that was
     read; asked once. To be closed after use.
@@ -96,7 +96,7 @@ class SecondLook:
 
     @cached_property
     def why_not(self) -> str:
-        """Why this video cannot be looked at again, '' if it can."""
+        """Reason why this video cannot be looked at again, '' if it can."""
         return why_not_beside(self._prefilled.engine)
 
     def n_affordable(self, n_text: int) -> int:
@@ -232,7 +232,7 @@ class SecondLook:
         return found
 
     def _name(self, look: Look) -> str:
-        """What a look's features depend on, besides the session."""
+        """Return a name made of what a look's features depend on besides the session."""
         width, height = look_size(self._prefilled.manifest, self.n_frames, self._reader.info)
         start_us, step_us = (round(1e6 * s) for s in (self.grid.time_s(look.first), self._step_s))
         return f"{width}x{height}-{start_us}-{step_us}-{look.n}"

@@ -227,7 +227,7 @@ class Session:
     def _looked(
         self, question: str, prompt: str, first: Answer, times: StageTimes
     ) -> tuple[list[VisionFeatures], LookedAgain] | None:
-        """What is seen at a second look, and what it was; None if there is nothing to look at.
+        """Return what a second look sees, and what it was; None if there is nothing to look at.
 
         Raises:
             RetakeError: the video cannot be looked at again.

@@ -11,7 +11,7 @@ from retake_edge.vision.reader import VideoReader
 
 
 class Teller:
-    """How far one reading is; made when its reader knows the file and where to begin in it.
+    """The progress of one reading; made when its reader knows the file and where to begin in it.
 
     `prefilled_s`: the video is prefilled up to there; `saved_s`: a later run would go on there,
     None if at the beginning.
@@ -52,6 +52,6 @@ class Teller:
         self._progress(stage, n_frames, n_planned, more)
 
     def _share(self, time_s: float) -> float:
-        """How much of what is to be read lies before a time."""
+        """Return the share of what is to be read that lies before a time."""
         length_s = max(self._reader.end_s - self._start_s, 1e-9)
         return min(1.0, max(0.0, time_s - self._start_s) / length_s)

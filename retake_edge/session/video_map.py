@@ -18,7 +18,7 @@ Ints = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class VideoMap:
-    """Where in the video each KV cell comes from.
+    """The place in the video that each KV cell comes from.
 
     `frame_times_s` f64 [T], of the grid frames; `pivot_share` f32 [T], the share of each one's
     tokens that DPSelect marked; `cell_frames` int32 [n_layer, n_kept]: the grid frame of each
@@ -36,7 +36,7 @@ _OLD_FIELDS = {"why_whole": "not_compressible"}
 
 @dataclass(frozen=True)
 class VideoStats:
-    """What became of the video: its length, frames and cells.
+    """The result for the video: its length, frames and cells.
 
     A grid frame is what the vision tower makes of one or two frames; it is a keyframe if it has a
     pivot, and kept while any of its cells is left in any layer. `reduced_by`: 'cells' were evicted,

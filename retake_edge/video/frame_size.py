@@ -22,7 +22,7 @@ MAX_ASPECT = 200
 
 @dataclass(frozen=True)
 class PixelLimits:
-    """How many pixels a model's processor lets a video have.
+    """The numbers of pixels that a model's processor lets a video have.
 
     A frame has `min_px` to `max_px`, but all of them together at most `total_px`; that share never
     falls below 1.05 `min_px`. `of_video`: `min_px` is what the frames have together.

@@ -32,7 +32,7 @@ class Shown:
 
     @property
     def has_two_fields(self) -> bool:
-        """Whether the lines are of two moments; in HEVC, a field is a picture of its own."""
+        """True if the lines are of two moments; in HEVC, a field is a picture of its own."""
         return bool(self.frame.interlaced_frame) and self.film.codec != "hevc"
 
 
@@ -146,7 +146,7 @@ def decoded(film: Film, index: FrameIndex, goal: Goal, beat: Beat) -> Iterator[t
 
 
 def needs(film: Film, index: FrameIndex, goal: Goal, packet: Any) -> bool:
-    """Whether the picture of a packet is wanted, or may be."""
+    """Return whether the picture of a packet is wanted, or may be."""
     time_s = film.time_s(packet.pts)
     if time_s is None or (packet.is_keyframe and not film.is_intra):
         return True

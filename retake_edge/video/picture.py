@@ -134,7 +134,7 @@ def deinterlaced(shown: Shown) -> Any:
 
 
 def alike(a: Any, b: Any) -> bool:
-    """Whether two frames have one size and format."""
+    """Return whether two frames have one size and format."""
     return (a.width, a.height, a.format.name) == (b.width, b.height, b.format.name)
 
 

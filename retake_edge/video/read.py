@@ -41,7 +41,7 @@ class VideoWarning(UserWarning):
 
 @dataclass(frozen=True)
 class VideoLimits:
-    """What the decoder process may use.
+    """The limits of the decoder process.
 
     `no_progress_s`: seconds without a packet or frame before it is ended. `max_memory_bytes`:
     address space beyond its libraries (Linux). `max_pixels`: width x height of a frame.
@@ -60,7 +60,7 @@ class VideoLimits:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file holds; read off its packets, not only its header.
+    """The content of a video file, read off its packets, not only its header.
 
     `width_px`, `height_px`: as shown, upright and with square pixels.
     `rotation_deg`: clockwise turn that the file asks for (already applied to frames).
@@ -89,7 +89,7 @@ class VideoInfo:
 
     @property
     def is_truncated(self) -> bool:
-        """Whether more than a second (and 2 %) is missing: headers round, and sound runs longer."""
+        """True if more than a second (and 2 %) is missing: headers round, and sound runs longer."""
         return self.missing_s > max(1.0, 0.02 * self.duration_s)
 
 

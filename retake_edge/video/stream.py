@@ -97,7 +97,7 @@ class Film:
 
     @property
     def counts_frames(self) -> bool:
-        """Whether packets have no times of showing: the n-th picture has the n-th time.
+        """True if packets have no times of showing: the n-th picture has the n-th time.
 
         A bare stream has none at all, AVI and GXF have times of decoding alone.
         """
@@ -106,7 +106,7 @@ class Film:
 
     @property
     def is_turned(self) -> bool:
-        """Whether pictures are shown on their side."""
+        """True if pictures are shown on their side."""
         return self.matrix[0] == 0
 
     def note_decoded(self, frame: Any) -> None:

@@ -98,7 +98,7 @@ class VideoReader:
 
     @property
     def end_s(self) -> float:
-        """Where the part of the video ends that is read."""
+        """End of the part of the video that is read, in seconds."""
         assert self.info is not None
         end_s = self._window["end_s"]
         return self.info.duration_s if end_s is None else min(end_s, self.info.duration_s)

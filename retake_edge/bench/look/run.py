@@ -37,7 +37,7 @@ _N_CARDS = 6
 
 @dataclass(frozen=True)
 class LookSettings:
-    """What is run: `n_videos` for each length of a card in `cards_s`, `seconds` long.
+    """Settings of a run: `n_videos` for each length of a card in `cards_s`, `seconds` long.
 
     Full detail is four times `fps` frames a second and every cell; the first readings are `fps` at
     each ratio in `keep_ratios`. `n_frames` of a second look; `n_questions` of a video about what is

@@ -44,7 +44,7 @@ _SEED_STRIDE = 1_000_003
 
 @dataclass(frozen=True)
 class QualitySettings:
-    """What is run: for every length in `n_frames`, at least `n_questions` questions."""
+    """Settings of a run: for every length in `n_frames`, at least `n_questions` questions."""
 
     seed: int = 0
     n_frames: tuple[int, ...] = (64, 128, 256, 512)

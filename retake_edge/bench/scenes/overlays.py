@@ -1,4 +1,4 @@
-"""What lies over a scene: a cursor, typed text, a speaker, flicker, sensor noise.
+"""Overlays of a scene: a cursor, typed text, a speaker, flicker, sensor noise.
 
 An overlay draws itself into a frame at a time; the same seed and time draw the same pixels. Places
 and lengths are in frame sides.

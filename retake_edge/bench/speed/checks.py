@@ -14,7 +14,7 @@ from retake_edge.models.shapes import SHAPES
 
 @dataclass(frozen=True)
 class Check:
-    """How two prefills compare: by their seconds, and by their operations."""
+    """A comparison of two prefills: by their seconds, and by their operations."""
 
     what: str
     seconds: float
@@ -23,7 +23,7 @@ class Check:
 
     @property
     def holds(self) -> bool:
-        """Whether both agree within the factor."""
+        """True if both agree within the factor."""
         return 1 / self.factor <= self.seconds / self.flops <= self.factor
 
 

@@ -34,10 +34,12 @@ Results = dict[str, Any]
 
 @dataclass(frozen=True)
 class SpeedSettings:
-    """What is run. `kv_budget`: most cells our runs keep of the video, whatever its length (None:
-    the share `keep_ratio` of them). `with_full`: whether the full cache runs, too.
-    `encode_frames`: how many frames are encoded (None: all); the features of further ones repeat
-    them, since the language model's work does not depend on their values.
+    """Settings of a run.
+
+    `kv_budget`: most cells our runs keep of the video, whatever its length (None: the share
+    `keep_ratio` of them). `with_full`: whether the full cache runs, too. `encode_frames`: how many
+    frames are encoded (None: all); the features of further ones repeat them, since the
+    language model's work does not depend on their values.
     """
 
     n_frames: tuple[int, ...] = (128,)

@@ -21,7 +21,7 @@ UNCLEAR = "unclear"
 
 @dataclass(frozen=True)
 class Goal:
-    """What compression is to reach at `n_tokens` of video: a ratio and the values that do."""
+    """A goal of compression at `n_tokens` of video: a ratio and the values that reach it."""
 
     text: str
     n_tokens: int

@@ -41,9 +41,11 @@ QUESTION = "What happens in this video, and when?"
 
 @dataclass(frozen=True)
 class SpeedTask:
-    """What one process does. `model`, `mmproj`: as on the command line; `features`: a file of
-    f32 [T, rows * cols, n_embd], repeated until there are `n_steps` grid frames, each `step_s`
-    seconds after the one before; `n_decode` tokens are generated.
+    """The work of one process.
+
+    `model`, `mmproj`: as on the command line; `features`: a file of f32
+    [T, rows * cols, n_embd], repeated until there are `n_steps` grid frames, each `step_s` seconds
+    after the one before; `n_decode` tokens are generated.
     """
 
     model: str
@@ -67,8 +69,10 @@ class SpeedTask:
 
 @dataclass(frozen=True)
 class SpeedFigures:
-    """What it took. Seconds by stage; `chunk_s`: prefill seconds of each chunk, `chunk_tokens`: its
-    tokens, `chunk_cells`: the cells before it; `kv_bytes` of the cells in use after the video,
+    """The cost of a run.
+
+    Seconds by stage; `chunk_s`: prefill seconds of each chunk, `chunk_tokens`: its tokens,
+    `chunk_cells`: the cells before it; `kv_bytes` of the cells in use after the video,
     `kv_allocated_bytes` of the whole cache; `token_s`: median seconds of a generated token;
     `device_memory_bytes`: weights, cells and compute buffers on GPUs, as llama.cpp counts them (0
     without one); `load_before`: processes that wanted to run in the minute before (None: unknown).

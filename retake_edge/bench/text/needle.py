@@ -34,8 +34,10 @@ _ANSWER_TOKENS = 16
 
 @dataclass(frozen=True)
 class TextNeedleSettings:
-    """What is run. `n_sentences` of filler make about 17 tokens each; `chunk_tokens` are prefilled
-    between two compressions.
+    """Settings of a run.
+
+    `n_sentences` of filler make about 17 tokens each; `chunk_tokens` are prefilled between two
+    compressions.
     """
 
     seed: int = 0

@@ -33,7 +33,7 @@ class LayerCache:
 
 @dataclass(frozen=True)
 class ForwardTrace:
-    """What one forward pass saw: q f32 [L, n_head, n, d] (rotated) and logits f32 [vocab]."""
+    """The record of one forward pass: q f32 [L, n_head, n, d] (rotated) and logits f32 [vocab]."""
 
     q: Floats
     logits: Floats

@@ -70,7 +70,7 @@ class PrefillResult:
 
 
 class Runner(Protocol):
-    """What a case needs done; positions are int32 [layer, 3, n] throughout."""
+    """The operations that a case needs; positions are int32 [layer, 3, n] throughout."""
 
     n_layer: int
 
@@ -91,7 +91,7 @@ class Runner(Protocol):
 
 
 class _Positions:
-    """Where each layer's tokens stand under a rule; `last_t` is the t of its last cache entry."""
+    """Positions of each layer's tokens under a rule; `last_t` is the t of its last cache entry."""
 
     def __init__(self, rule: str, n_layer: int) -> None:
         self.rule = rule

@@ -12,7 +12,7 @@ from retake_edge.models.manifest import DEFAULT_FPS, DEFAULT_MAX_FRAMES, FrameRu
 
 @dataclass(frozen=True)
 class Family:
-    """How models of one kind are shown a video.
+    """A kind of models, and the form in which they are shown a video.
 
     `frames`: size, filter and grid; `positions`: their rule, and text between frames; `fps`,
     `max_frames`: what the family's processor samples by default. `template`: a chat template in

@@ -116,7 +116,7 @@ def _environment() -> Environment:
 
 
 def _refuse(message: str) -> NoReturn:
-    """What templates call where they cannot go on."""
+    """Raise ValueError: templates call this where they cannot go on."""
     raise ValueError(message)
 
 

@@ -21,7 +21,7 @@ NEWLINE_TENSOR = "v.image_newline"
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """How a model wants a video.
+    """The form in which a model wants a video.
 
     `family`: its name for people; `pool_mode`, `pool_stride`: as `Pooling` ('none': no pooling);
     `newline`: the learned row stands after each 'row' of a frame's grid, after each 'frame', at the
@@ -43,7 +43,7 @@ class VideoFacts:
 
     @property
     def pooling(self) -> Pooling | None:
-        """What becomes of a frame's features.
+        """Pooling of a frame's features, None if there is none.
 
         Raises:
             ModelError: the mode is not known.

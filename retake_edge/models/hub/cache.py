@@ -98,7 +98,7 @@ def recorded_sha256(file: Path) -> str | None:
 
 
 def is_intact(file: Path, sha256: Sha256) -> bool:
-    """Whether a cached file is what the hub says; one without a record counts as whole."""
+    """Return whether a cached file is what the hub says; one without a record counts as whole."""
     recorded = recorded_sha256(file)
     return recorded is None or sha256(file) == recorded
 

@@ -117,7 +117,7 @@ def download_bytes(ref: HubRef) -> int:
 
 
 def is_offline() -> bool:
-    """Whether the environment forbids the network (HF_HUB_OFFLINE)."""
+    """Return whether the environment forbids the network (HF_HUB_OFFLINE)."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 

@@ -48,7 +48,7 @@ class Work:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will come."""
+        """True if nothing more will come."""
         return self.task is None or self.task.done() or self.error is not None
 
     def to_object(self) -> dict[str, Any]:
@@ -280,7 +280,10 @@ class Live:
 
 
 def _maker(service: Service) -> str:
-    """What the facts of videos depend on besides their content: the model and the settings."""
+    """Return a digest of what the facts of videos depend on besides their content.
+
+    That is the model, and the settings without those of answers.
+    """
     config = service.config.to_dict()
     del config["generation"]
     made_of = [service.model_name, service.model_facts, config]

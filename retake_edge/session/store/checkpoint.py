@@ -47,7 +47,7 @@ FORMAT = 1
 
 @dataclass
 class Chunks:
-    """What is known of the finished chunks besides their cells."""
+    """Facts of the finished chunks besides their cells."""
 
     frame_times_s: list[float] = field(default_factory=list)
     results: list[ChunkResult] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Chunks:
 
 @dataclass(frozen=True)
 class Resume:
-    """Where an interrupted run stopped: after the first `n_bytes` of its journal.
+    """The point at which an interrupted run stopped: after the first `n_bytes` of its journal.
 
     `next_cell`: the lowest position of the cells that the journal does not hold yet.
     """

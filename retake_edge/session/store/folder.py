@@ -38,7 +38,7 @@ class SavedSession:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What decided about its cells; {} for one of an old version, or a damaged one."""
+        """Facts that decided about its cells; {} for one of an old version, or a damaged one."""
         return dict(self.head.get("facts", {}))
 
 
@@ -50,19 +50,19 @@ class SessionStore:
         self.folder = self.cache_dir / "sessions"
 
     def complete(self, key: str) -> Path:
-        """Where a finished session lies."""
+        """Return the path of a finished session."""
         return self.folder / f"{key}.session"
 
     def part(self, key: str) -> Path:
-        """Where a session lies while it is made."""
+        """Return the path of a session while it is made."""
         return self.folder / f"{key}.part"
 
     def resume(self, key: str) -> Path:
-        """Where it is said how to go on with an unfinished session."""
+        """Return the path of the file that tells how to go on with an unfinished session."""
         return self.folder / f"{key}.resume"
 
     def looks(self, key: str) -> Path:
-        """Where second looks at a session's video are kept."""
+        """Return the path at which second looks at a session's video are kept."""
         return self.folder / f"{key}.looks"
 
     def finish(self, key: str) -> None:

@@ -90,7 +90,7 @@ class Record:
 
     @property
     def is_intact(self) -> bool:
-        """Whether the content is what was written."""
+        """True if the content is what was written."""
         return _checksum(self.tag, self.content.data) == self.checksum
 
 

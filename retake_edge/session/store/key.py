@@ -112,13 +112,16 @@ def session_facts(
 
 
 def _stored(runtime: RuntimeConfig) -> list[str]:
-    """How cells are stored; llama.cpp stores V the other way round without flash attention."""
+    """Return how cells are stored: their types, and the order of V.
+
+    llama.cpp stores V the other way round without flash attention.
+    """
     is_turned = runtime.flash_attention == "off"
     return [runtime.type_k, runtime.type_v, *(["no flash attention"] if is_turned else [])]
 
 
 def _kept(plan: RunPlan) -> dict[str, Any]:
-    """What stays of the frames, and the settings that have a say in it."""
+    """Return what stays of the frames, and the settings that have a say in it."""
     compression, cells = plan.config.compression, plan.cells
     kept: dict[str, Any] = {
         "per_patch": plan.config.dpselect.per_patch,
