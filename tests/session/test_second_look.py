@@ -182,6 +182,7 @@ def test_another_video_of_that_name_is_not_looked_at(video, tmp_path):
         assert "changed" in session.ask("What number is on the red card?").looked_again.problem
 
 
+@pytest.mark.process
 def test_what_was_looked_at_is_kept_with_the_session(video, tmp_path, monkeypatch):
     question = "What number is on the red card?"
     with opened(video, tmp_path) as session:
@@ -216,6 +217,7 @@ def test_turns_of_a_conversation_look_again_and_leave_only_their_text(video, tmp
         assert session.engine.context.position_max(1) == -1
 
 
+@pytest.mark.process
 def test_ask_tells_what_it_looked_at_again(video, tmp_path):
     arguments = [str(video), "What number is on the red card?", "-m", "tiny", "-t", "1"]
     run = command("ask", *arguments, "--look-again", "16", "--cache-dir", str(tmp_path))
