@@ -20,7 +20,7 @@ from retake_edge.evaluate.rows import RowFile
 from retake_edge.evaluate.samples import make_samples, write_samples
 from retake_edge.models.resolve import resolve_model
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.process]
 N_VIDEOS, N_QUESTIONS = 6, 4
 
 

@@ -54,6 +54,7 @@ def test_all_forms_reach_the_same_video(server, sent, form):
     assert server.n_read() == n_before
 
 
+@pytest.mark.process
 def test_an_uploaded_file_is_asked_by_its_id(server, sent):
     path, _, question, answer = sent
     client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="any")
