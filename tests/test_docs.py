@@ -35,17 +35,15 @@ def test_the_transcript_in_the_readme_is_what_the_program_says(tmp_path, monkeyp
     """Answers and times; by how much an answer looked where depends on the processor."""
     monkeypatch.setenv("RETAKE_CACHE_DIR", str(tmp_path))  # nothing was read before
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    pattern = r'^\$ retake-edge ask (\S+) "(.+?)" (.+)\n(.+)\n(.+\n.+\n.+)$'
+    pattern = r'^\$ retake-edge ask (\S+) "(.+?)" (.+)\n(.+)\n(.+\n.+)$'
     shown = re.findall(pattern, readme, re.MULTILINE)
     assert len(shown) == 2
     for video, question, options, answer, told in shown:
         command = [sys.executable, "-m", "retake_edge", "ask", str(ROOT / video), question]
         run = subprocess.run([*command, *options.split()], capture_output=True, text=True)
         said = [line for line in run.stderr.splitlines() if not line.startswith(PROGRESS)]
-        spans, again, facts = told.splitlines()
-        assert (run.stdout.strip(), said[2:]) == (answer, [facts])
-        assert said[1].startswith("looked again at ")
-        assert again.startswith("looked again at ")
+        spans, facts = told.splitlines()
+        assert (run.stdout.strip(), said[1:]) == (answer, [facts])
         assert re.match(r"at \d+:\d\d-", spans)[0] == re.match(r"at \d+:\d\d-", said[0])[0]
 
 
