@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retake_edge.bench.speed.cuts import Figures
-from retake_edge.bench.speed.flops import FACTOR, layer_flops, prefill_flops
+from retake_edge.bench.speed.flops import CUTS_FACTOR, LENGTHS_FACTOR, layer_flops, prefill_flops
 from retake_edge.models.shape import ModelShape
 from retake_edge.models.shapes import SHAPES
 
@@ -61,7 +61,7 @@ def _cuts_check(
         for cut, run in zip(cuts, runs, strict=True)
     ]
     what = f"{name}, {length['n_frames']} frames, {cuts[1]['layers']} to {cuts[0]['layers']} layers"
-    return Check(what, many / few, work[1] / work[0], FACTOR)
+    return Check(what, many / few, work[1] / work[0], CUTS_FACTOR)
 
 
 def _lengths_check(
@@ -70,7 +70,7 @@ def _lengths_check(
     seconds = [of["layer"][name]["seconds"]["prefill"] for of in (first, second)]
     work = [layer_flops(shape, chunks_of(of["runs"][0][name])) for of in (first, second)]
     what = f"{name}, a layer, {second['n_frames']} to {first['n_frames']} frames"
-    return Check(what, seconds[1] / seconds[0], work[1] / work[0], FACTOR)
+    return Check(what, seconds[1] / seconds[0], work[1] / work[0], LENGTHS_FACTOR)
 
 
 def checks_text(document: dict[str, Any]) -> str:

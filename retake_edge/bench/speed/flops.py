@@ -11,13 +11,10 @@ from collections.abc import Sequence
 
 from retake_edge.models.shape import ModelShape
 
-FACTOR = 1.5
-"""Seconds of two runs may differ from the ratio of their operations by this factor.
-
-An operation of attention takes longer than of a matrix, how much so depends on the processor, and
-neither two cuts nor two lengths have both in the same shares. A cut without any feed-forward
-network is off by more: one layer against two by 1.8.
-"""
+CUTS_FACTOR = 1.25
+"""Seconds of two cuts may differ from the ratio of their operations by this factor."""
+LENGTHS_FACTOR = 1.5
+"""The same for a layer at two lengths: an operation of attention takes longer than of a matrix."""
 
 Chunks = Sequence[tuple[int, int]]
 """Of each chunk: its tokens, and the cells before it."""
