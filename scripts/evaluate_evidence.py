@@ -25,7 +25,8 @@ import numpy as np
 
 from retake_edge.bench.run_file import command_line, run_file, write_run_file
 from retake_edge.bench.scenes.questions import Question, grade, make_questions
-from retake_edge.bench.scenes.scene import Card, Scene, make_scene, write_video
+from retake_edge.bench.scenes.render import write_video
+from retake_edge.bench.scenes.scene import Card, Scene, make_scene
 from retake_edge.bench.stats import share
 from retake_edge.config import CompressionConfig, GenerationConfig, RetakeConfig, RuntimeConfig
 from retake_edge.files import file_sha256

@@ -24,7 +24,8 @@ from typing import Any
 
 import httpx
 
-from retake_edge.bench.scenes.scene import make_scene, write_video
+from retake_edge.bench.scenes.render import write_video
+from retake_edge.bench.scenes.scene import make_scene
 from retake_edge.session.store.folder import SessionStore
 
 ROOT = Path(__file__).resolve().parents[1]

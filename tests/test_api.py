@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import retake_edge
-from retake_edge.bench.scenes.scene import make_scene, write_video
+from retake_edge.bench.scenes.render import write_video
+from retake_edge.bench.scenes.scene import make_scene
 
 PAGE = Path(__file__).parents[1] / "docs" / "python-api.md"
 

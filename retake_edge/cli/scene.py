@@ -44,7 +44,8 @@ def scene(
 ) -> None:
     """Render a synthetic video, and print questions about it with their answers as JSON."""
     from retake_edge.bench.scenes.questions import HELD_TEMPLATES, KINDS, make_questions
-    from retake_edge.bench.scenes.scene import make_scene, write_video
+    from retake_edge.bench.scenes.render import write_video
+    from retake_edge.bench.scenes.scene import make_scene
 
     if as_set is not None:
         _write_set(as_set, output, seed, seconds, n_videos, fps, size)

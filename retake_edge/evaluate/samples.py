@@ -16,7 +16,8 @@ import numpy as np
 from retake_edge.bench.quality.run import video_seed
 from retake_edge.bench.quality.videos import QUESTIONS_PER_VIDEO, BenchVideo, make_video
 from retake_edge.bench.scenes.questions import Question, clock
-from retake_edge.bench.scenes.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, write_video
+from retake_edge.bench.scenes.render import write_video
+from retake_edge.bench.scenes.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES
 from retake_edge.errors import ConfigError
 from retake_edge.evaluate.records import Record
 from retake_edge.evaluate.sets import LETTERS

@@ -24,7 +24,8 @@ from typing import Any
 
 from harness.recorder import Recorder
 from retake_edge.bench.scenes.questions import grade, make_questions
-from retake_edge.bench.scenes.scene import make_scene, write_video
+from retake_edge.bench.scenes.render import write_video
+from retake_edge.bench.scenes.scene import make_scene
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = Path(__file__).parent / "clients"

@@ -27,6 +27,7 @@ from vit import SIDE, VisionTransformer
 
 from retake_edge.bench.scenes import questions as sq
 from retake_edge.bench.scenes import scene as sc
+from retake_edge.bench.scenes.render import write_video
 
 FIRST_SEED = 9_000_000
 NEEDLES = ("number", "when_card", "order")
@@ -35,7 +36,7 @@ NEEDLES = ("number", "when_card", "order")
 def sampled_pairs(scene: sc.Scene, fps: int = 2) -> np.ndarray:
     """Write the scene as a video, read it back, uint8 [pairs, 2, 112, 112, 3]."""
     with tempfile.TemporaryDirectory() as folder:
-        path = sc.write_video(scene, Path(folder) / "scene.mp4", fps=fps)
+        path = write_video(scene, Path(folder) / "scene.mp4", fps=fps)
         reader, frames = cv2.VideoCapture(str(path)), []
         while (got := reader.read())[0]:
             small = cv2.resize(got[1], (SIDE, SIDE), interpolation=cv2.INTER_AREA)

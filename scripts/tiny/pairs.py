@@ -16,6 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from retake_edge.bench.scenes import scene as sc
+from retake_edge.bench.scenes.render import draw_frame
 
 SIDE, GRID = 112, 4
 SLOTS: dict[str, tuple[str, ...]] = {
@@ -62,7 +63,7 @@ def cell_cover(x: float, y: float, half_w: float, half_h: float) -> np.ndarray:
 
 def object_cover(segment: sc.Segment, age_s: float) -> np.ndarray:
     """Return the share of each cell that the object's (slightly shrunk) box covers."""
-    radius, (dx, dy) = segment.size / 2, sc._STEP[segment.motion]
+    radius, (dx, dy) = segment.size / 2, sc.STEP[segment.motion]
     travel = segment.speed * age_s
     x, y = (
         (p + radius + d * travel) % (1 + 2 * radius) - radius
@@ -129,7 +130,7 @@ def random_pairs(rng: np.random.Generator, n: int = 4) -> list[tuple[np.ndarray,
         mixed = rng.random() < 0.04
         other = sc.random_segment(rng, 0.0, 20.0, level) if mixed else segment
         images = [
-            degrade(rng, sc.draw_frame(s, c, t, size_px), quality)
+            degrade(rng, draw_frame(s, c, t, size_px), quality)
             for s, c, t in ((segment, cards[0], age), (other, cards[1], age + gap))
         ]
         labels = cell_labels(segment, cards, [age, age + gap], mixed)
@@ -169,7 +170,7 @@ def clip_pairs(
         age = float(rng.uniform(0, 16))
         pairs.append(
             [
-                degrade(rng, sc.draw_frame(segment, c, t, size_px), quality)
+                degrade(rng, draw_frame(segment, c, t, size_px), quality)
                 for c, t in ((first, age), (second, age + gap))
             ]
         )

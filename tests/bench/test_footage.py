@@ -22,7 +22,8 @@ from retake_edge.bench.scenes.questions import (
     make_questions,
     parse_seconds,
 )
-from retake_edge.bench.scenes.scene import Scene, render_frame
+from retake_edge.bench.scenes.render import render_frame
+from retake_edge.bench.scenes.scene import Scene
 
 SECONDS = 120
 

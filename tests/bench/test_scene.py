@@ -18,13 +18,8 @@ from retake_edge.bench.scenes.questions import (
     make_questions,
     parse_clock,
 )
-from retake_edge.bench.scenes.scene import (
-    COLOURS,
-    DIFFICULTIES,
-    make_scene,
-    render_frame,
-    write_video,
-)
+from retake_edge.bench.scenes.render import render_frame, write_video
+from retake_edge.bench.scenes.scene import COLOURS, DIFFICULTIES, make_scene
 from retake_edge.errors import VideoError
 
 SEEDS = range(12)

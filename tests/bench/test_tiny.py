@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from retake_edge.bench.scenes.questions import grade, make_questions
-from retake_edge.bench.scenes.scene import make_scene, write_video
+from retake_edge.bench.scenes.render import write_video
+from retake_edge.bench.scenes.scene import make_scene
 from retake_edge.config import CompressionConfig, RetakeConfig, SamplingConfig
 from retake_edge.session.open import open_video
 

@@ -8,7 +8,8 @@ from hub_support import cache, hub
 from session_support import MODEL, QUESTION, VIDEO, run
 
 import retake_edge
-from retake_edge.bench.scenes.scene import make_scene, write_video
+from retake_edge.bench.scenes.render import write_video
+from retake_edge.bench.scenes.scene import make_scene
 from retake_edge.catalog import catalog, choice, needs, table
 from retake_edge.catalog.catalog import ModelEntry
 from retake_edge.catalog.choice import BEST, SCENE, NoModelError, choose_model

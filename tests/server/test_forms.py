@@ -10,7 +10,8 @@ import pytest
 from server_support import answer_of, file_url, text
 
 from retake_edge.bench.scenes.questions import grade
-from retake_edge.bench.scenes.scene import frames, make_scene
+from retake_edge.bench.scenes.render import frames
+from retake_edge.bench.scenes.scene import make_scene
 
 
 @pytest.fixture(scope="module")

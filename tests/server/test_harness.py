@@ -9,7 +9,8 @@ import cv2
 import pytest
 from server_support import answer_of, file_url, text
 
-from retake_edge.bench.scenes.scene import frames, make_scene
+from retake_edge.bench.scenes.render import frames
+from retake_edge.bench.scenes.scene import make_scene
 
 RECORDED = json.loads((Path(__file__).parents[2] / "benchmarks/harness.json").read_text())
 SENT = [

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from server_support import answer_of, text
 
-from retake_edge.bench.scenes.scene import frames, make_scene
+from retake_edge.bench.scenes.render import frames
+from retake_edge.bench.scenes.scene import make_scene
 from retake_edge.server.errors import ApiError
 from retake_edge.server.images import video_of_images
 from retake_edge.video.read import VideoLimits, sample_frames

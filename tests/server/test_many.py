@@ -16,7 +16,8 @@ import pytest
 from server_support import answer_of, file_url, running, text
 
 from retake_edge.bench.scenes.questions import grade
-from retake_edge.bench.scenes.scene import make_scene, write_video
+from retake_edge.bench.scenes.render import write_video
+from retake_edge.bench.scenes.scene import make_scene
 from retake_edge.session.store.folder import SessionStore
 
 N_CLIENTS = 32

@@ -6,7 +6,8 @@ import pytest
 from native_support import Q_BYTES, Kvc
 from session_support import QUESTION, opened, question_logits
 
-from retake_edge.bench.scenes.scene import Scene, Segment, render_frame, write_video
+from retake_edge.bench.scenes.render import render_frame, write_video
+from retake_edge.bench.scenes.scene import Scene, Segment
 from retake_edge.engine.attention import MOST_QUERIES
 from retake_edge.errors import ConfigError
 from retake_edge.llama import capture as kvc

@@ -10,7 +10,7 @@ from session_support import command, question_logits
 
 from retake_edge.bench.scenes.brief import absent_questions, make_brief_scene
 from retake_edge.bench.scenes.questions import Question, grade
-from retake_edge.bench.scenes.scene import write_video
+from retake_edge.bench.scenes.render import write_video
 from retake_edge.config import CompressionConfig, GenerationConfig, RetakeConfig, RuntimeConfig
 from retake_edge.engine.beside import Beside
 from retake_edge.engine.chunks import ChunkBuilder, FrameBlock

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 
 from retake_edge.bench.scenes.questions import Question, make_questions
-from retake_edge.bench.scenes.scene import make_scene, write_video
+from retake_edge.bench.scenes.render import write_video
+from retake_edge.bench.scenes.scene import make_scene
 from retake_edge.config import GenerationConfig, RetakeConfig, RuntimeConfig, SamplingConfig
 from retake_edge.models.resolve import resolve_model
 from retake_edge.server.app import ServerOptions, make_app, make_service

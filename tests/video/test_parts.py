@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from retake_edge.bench.scenes.brief import make_brief_scene
-from retake_edge.bench.scenes.scene import write_video
+from retake_edge.bench.scenes.render import write_video
 from retake_edge.errors import VideoError
 from retake_edge.video.glance import SIDE_PX, Moment, unseen_moments
 from retake_edge.video.parts import PartReader

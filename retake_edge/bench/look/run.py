@@ -14,7 +14,8 @@ from tempfile import TemporaryDirectory
 from retake_edge.bench.quality.videos import TURNS
 from retake_edge.bench.scenes.brief import GRID, absent_questions, make_brief_scene
 from retake_edge.bench.scenes.questions import Question, grade, make_questions
-from retake_edge.bench.scenes.scene import Scene, write_video
+from retake_edge.bench.scenes.render import write_video
+from retake_edge.bench.scenes.scene import Scene
 from retake_edge.config import (
     CompressionConfig,
     GenerationConfig,

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from retake_edge.bench.scenes.questions import KINDS, Question, make_questions
-from retake_edge.bench.scenes.scene import Scene, make_scene, render_frame
+from retake_edge.bench.scenes.render import render_frame
+from retake_edge.bench.scenes.scene import Scene, make_scene
 from retake_edge.models.manifest import ModelManifest
 from retake_edge.vision.encoder import VisionEncoder, VisionFeatures
 

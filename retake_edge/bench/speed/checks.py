@@ -47,7 +47,8 @@ def checks(document: dict[str, Any]) -> list[Check]:
         for name in length["whole"]
     ]
     for first, second in itertools.pairwise(complete):
-        found += [_lengths_check(shape, first, second, name) for name in first["whole"]]
+        names = [name for name in first["whole"] if name in second["whole"]]
+        found += [_lengths_check(shape, first, second, name) for name in names]
     return found
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from retake_edge.bench.scenes.scene import make_scene, write_video
+from retake_edge.bench.scenes.render import write_video
+from retake_edge.bench.scenes.scene import make_scene
 from retake_edge.config import RuntimeConfig
 from retake_edge.llama.model import Model
 from retake_edge.models.families import manifest_of

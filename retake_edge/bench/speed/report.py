@@ -167,6 +167,8 @@ def _goal_rows(document: dict[str, Any]) -> list[str]:
                 continue
             shown = [
                 _verdict(goal, ratios(whole[f"full {kind}"], whole[f"{policy} {kind}"]))
+                if f"full {kind}" in whole
+                else "not measured"
                 for kind in kinds
             ]
             rows.append(f"| {goal.text}, {goal.n_tokens} tokens | {' | '.join(shown)} |")
