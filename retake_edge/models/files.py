@@ -18,12 +18,17 @@ _QUANT = re.compile(r"(?<![a-z0-9])(?:i?q\d\w*|[bf]*f\d+|fp\d+|ud)(?![a-z0-9])",
 
 
 def check_parts(path: Path) -> GgufFile:
-    """Check that a model's file is whole, or the first of all parts; return its header.
+    """Check that a language model's file is whole, or the first of all parts; return its header.
 
     Raises:
-        ModelError: it is no GGUF, or a part is missing, misnamed, or not the first.
+        ModelError: it is no GGUF, or a projector, or a part is missing, misnamed, or not the first.
     """
     header = read_gguf(path)
+    if header.get("general.architecture") == "clip":
+        raise ModelError(
+            f"{path} is a projector, not a language model; give it after --mmproj, and the model "
+            "after -m."
+        )
     count = int(header.get("split.count", 0) or 0)
     named = _PART.fullmatch(path.name)
     if count <= 1 and named is None:

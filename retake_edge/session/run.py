@@ -100,7 +100,7 @@ class Run:
                 write()
         except OSError as error:
             assert self.recorder is not None
-            self.recorder.close()
+            self.recorder.give_up()
             self.recorder = None
             warnings.warn(
                 f"The session cannot be saved ({error.strerror}), so the next question will read "

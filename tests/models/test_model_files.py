@@ -102,6 +102,14 @@ def parts(folder, count=3, name="A-Q4_0"):
     ]
 
 
+@pytest.mark.parametrize("given", [None, "other"])
+def test_a_projector_in_place_of_the_model_is_called_one(tmp_path, given):
+    path = projector(tmp_path / "mmproj-A-f16.gguf")
+    other = projector(tmp_path / "mmproj-B-f16.gguf") if given else None
+    with pytest.raises(ModelError, match=r"A-f16\.gguf is a projector, not a"):
+        resolve_model(str(path), other)
+
+
 def test_a_split_model_is_given_by_its_first_part(tmp_path):
     first, second, _ = parts(tmp_path)
     assert check_parts(first).path == first

@@ -403,6 +403,7 @@ def test_a_full_disk_costs_the_session_and_not_the_answer(tmp_path):
     assert ask.returncode == 0, ask.stderr
     assert "cannot be saved (File too large)" in ask.stderr
     assert ask.stdout.strip()
+    assert list(tmp_path.glob("sessions/*.part")) == [], "nothing of it can be gone on with"
     index = subprocess.run([*call, "index", *options], capture_output=True, text=True, check=False)
     assert index.returncode == 2
     assert "was not saved" in index.stderr

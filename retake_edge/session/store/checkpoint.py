@@ -20,6 +20,7 @@ import io
 import json
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,13 @@ class Recorder:
         if self._journal is not None:
             self._journal.__exit__()
             self._journal = None
+
+    def give_up(self) -> None:
+        """Close the file, and remove it where nothing in it can be gone on with."""
+        self.close()
+        with suppress(OSError):
+            if not self._resume.exists():
+                self._part.unlink(missing_ok=True)
 
     def add(
         self,
