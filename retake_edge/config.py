@@ -100,6 +100,13 @@ class SamplingConfig(_Section):
         metavar="PX",
         range=Range(28),
     )
+    still: float = setting(
+        0.0,
+        "--still",
+        help="Grey levels that make a change, as 12: what stands still is read once; 0: never.",
+        metavar="LEVELS",
+        range=Range(0, 255),
+    )
 
     def _check_together(self) -> None:
         if self.end_s is not None:

@@ -60,6 +60,9 @@ def quality(
     keep_ratio: _KeepRatios = "1,0.5,0.25,0.125",
     policies: _Policies = QUALITY_POLICIES,
     questions: Annotated[int, typer.Option(help="Questions for each length.")] = 168,
+    footage: Annotated[
+        str, typer.Option(help="Kinds of footage, as slides,camera, in place of ordinary scenes.")
+    ] = "",
     prefill_chunk_frames: _ChunkFrames = 32,
     n_queries: _Queries = 128,
     threads: _Threads = None,
@@ -90,6 +93,7 @@ def quality(
         n_questions=questions,
         chunk_frames=prefill_chunk_frames,
         n_queries=n_queries,
+        footage=tuple(footage.split(",")) if footage else (),
     )
     variants = parse_variants(policies)
     runtime = config.RuntimeConfig(n_gpu_layers=n_gpu_layers, n_threads=threads)
@@ -320,6 +324,72 @@ def look(
     files = {"model": source.model, "mmproj": source.mmproj}
     document = run_file("look", _plain(settings, runtime), _hashes(files), look_results(tried))
     _finish(document, out, as_json)
+
+
+@app.command(cls=BenchCommand)
+def still(
+    model: Annotated[
+        str, typer.Option("-m", "--model", help="A model that understands the scenes.")
+    ] = "tiny",
+    mmproj: Annotated[Path | None, typer.Option("-mm", "--mmproj", help="Its projector.")] = None,
+    shape: Annotated[
+        str | None, typer.Option(help="Random weights instead, which give times only.")
+    ] = None,
+    layers: Annotated[int | None, typer.Option(help="Layers of the shape.  [default: all]")] = None,
+    quant: Annotated[str, typer.Option(help="Weights of the shape.")] = "q8_0",
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Where shapes are kept.  [default: the user's cache]")
+    ] = None,
+    seed: _Seed = 0,
+    footage: Annotated[str, typer.Option(help="Kinds of footage.")] = (
+        "slides,screen,camera,speaker,flicker,fades,moving"
+    ),
+    seconds: Annotated[float, typer.Option(help="Length of a video.")] = 256,
+    videos: Annotated[int, typer.Option(help="Videos of each kind.")] = 4,
+    questions: Annotated[int, typer.Option(help="Questions about each video.")] = 16,
+    keep_ratio: Annotated[float | None, option("compression.keep_ratio")] = None,
+    levels: Annotated[float, option("sampling.still", "Grey levels that make a change.")] = 12,
+    threads: _Threads = None,
+    n_gpu_layers: _Layers = -1,
+    as_json: _Json = False,
+    out: _Out = None,
+) -> None:
+    """Read the same videos whole, and without what stands still; compare time and answers."""
+    from tempfile import TemporaryDirectory
+
+    from platformdirs import user_cache_path
+
+    from retake_edge.bench.run_file import run_file
+    from retake_edge.bench.still import StillSettings, run_still, summary
+    from retake_edge.cli.progress import shown_progress
+    from retake_edge.models.manifest import ModelFiles
+    from retake_edge.models.random_gguf import random_pair
+    from retake_edge.models.resolve import resolve_model
+    from retake_edge.models.shapes import shape_of
+
+    settings = StillSettings(
+        seed=seed,
+        kinds=tuple(footage.split(",")),
+        seconds=seconds,
+        n_videos=videos,
+        n_questions=questions,
+        keep_ratio=keep_ratio,
+        still=levels,
+    )
+    runtime = config.RuntimeConfig(n_gpu_layers=n_gpu_layers, n_threads=threads)
+    generation = config.GenerationConfig(max_tokens=12, temperature=0)
+    whole = config.RetakeConfig(runtime=runtime, generation=generation)
+    if shape is None:
+        source = resolve_model(model, mmproj)
+        described = _hashes({"model": source.model, "mmproj": source.mmproj})
+    else:
+        shapes = cache_dir or user_cache_path("retake-edge") / "shapes"
+        source = ModelFiles(*random_pair(shape_of(shape, layers), quant, shapes))
+        described = {"name": f"{shape}, random {quant} weights", "layers": layers}
+    with TemporaryDirectory() as folder, shown_progress() as progress:
+        found, asked = run_still(source, settings, whole, Path(folder), progress)
+    results = {"rows": summary(found), "readings": [asdict(r) for r in found], "asked": asked}
+    _finish(run_file("still", _plain(settings, runtime), described, results), out, as_json)
 
 
 def _plain(settings: Any, runtime: config.RuntimeConfig) -> dict[str, Any]:

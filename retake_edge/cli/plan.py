@@ -180,6 +180,7 @@ def _frames_line(planned: RunPlan) -> str:
     )
     size = f"{frames.width_px}x{frames.height_px}"
     pictures = "" if frames.n == frames.n_steps else f", {frames.n_steps} pictures for the model"
+    pictures += " at most (still ones are read once)" if planned.config.sampling.still else ""
     return f"{frames.n} of {size}{pictures}, {each} tokens each"
 
 

@@ -76,6 +76,21 @@ def nearest_counts(vectors: Floats, kept: npt.NDArray[np.integer]) -> Floats:
     return counts
 
 
+def nearest_sums(vectors: Floats, kept: npt.NDArray[np.integer], counts: Floats) -> Floats:
+    """Return what `nearest_counts` does with tokens that count f32 [n] each: f32 [k].
+
+    Tokens of one count are asked about together, so there should be few different ones.
+    """
+    is_kept = np.zeros(len(vectors), np.bool_)
+    is_kept[kept] = True
+    sums, places = np.array(counts[kept], np.float32), np.arange(len(kept))
+    for count in np.unique(counts[~is_kept]):
+        dropped = vectors[~is_kept & (counts == count)]
+        found = nearest_counts(np.concatenate([vectors[kept], dropped]), places)
+        sums += count * (found - 1)
+    return np.asarray(sums, np.float32)
+
+
 def directions(vectors: Floats) -> tuple[Floats, Bools]:
     """Return (vectors at length 1, f32 [L, n, d]; which of them are finite, bool [L, n]).
 

@@ -18,6 +18,7 @@ from retake_edge.compress.coverage import (
     farthest_points,
     layers_joined,
     nearest_counts,
+    nearest_sums,
 )
 from retake_edge.config import (
     PIVOT_MODES,
@@ -136,13 +137,16 @@ def select_cells(
     return np.sort(kept, axis=1).astype(np.int32)
 
 
-def cell_weights(policy: str, signals: ChunkSignals, kept: Ints) -> Floats | None:
+def cell_weights(
+    policy: str, signals: ChunkSignals, kept: Ints, counts: Floats | None = None
+) -> Floats | None:
     """Return how many tokens each kept cell weighs, f32 [k] from 1 to MOST_TOKENS; None: all 1.
 
-    `kept`: as `select_cells` returns it, the same in all layers. A dropped token counts for the
-    kept one that it is most like; forced tokens weigh 1. Attention then falls on what is left as
-    it fell on the whole chunk: without it, an event of which many cells are left outweighs one
-    of which few are.
+    `kept`: as `select_cells` returns it, the same in all layers. `counts` f32 [n]: how many tokens
+    each stands for by itself (None: 1), where frames that looked alike were left out. A dropped
+    token counts for the kept one that it is most like; forced tokens weigh 1. Attention then falls
+    on what is left as it fell on the whole chunk: without it, an event of which many cells are
+    left outweighs one of which few are.
     Source: Bolya et al. 2023 (ToMe, proportional attention), here without merging.
     """
     if not POLICIES[policy].weighs:
@@ -150,7 +154,16 @@ def cell_weights(policy: str, signals: ChunkSignals, kept: Ints) -> Floats | Non
     seen, is_seen = np.flatnonzero(~signals.forced), ~signals.forced[kept[0]]
     vectors = layers_joined(_vectors(signals)[:, seen])[0]
     weights = np.ones(kept.shape[1], np.float32)
-    weights[is_seen] = nearest_counts(vectors, np.searchsorted(seen, kept[0][is_seen]))
+    places = np.searchsorted(seen, kept[0][is_seen])
+    if counts is None:
+        weights[is_seen] = nearest_counts(vectors, places)
+    else:
+        weights[is_seen] = nearest_sums(vectors, places, limited(counts[seen]))
+    return limited(weights)
+
+
+def limited(weights: Floats) -> Floats:
+    """Return weights of at most MOST_TOKENS."""
     return np.minimum(weights, np.float32(MOST_TOKENS))
 
 

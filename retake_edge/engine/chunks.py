@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from retake_edge.compress.coverage import farthest_points, nearest_counts
 from retake_edge.compress.dpselect import PivotStream
 from retake_edge.engine import positions
 from retake_edge.errors import ModelError
@@ -20,6 +21,9 @@ from retake_edge.models.manifest import PositionRule
 from retake_edge.vision.encoder import VisionFeatures
 
 Bools = npt.NDArray[np.bool_]
+
+STILL_TOKENS = 8
+"""Of how many tokens of a frame that stands still one is shown to the language model."""
 
 _NO_ROWS = np.zeros((0, 0, 0), np.float32)
 
@@ -45,7 +49,8 @@ class PrefillChunk:
     `embeddings` f32 [n, n_embd_inp]; `positions` int32 [4, n] or [n]; `frame` int32 [n], the
     video's grid frame of each token (of the one it precedes, for clock text); `is_text`, `pivots`
     bool [n]; `distances` f32 [n], 0 for text; `tokens` int32 [n]: ids of text tokens, -1 for
-    others (needed where images are decoded alone).
+    others (needed where images are decoded alone). `counts` f32 [n]: how many tokens each stands
+    for (None: itself alone); `n_left_out`: those of frames that stand still for which others do.
     """
 
     embeddings: Floats
@@ -55,6 +60,8 @@ class PrefillChunk:
     pivots: Bools
     distances: Floats
     tokens: Ints = field(default_factory=lambda: np.zeros(0, np.int32))
+    counts: Floats | None = None
+    n_left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -162,6 +169,7 @@ class _Filling:
             np.concatenate([part.times_s for part in self._times]),
             np.concatenate([part.middle_s for part in self._times]),
             *(some.rows, some.cols, some.step_s),
+            np.concatenate([part.news for part in self._times]),
         )
         self._begin(first_frame + n)
         self.decide(distances[n:], pivots[n:])
@@ -243,7 +251,7 @@ class ChunkBuilder:
     def build(
         self, block: FrameBlock, start: int, *, time_start: int | None = None
     ) -> PrefillChunk:
-        """Build a chunk.
+        """Build a chunk. Of frames that stand still only some tokens are in it.
 
         `start`: the next free position, where rules without a clock of their own go on.
         `time_start`: where time positions go on, whatever the clock says (re-forging).
@@ -277,7 +285,30 @@ class ChunkBuilder:
             rows = self._with_text(rows, is_text, tokens)
         pivots, distances = np.zeros(len(is_text), np.bool_), np.zeros(len(is_text), np.float32)
         pivots[~is_text], distances[~is_text] = block.pivots.ravel(), block.distances.ravel()
-        return PrefillChunk(rows, ids, frame, is_text, pivots, distances, tokens)
+        chunk = PrefillChunk(rows, ids, frame, is_text, pivots, distances, tokens)
+        return chunk if features.news.all() else self._thinned(chunk, features)
+
+    def _thinned(self, chunk: PrefillChunk, features: VisionFeatures) -> PrefillChunk:
+        """Leave out the tokens of frames that stand still for which others of the frame stand."""
+        stand_for = tokens_shown(features, self._model.n_embd).ravel()
+        counts = np.ones(len(chunk.frame), np.float32)
+        counts[~chunk.is_text] = stand_for
+        stays = counts > 0
+        n = int(stays.sum())
+        ids = chunk.positions[..., stays]
+        if ids.ndim == 1:  # these must run on
+            ids = chunk.positions[:n]
+        return PrefillChunk(
+            chunk.embeddings[stays],
+            ids,
+            chunk.frame[stays],
+            chunk.is_text[stays],
+            chunk.pivots[stays],
+            chunk.distances[stays],
+            chunk.tokens[stays],
+            counts[stays],
+            len(stays) - n,
+        )
 
     def _with_text(self, vision: Floats, is_text: Bools, tokens: Ints) -> Floats:
         """Rows of all tokens, f32 [n, n_embd_inp], of `vision` those that are no text.
@@ -292,6 +323,28 @@ class ChunkBuilder:
         if self._newline is not None:
             rows[is_text & ~is_word] = self._newline
         return rows
+
+
+def tokens_shown(features: VisionFeatures, n_embd: int) -> Floats:
+    """Return how many tokens each token of T grid frames stands for, f32 [T, N]; 0: it is left out.
+
+    All stay of a frame that shows something new. Of one that stands still those stay that differ
+    most in their first `n_embd` columns, one of STILL_TOKENS: enough to say at its time what is
+    shown then. The others count for the one that they are most like.
+    """
+    n_frames, n_tokens = features.embeddings.shape[:2]
+    stand_for = np.ones((n_frames, n_tokens), np.float32)
+    for i in np.flatnonzero(~features.news):
+        if i and not features.news[i - 1]:
+            stand_for[i] = stand_for[i - 1]
+            continue
+        rows = features.embeddings[i, :, :n_embd]
+        n_shown = -(-n_tokens // STILL_TOKENS)
+        first = np.zeros((1, 1), np.int32)
+        shown = np.sort(farthest_points(rows[None], n_shown, first, None)[0])
+        stand_for[i] = 0
+        stand_for[i, shown] = nearest_counts(rows, shown)
+    return stand_for
 
 
 def clock_tokens(

@@ -24,7 +24,7 @@ from retake_edge.engine.positions import time_axis
 from retake_edge.engine.state import ChunkResult, EngineState, ImageRule, Mark
 from retake_edge.engine.trained_context import position_mode, require_trained
 from retake_edge.errors import MemoryBudgetError, RetakeError
-from retake_edge.llama.capture import Capture, n_cache_layers, require_compressible
+from retake_edge.llama.capture import Capture, is_compressible, n_cache_layers, require_compressible
 from retake_edge.llama.context import Context
 from retake_edge.llama.model import Floats, Ints
 from retake_edge.llama.sampler import Sampler, SamplerSettings, settings_of_run
@@ -162,23 +162,41 @@ class Engine:
     def _prefill_chunk(self, chunk: PrefillChunk, keep_ratio: float) -> ChunkResult:
         self._times = StageTimes()
         n, n_text = len(chunk.frame), int(chunk.is_text.sum())
-        n_keep = n_text + kept_vision(n - n_text, keep_ratio) if keep_ratio < 1 else n
-        if not self._compresses or n_keep >= n:
+        n_all = n + chunk.n_left_out
+        n_keep = n_text + kept_vision(n_all - n_text, keep_ratio) if keep_ratio < 1 else n_all
+        is_whole = n_keep >= n and not (chunk.n_left_out and is_compressible(self._context))
+        if not self._compresses or is_whole:
             with self._times.measure("prefill"):
                 self.decode(chunk)
             self._advance(chunk.positions, time_axis(chunk.positions))
             return self._result(chunk, np.arange(n, dtype=np.int32)[None])
         require_compressible(self._context)
-        with Capture(self._context, n_max=n, q_stride=self._query_stride(n)) as capture:
+        q_stride = self._query_stride(n) if n_keep < n else 0
+        with Capture(self._context, n_max=n, q_stride=q_stride) as capture:
             with self._times.measure("prefill"):
                 self.decode(chunk)
-            signals = self._signals(chunk, capture)
-            with self._times.measure("select"):
-                kept = self._select(signals, n_keep)
-                weights = policies.cell_weights(self._config.compression.policy, signals, kept)
+            if n_keep < n:
+                kept, weights = self._selected(chunk, capture, n_keep)
+            else:
+                kept = np.tile(np.arange(n, dtype=np.int32), (capture.n_layer, 1))
+                weights = self._weights_of_all(chunk)
             with self._times.measure("compact"):
-                self._commit(capture, chunk, kept, weights)
+                self._commit(capture, chunk, kept, weights, n_keep)
         return self._result(chunk, kept)
+
+    def _weights_of_all(self, chunk: PrefillChunk) -> Floats | None:
+        """What the tokens of a chunk weigh of which all stay: as much as they stand for."""
+        weighs = policies.POLICIES[self._config.compression.policy].weighs
+        return policies.limited(chunk.counts) if weighs and chunk.counts is not None else None
+
+    def _selected(
+        self, chunk: PrefillChunk, capture: Capture, n_keep: int
+    ) -> tuple[Ints, Floats | None]:
+        """Each layer's tokens that stay, and what they weigh."""
+        signals, policy = self._signals(chunk, capture), self._config.compression.policy
+        with self._times.measure("select"):
+            kept = self._select(signals, n_keep)
+            return kept, policies.cell_weights(policy, signals, kept, chunk.counts)
 
     def decode(self, chunk: PrefillChunk, *, seq: int = 0) -> None:
         """Decode a chunk as it is.
@@ -258,12 +276,17 @@ class Engine:
         return kept
 
     def _commit(
-        self, capture: Capture, chunk: PrefillChunk, kept: Ints, weights: Floats | None
+        self,
+        capture: Capture,
+        chunk: PrefillChunk,
+        kept: Ints,
+        weights: Floats | None,
+        n_keep: int,
     ) -> None:
         times = time_axis(chunk.positions)
         moved, deltas = times, None
         if self.reforges:
-            moved, _ = positions.reforge(times, kept.shape[1])
+            moved, _ = positions.reforge(times, n_keep, len(times) + chunk.n_left_out)
             deltas = (moved - times)[kept]
         # The cells of a column differ between layers; what counts is that they stay in order and
         # that the last one stands where the chunk ends, since 1-D positions must run on.
@@ -285,7 +308,9 @@ class Engine:
         token_frames = np.where(seen, chunk.frame, -1 - chunk.frame)
         cell_frames = np.broadcast_to(token_frames[kept], (self._n_layer, kept.shape[1]))
         self.n_cells += kept.shape[1]
-        return ChunkResult(len(frame), cell_frames, pivot_share, self._times.seconds)
+        n_left_out = chunk.n_left_out
+        n_cells = len(frame) + n_left_out
+        return ChunkResult(n_cells, cell_frames, pivot_share, n_left_out, self._times.seconds)
 
     def generate(self, prompt: str, attention: AnswerAttention | None = None) -> Iterator[int]:
         """Yield the tokens of an answer to `prompt`, and leave the cache as it was before.

@@ -211,11 +211,12 @@ def linear_span(
     return SpanPositions(ids, frame, base + len(frame))
 
 
-def reforge(t: Ints, n_keep: int) -> tuple[Ints, int]:
+def reforge(t: Ints, n_keep: int, n: int | None = None) -> tuple[Ints, int]:
     """Squeeze a chunk's temporal positions by the share of it that is kept.
 
-    `t`: int [n], the chunk's t (or 1-D) positions before compression. Returns the new ones,
-    t' = t_min + floor((t - t_min) * n_keep / n), int32 [n], and where the next chunk starts,
+    `t`: int, the chunk's t (or 1-D) positions before compression; `n`: the tokens that they stand
+    for (None: as many as they are). Returns the new ones,
+    t' = t_min + floor((t - t_min) * n_keep / n), int32, and where the next chunk starts,
     max t' + 1. The rule depends on nothing that differs between layers, so that one position
     input can serve them all: each token has its t' whether it is kept or not. Integer
     arithmetic: no rounding.
@@ -224,7 +225,8 @@ def reforge(t: Ints, n_keep: int) -> tuple[Ints, int]:
     """
     first = int(t.min())
     offset = t.astype(np.int64) - first
-    moved = (first + offset * min(n_keep, len(t)) // len(t)).astype(np.int32)
+    n = n or len(t)
+    moved = (first + offset * min(n_keep, n) // n).astype(np.int32)
     return moved, int(moved.max()) + 1
 
 

@@ -12,14 +12,16 @@ from retake_edge.llama.model import Floats, Ints
 class ChunkResult:
     """The result of one chunk.
 
-    `n_cells` before compression; `cell_frames` int32 [n_layer, n_kept]: the video's grid frame of
-    each cell kept, in the order of the cells (-1 - frame for clock text); `pivot_share` f32 [T]:
-    share of pivots among each grid frame's tokens; `seconds` by stage.
+    `n_cells` before compression, with `n_left_out` of frames that stand still; `cell_frames` int32
+    [n_layer, n_kept]: the video's grid frame of each cell kept, in the order of the cells (-1 -
+    frame for clock text); `pivot_share` f32 [T]: share of pivots among each grid frame's tokens;
+    `seconds` by stage.
     """
 
     n_cells: int
     cell_frames: Ints
     pivot_share: Floats
+    n_left_out: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property

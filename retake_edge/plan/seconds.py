@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,15 @@ class Work:
     question: float
     answer: float
     attention: float = 0.0
+
+    def done(self, encoded: float, prefilled: float) -> Work:
+        """Return the work that was left where only these shares of it were done."""
+        return replace(
+            self,
+            encode=self.encode * encoded,
+            prefill=self.prefill * prefilled,
+            attention=self.attention * prefilled,
+        )
 
 
 def work_of(

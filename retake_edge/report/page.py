@@ -34,6 +34,7 @@ _TEMPLATE = Path(__file__).parent / "assets" / "page.html.j2"
 _STAGES = {
     "load": "model and vision tower",
     "decode": "video file to frames",
+    "still": "pictures compared, to see what stands still",
     "encode": "frames to features",
     "prefill": "features into the language model",
     "score": "what the policy asks of each chunk",
@@ -81,8 +82,11 @@ class Report:
     @cached_property
     def kept(self) -> Floats:
         """Share of each grid frame's vision tokens kept, f32 [n_layer, T]."""
-        n_frames = len(self.video_map.frame_times_s)
-        return kept_share(self.video_map.cell_frames, n_frames, self.video.n_cells_before)
+        return kept_share(
+            self.video_map.cell_frames,
+            len(self.video_map.frame_times_s),
+            self.video.n_cells_before,
+        )
 
 
 def keyframe_thumbnails(report: Report, most: int = MOST_KEYFRAMES) -> list[Thumbnail]:
@@ -155,6 +159,7 @@ def _figures(report: Report) -> list[tuple[str, str]]:
     rows = [
         ("Length of the video", clock(video.duration_s)),
         ("Pictures looked at", f"{video.n_frames:,}"),
+        *_stood_still(video),
         ("Tokens kept", f"{video.n_cells_kept:,} of {video.n_cells_before:,}"),
         ("Memory for the video", shown_bytes(video.kv_bytes)),
     ]
@@ -163,6 +168,11 @@ def _figures(report: Report) -> list[tuple[str, str]]:
     if report.seconds:
         rows.append(("Time in all", spoken_seconds(sum(report.seconds.values()))))
     return rows
+
+
+def _stood_still(video: VideoStats) -> list[tuple[str, str]]:
+    told = f"{video.n_still:,} of {video.n_grid_frames:,} pictures"
+    return [("Stood still, not read again", told)] if video.n_still else []
 
 
 def _stages(seconds: Mapping[str, float]) -> list[dict[str, Any]]:

@@ -60,6 +60,7 @@ _KNOBS = {
     "video_end": "sampling.end_s",
     "keep_ratio": "compression.keep_ratio",
     "kv_budget": "compression.kv_budget",
+    "still": "sampling.still",
     "look_again": "look.frames",
 }
 """Settings that a request may change, by the names that clients use."""

@@ -8,11 +8,8 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
 from retake_edge.engine.chunks import ChunkBuilder
 from retake_edge.engine.engine import Engine, ImageRule
-from retake_edge.engine.positions import Doubles
 from retake_edge.errors import NativeError, SessionError
 from retake_edge.models.manifest import ModelManifest
 from retake_edge.plan.cells import CellPlan, plan_cells
@@ -38,7 +35,7 @@ from retake_edge.session.telling import Teller
 from retake_edge.stages import StageTimes
 from retake_edge.video.read import probe_video
 from retake_edge.vision.encoder import VisionEncoder, newline_of
-from retake_edge.vision.reader import VideoReader
+from retake_edge.vision.reader import Done, VideoReader
 
 
 def plan_of(request: OpenRequest) -> RunPlan:
@@ -156,8 +153,10 @@ class _Beginning:
         engine.restore(state.engine)
         for stage, seconds in state.seconds.items():
             self._times.add(stage, seconds)
-        done_times_s = np.array(chunks.frame_times_s)
-        reader = self._reader(done_times_s)
+        skips_still = bool(self._plan.config.sampling.still)
+        frames_per_step = self._loaded.encoder.frames_per_step
+        done = chunks.done(frames_per_step, skips_still=skips_still)
+        reader = self._reader(done)
         reader.info = self._plan.video
         teller = self._teller(reader)
         teller.tell("encode", reader.n_frames, reader.n_planned())
@@ -169,7 +168,7 @@ class _Beginning:
             engine,
             reader,
             reader.features,
-            self._builder(n_before, float(done_times_s[0])),
+            self._builder(n_before, done.frame_times_s[0]),
             teller,
             self._plan.estimate,
             n_before,
@@ -211,9 +210,9 @@ class _Beginning:
         frames = plan_frames(manifest, plan.config, plan.video)
         return plan_cells(loaded.model, manifest, plan.config, plan.video, frames, reserve)
 
-    def _reader(self, done_times_s: Doubles | None = None) -> VideoReader:
+    def _reader(self, done: Done | None = None) -> VideoReader:
         request, manifest = self._request, self._plan.manifest
-        return VideoReader(request.path, manifest, request.config, self._times, done_times_s)
+        return VideoReader(request.path, manifest, request.config, self._times, done)
 
     def _teller(self, reader: VideoReader) -> Teller:
         teller = Teller(self._request, reader, self._plan.estimate, self._times)

@@ -48,6 +48,8 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]
         found.append(f"a frame every {spacing(theirs)} (now {spacing(ours)})")
     if size(theirs) != size(ours):
         found.append(f"frames of {size(theirs)} (now {size(ours)})")
+    if theirs.get("still") != ours.get("still"):
+        found.append("another threshold for what stands still")
     if kept(theirs) != kept(ours):
         found.append(f"{kept(theirs)} (now {kept(ours)})")
     elif theirs["kept"] != ours["kept"]:

@@ -228,6 +228,8 @@ class Run:
             positions=position_mode(self.request.config.compression.positions, self.loaded.model),
             n_positions=self.engine.n_positions,
             n_positions_trained=trained_positions(self.loaded.model),
+            n_still=self.reader.is_new.count(False),
+            n_left_out=sum(result.n_left_out for result in self.chunks.results),
         )
 
     def _keep_ratio(self) -> float:

@@ -138,7 +138,13 @@ class Session:
         """Keep how long the reading of the video took, and what its answers will."""
         if self._estimate is not None:
             self._calibration = calibration
-            calibration.add(*self._estimate, measured(self.index_seconds))
+            key, work = self._estimate
+            video = self.video
+            work = work.done(
+                encoded=1 - video.n_still / video.n_grid_frames,
+                prefilled=1 - video.n_left_out / video.n_cells_before,
+            )
+            calibration.add(key, work, measured(self.index_seconds))
 
     def positions(self, answer_end: int = 0) -> PositionUse:
         """Return the positions of the video, and of an answer that ends before `answer_end`."""

@@ -42,7 +42,8 @@ class VideoStats:
     pivot, and kept while any of its cells is left in any layer. `reduced_by`: 'cells' were evicted,
     'frames' left out, or 'nothing'; `not_compressible`: why no cells could be evicted ('': they
     could). `positions`: 'keep' or 'reforge'; `n_positions`: how many the video took, of the
-    `n_positions_trained` that the model knows.
+    `n_positions_trained` that the model knows. `n_still` grid frames showed what the one
+    before did, and were not encoded; `n_left_out` of their tokens were not prefilled either.
     """
 
     path: str
@@ -61,6 +62,8 @@ class VideoStats:
     positions: str = "keep"
     n_positions: int = 0
     n_positions_trained: int = 0
+    n_still: int = 0
+    n_left_out: int = 0
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> VideoStats:
@@ -79,5 +82,7 @@ class VideoStats:
             step = -(-self.n_frames // self.n_grid_frames)
             n_used = min(step * self.n_frames_kept, self.n_frames)
             kept = f"{n_used} of them used whole, {self.n_cells_kept} KV cells"
+        if self.n_still:
+            kept += f"; {self.n_still} of {self.n_grid_frames} pictures stood still"
         why = self.not_compressible and f"; its cache is not compressed: {self.not_compressible}"
         return f"{clock(self.duration_s)} video, {self.n_frames} frames, {kept}{why}"

@@ -25,6 +25,7 @@ from retake_edge.models.manifest import ModelManifest
 from retake_edge.models.pooling import Pooling
 
 Doubles = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 _NEWLINE = "v.image_newline"
 
@@ -36,6 +37,8 @@ class VisionFeatures:
     `embeddings` f32 [T, rows * cols, n_embd_inp], row-major within a frame. `times_s` f64 [T]:
     presentation time of each grid frame's first video frame, in seconds; `middle_s` f64 [T]: mean
     of its video frames' times. `step_s`: seconds between two sampled frames, 0 if not known.
+    `is_new` bool [T]: which show something new (None: all); the features of the others are those of
+    the last new one.
     """
 
     embeddings: Floats
@@ -44,6 +47,12 @@ class VisionFeatures:
     rows: int
     cols: int
     step_s: float = 0.0
+    is_new: Bools | None = None
+
+    @property
+    def news(self) -> Bools:
+        """Mask of the grid frames that show something new, bool [T]."""
+        return np.ones(len(self.times_s), np.bool_) if self.is_new is None else self.is_new
 
     def __getitem__(self, frames: slice) -> VisionFeatures:
         """Return some of the grid frames."""
@@ -54,6 +63,19 @@ class VisionFeatures:
             self.rows,
             self.cols,
             self.step_s,
+            None if self.is_new is None else self.is_new[frames],
+        )
+
+    def at(self, frames: npt.NDArray[np.int64]) -> VisionFeatures:
+        """Return the grid frames with these numbers."""
+        if len(frames) == len(self.times_s):
+            return self
+        return replace(
+            self,
+            embeddings=self.embeddings[frames],
+            times_s=self.times_s[frames],
+            middle_s=self.middle_s[frames],
+            is_new=self.news[frames],
         )
 
     def rounded(self) -> VisionFeatures:
@@ -69,6 +91,7 @@ class VisionFeatures:
             self.rows,
             self.cols,
             self.step_s,
+            np.concatenate([self.news, other.news]),
         )
 
 
@@ -165,12 +188,11 @@ class VisionEncoder:
             embeddings[at] = found
             if on_step is not None:
                 on_step(min(i + step, len(frames)))
-        middle_s = np.array([_repeat_last(times_s[i : i + step], step).mean() for i in starts])
-        return VisionFeatures(embeddings, times_s[::step], middle_s, rows, cols, step_s)
+        return VisionFeatures(embeddings, *grid_times(times_s, step), rows, cols, step_s)
 
     def _encode_step(self, frames: npt.NDArray[np.uint8]) -> tuple[Floats, int, int]:
         """Features [n, n_embd_inp] where mtmd keeps them until the next step, rows and columns."""
-        with _Chunks(self, _repeat_last(frames, self.frames_per_step)) as chunks:
+        with _Chunks(self, repeat_last(frames, self.frames_per_step)) as chunks:
             images = chunks.images[-1:] if self._overview else chunks.images
             if len(images) != 1:
                 raise ModelError(
@@ -216,8 +238,15 @@ def newline_of(manifest: ModelManifest) -> Floats | None:
     return file.vector(_NEWLINE)
 
 
-def _repeat_last(items: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
-    """Repeat the last item until there are n."""
+def grid_times(times_s: Doubles, n: int) -> tuple[Doubles, Doubles]:
+    """Return when each grid frame of `n` frames is first shown, and its middle, f64 [T] each."""
+    starts = range(0, len(times_s), n)
+    middle_s = [repeat_last(times_s[i : i + n], n).mean() for i in starts]
+    return times_s[::n], np.array(middle_s)
+
+
+def repeat_last(items: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
+    """Return items, the last one repeated until there are n."""
     return np.concatenate([items, np.repeat(items[-1:], n - len(items), axis=0)])
 
 

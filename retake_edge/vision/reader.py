@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from retake_edge.models.manifest import ModelManifest
 from retake_edge.progress import ProgressCallback, no_progress
 from retake_edge.stages import StageTimes
 from retake_edge.video.read import FrameBatch, VideoInfo, sample_frames, time_grid
-from retake_edge.vision.encoder import Doubles, VisionEncoder, VisionFeatures
+from retake_edge.vision.encoder import Bools, VisionEncoder, VisionFeatures, grid_times, repeat_last
+from retake_edge.vision.still import StillFilter
 
 MAX_THUMBNAILS = 240
 THUMBNAIL_PX = 160
@@ -26,12 +27,25 @@ Thumbnail = tuple[float, bytes]
 """A grid frame's time in seconds, and its picture as a small JPEG."""
 
 
+@dataclass(frozen=True)
+class Done:
+    """What an earlier run has read of a video.
+
+    `frame_times_s` of its frames; `is_new`: which of its grid frames were encoded; `n_before`: how
+    many frames came before the first one that is read again to go on.
+    """
+
+    frame_times_s: Sequence[float] = ()
+    is_new: Sequence[bool] = ()
+    n_before: int = 0
+
+
 class VideoReader:
     """A video being read: `features` yields its grid frames, after `use`.
 
-    `frame_times_s`: of every frame delivered so far; `times_s`: of every grid frame; `thumbnails`:
-    of evenly spaced grid frames, MAX_THUMBNAILS at most. A video that an earlier run
-    has read in part goes on after `done_times_s`, the times of the frames it used.
+    `frame_times_s`: of every frame delivered so far; `times_s`: of every grid frame; `is_new`:
+    which of those were encoded: the others stood still (`vision.still`). `thumbnails`: of evenly
+    spaced grid frames, MAX_THUMBNAILS at most. `done`: the part that an earlier run has read.
     """
 
     def __init__(
@@ -40,15 +54,18 @@ class VideoReader:
         manifest: ModelManifest,
         config: RetakeConfig,
         times: StageTimes,
-        done_times_s: Doubles | None = None,
+        done: Done | None = None,
     ) -> None:
-        sampling = config.sampling
+        sampling, done = config.sampling, done or Done()
         self.encoder: VisionEncoder | None = None
         self.info: VideoInfo | None = None
-        self.frame_times_s: list[float] = [] if done_times_s is None else done_times_s.tolist()
+        self.frame_times_s, self.is_new = list(done.frame_times_s), list(done.is_new)
         self.times_s: list[float] = []
         self.thumbnails: list[Thumbnail] = []
         self._is_stretched = manifest.frames.fit == "stretch"
+        self._still = StillFilter(sampling.still) if sampling.still else None
+        self._held: VisionFeatures | None = None  # the last grid frame that was encoded
+        self._n_read = done.n_before
         self._times = times
         self._progress: ProgressCallback = no_progress
         self._window = {
@@ -65,7 +82,7 @@ class VideoReader:
             resample=manifest.frames.resample,
             via_px=manifest.frames.via_px,
             batch_frames=-(-config.runtime.encode_batch_frames // 2) * 2,
-            after_s=self.frame_times_s[-1] if self.frame_times_s else None,
+            after_s=self.frame_times_s[done.n_before - 1] if done.n_before else None,
             on_info=self._keep_info,
         )
         self._batches = self._times.each("decode", batches)
@@ -110,30 +127,71 @@ class VideoReader:
         return time_grid(self.info.duration_s, **window)[2]
 
     def _encode(self) -> Iterator[VisionFeatures]:
-        assert self.encoder is not None
         self.times_s.extend(self.frame_times_s[:: self.frames_per_step])
         for batch in self._batches:
-            first = len(self.times_s)
-            self.frame_times_s.extend(batch.times_s.tolist())
+            n_before, first = self._n_read, self._n_read // self.frames_per_step
+            n_again = len(self.times_s) - first  # grid frames that an earlier run has used
+            self._n_read += len(batch.times_s)
+            self.frame_times_s.extend(batch.times_s[self.n_frames - n_before :].tolist())
             self._progress("decode", self.n_frames, self.n_planned())
-            n_before = self.n_frames - len(batch.times_s)
-            on_step = partial(self._tell, n_before)
-            with self._times.measure("encode"):
-                features = self.encoder.encode(batch.frames, batch.times_s, batch.step_s, on_step)
+            features = self._features(batch, n_before)[n_again:]
             self.times_s.extend(features.times_s.tolist())
-            self._keep_thumbnails(batch, first)
-            yield features
+            self.is_new.extend(features.news.tolist())
+            self._keep_thumbnails(batch, first, n_again)
+            if len(features.times_s):
+                yield features
 
-    def _tell(self, n_before: int, n_done: int) -> None:
-        self._progress("encode", n_before + n_done, self.n_planned())
+    def _features(self, batch: FrameBatch, n_before: int) -> VisionFeatures:
+        """Features of a batch that comes after `n_before` frames; what is new in it is encoded."""
+        is_new, known = self._news(batch), self._held
+        if is_new.any():
+            found = self._encoded(batch, n_before, is_new)
+            self._hold(found)
+            if is_new.all():
+                return found
+            known = found if known is None else known.joined(found)
+        assert known is not None
+        n_held = len(known.times_s) - int(is_new.sum())
+        rows = known.embeddings[np.cumsum(is_new) - 1 + n_held]
+        self._progress("encode", n_before + len(batch.times_s), self.n_planned())
+        times = grid_times(batch.times_s, self.frames_per_step)
+        return VisionFeatures(rows, *times, known.rows, known.cols, batch.step_s, is_new)
 
-    def _keep_thumbnails(self, batch: FrameBatch, first_step: int) -> None:
+    def _encoded(self, batch: FrameBatch, n_before: int, is_new: Bools) -> VisionFeatures:
+        """Features of the new grid frames of a batch."""
+        assert self.encoder is not None
+        frames = np.flatnonzero(np.repeat(is_new, self.frames_per_step)[: len(batch.times_s)])
+        pictures = batch.frames if is_new.all() else batch.frames[frames]
+
+        def on_step(n_done: int) -> None:
+            self._progress("encode", n_before + int(frames[n_done - 1]) + 1, self.n_planned())
+
+        with self._times.measure("encode"):
+            return self.encoder.encode(pictures, batch.times_s[frames], batch.step_s, on_step)
+
+    def _hold(self, features: VisionFeatures) -> None:
+        """Keep the last grid frame, for those that show the same."""
+        if self._still is not None:
+            last = features[-1:]
+            self._held = replace(last, embeddings=last.embeddings.copy())
+
+    def _news(self, batch: FrameBatch) -> Bools:
+        """Which grid frames of a batch show something new."""
+        n, frames = self.frames_per_step, batch.frames
+        starts = range(0, len(frames), n)
+        if self._still is None:
+            return np.ones(len(starts), np.bool_)
+        with self._times.measure("still"):
+            seen = [self._still.is_new(repeat_last(frames[at : at + n], n)) for at in starts]
+        return np.array(seen)
+
+    def _keep_thumbnails(self, batch: FrameBatch, first_step: int, n_again: int) -> None:
         n_steps = -(-self.n_planned() // self.frames_per_step)
         every = max(1, -(-n_steps // MAX_THUMBNAILS))
         assert self.info is not None
         shape = (self.info.width_px, self.info.height_px) if self._is_stretched else None
         for i, at in enumerate(range(0, len(batch.frames), self.frames_per_step)):
-            if (first_step + i) % every == 0:
+            if i >= n_again and (first_step + i) % every == 0:
                 picture = small_jpeg(batch.frames[at], shape)
                 self.thumbnails.append((float(batch.times_s[at]), picture))
 

@@ -11,7 +11,7 @@ from retake_edge.bench.quality.run import Asked, PolicyRun, QualityResult
 from retake_edge.bench.quality.videos import group
 from retake_edge.bench.stats import Share, paired_difference, share
 
-GROUP_NAMES = ("needle", "when", "order", "other")
+GROUP_NAMES = ("needle", "when", "order", "still", "other")
 N_DEPTHS = 8
 _EVENT_TOKENS = 2  # fewer tokens of an event than this, and POLICY's models could not read it
 
@@ -112,18 +112,25 @@ def runs_of(results: dict[str, Any]) -> list[tuple[str, float]]:
     return list(dict.fromkeys((cell["policy"], cell["keep_ratio"]) for cell in results["cells"]))
 
 
+def group_names(results: dict[str, Any]) -> list[str]:
+    """Return the groups that were asked about, and 'all'."""
+    asked = {name for cell in results["cells"] for name in cell["groups"]}
+    return [name for name in GROUP_NAMES if name in asked] + ["all"]
+
+
 def quality_table(results: dict[str, Any]) -> str:
     """Return a Markdown table: accuracy in % with its interval, pooled over lengths."""
+    names = group_names(results)
     lines = [
-        f"| policy | keep | KV cells | {' | '.join(GROUP_NAMES)} | all |",
-        "|---|---|---|" + "---|" * (len(GROUP_NAMES) + 1),
+        f"| policy | keep | KV cells | {' | '.join(names)} |",
+        "|---|---|---|" + "---|" * len(names),
     ]
     for policy, keep_ratio in runs_of(results):
         cells = select(results, policy, keep_ratio)
         kept = sum(c["kv_cells"] for c in cells) / sum(
             c["kv_cells_before"] for c in select(results, "none", 1.0)
         )
-        shares = " | ".join(percent(pooled(cells, name)) for name in (*GROUP_NAMES, "all"))
+        shares = " | ".join(percent(pooled(cells, name)) for name in names)
         lines.append(f"| {policy} | {keep_ratio:g} | {kept:.0%} | {shares} |")
     return "\n".join(lines)
 
@@ -144,7 +151,7 @@ def length_table(results: dict[str, Any], name: str, keep_ratio: float) -> str:
 
 def loss_table(results: dict[str, Any], policies: Sequence[str]) -> str:
     """Return a Markdown table: points lost against the full cache, same questions, all lengths."""
-    names = (*GROUP_NAMES, "all")
+    names = group_names(results)
     lines = [f"| policy | keep | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]
     for policy, keep_ratio in runs_of(results):
         if policy in policies:

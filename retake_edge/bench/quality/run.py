@@ -28,6 +28,7 @@ from retake_edge.bench.replay import (
     n_clock_tokens,
     replay,
 )
+from retake_edge.bench.scenes.footage import require_footage
 from retake_edge.bench.scenes.questions import Question, grade
 from retake_edge.bench.variants import Variant, cells, require_ratios
 from retake_edge.config import RuntimeConfig
@@ -44,7 +45,10 @@ _SEED_STRIDE = 1_000_003
 
 @dataclass(frozen=True)
 class QualitySettings:
-    """Settings of a run: for every length in `n_frames`, at least `n_questions` questions."""
+    """Settings of a run: for every length in `n_frames`, at least `n_questions` questions.
+
+    `footage`: kinds of it, in turn; none: ordinary scenes.
+    """
 
     seed: int = 0
     n_frames: tuple[int, ...] = (64, 128, 256, 512)
@@ -52,6 +56,7 @@ class QualitySettings:
     n_questions: int = 168
     chunk_frames: int = 32
     n_queries: int = 128
+    footage: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if min(self.n_frames) < 16:
@@ -62,6 +67,7 @@ class QualitySettings:
                 f"{self.chunk_frames}: they must be at least 1, 0 and 2."
             )
         require_ratios(self.keep_ratios)
+        require_footage(self.footage)
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class Asked:
 
     @property
     def group(self) -> str:
-        """needle, when, order or other."""
+        """needle, when, order, still or other."""
         return group(self.kind)
 
 
@@ -151,7 +157,8 @@ def run_quality(
         try:
             for i in range(n_videos):
                 seed = video_seed(settings.seed, n_frames, i)
-                video = make_video(seed, n_frames, manifest.fps, QUESTIONS_PER_VIDEO)
+                kind = settings.footage[i % len(settings.footage)] if settings.footage else ""
+                video = make_video(seed, n_frames, manifest.fps, QUESTIONS_PER_VIDEO, kind)
                 start = time.perf_counter()
                 features = encode_video(video, encoder, manifest)
                 _add(result.seconds, "render and encode", time.perf_counter() - start)

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from retake_edge.bench.scenes.questions import KINDS, Question, make_questions
+from retake_edge.bench.scenes.footage import make_footage
+from retake_edge.bench.scenes.questions import HELD_TEMPLATES, KINDS, Question, make_questions
 from retake_edge.bench.scenes.render import render_frame
 from retake_edge.bench.scenes.scene import Scene, make_scene
 from retake_edge.models.manifest import ModelManifest
@@ -24,12 +25,15 @@ GROUPS = {
     "needle": ("number",),
     "when": ("when_card", "when_object"),
     "order": ("order", "first_card", "last_card", "first_object", "last_object", "count"),
+    "still": tuple(HELD_TEMPLATES),
 }
 """Question kinds by what they test; all others are 'other'."""
 
 TURNS = ("number", "when_card", "number", "when_object", "number", "when_card", "number", *KINDS)
 """Question kinds in the order in which a video's are drawn."""
 QUESTIONS_PER_VIDEO = len(TURNS)
+STILL_TURNS = (*HELD_TEMPLATES, *TURNS[: QUESTIONS_PER_VIDEO - len(HELD_TEMPLATES)])
+"""The same of footage that stands still."""
 
 
 def group(kind: str) -> str:
@@ -51,13 +55,19 @@ class BenchVideo:
         return np.arange(self.n_frames) / self.fps
 
 
-def make_video(seed: int, n_frames: int, fps: float, n_questions: int) -> BenchVideo:
+def make_video(
+    seed: int, n_frames: int, fps: float, n_questions: int, footage: str = ""
+) -> BenchVideo:
     """Make a video whose cards are needles of one second (one frame pair at 2 fps).
 
     Every other seed is `hard` (clutter, noise and a moving background everywhere, small cards);
-    the others mix in calm and static stretches.
+    the others mix in calm and static stretches. `footage`: a kind of it, in place of such a scene.
     """
     seconds = n_frames / fps
+    if footage:
+        scene = make_footage(footage, seed, seconds)
+        questions = make_questions(scene, n_questions, seed, STILL_TURNS)
+        return BenchVideo(scene, n_frames, fps, tuple(questions))
     n_cards = max(1, min(_MAX_CARDS, int(seconds) // _SECONDS_PER_CARD))
     difficulty = "hard" if seed % 2 else "mixed"
     scene = make_scene(seed, seconds, difficulty=difficulty, n_cards=n_cards, card_s=1)

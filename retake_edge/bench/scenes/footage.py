@@ -6,7 +6,7 @@ of it, but for longer: a slide stays for half a minute, a camera sees one thing 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -21,12 +21,24 @@ from retake_edge.bench.scenes.scene import (
     random_card,
     random_segment,
 )
+from retake_edge.errors import ConfigError
 
 STILL_KINDS = ("slides", "screen", "camera", "speaker", "flicker", "fades")
 FOOTAGE = (*STILL_KINDS, "moving")
 """Kinds of footage; `moving` is an ordinary scene, hard for every other seed."""
 
 _MOST_CARDS = 6
+
+
+def require_footage(kinds: Iterable[str]) -> None:
+    """Check the names of kinds of footage.
+
+    Raises:
+        ConfigError: one is unknown.
+    """
+    unknown = [kind for kind in kinds if kind not in FOOTAGE]
+    if unknown:
+        raise ConfigError(f"There is no footage {unknown[0]!r}; there are {', '.join(FOOTAGE)}.")
 
 
 def make_footage(kind: str, seed: int, seconds: float) -> Scene:

@@ -41,7 +41,7 @@ from retake_edge.session.store.journal import (
     JournalWriter,
     read_arrays,
 )
-from retake_edge.vision.reader import Thumbnail, VideoReader
+from retake_edge.vision.reader import Done, Thumbnail, VideoReader
 
 FORMAT = 1
 
@@ -53,17 +53,35 @@ class Chunks:
     frame_times_s: list[float] = field(default_factory=list)
     results: list[ChunkResult] = field(default_factory=list)
     thumbnails: list[Thumbnail] = field(default_factory=list)
+    is_new: list[bool] = field(default_factory=list)
 
     def add(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Add a chunk from its arrays."""
         self.frame_times_s.extend(arrays["frame_times_s"].tolist())
+        n_frames = len(arrays["pivot_share"])
+        self.is_new.extend(arrays.get("is_new", np.ones(n_frames, np.bool_)).tolist())
         self.results.append(
-            ChunkResult(int(arrays["n_cells"]), arrays["cell_frames"], arrays["pivot_share"])
+            ChunkResult(
+                int(arrays["n_cells"]),
+                arrays["cell_frames"],
+                arrays["pivot_share"],
+                int(arrays.get("n_left_out", 0)),
+            )
         )
         at = 0
         for time_s, size in zip(arrays["jpeg_times_s"], arrays["jpeg_sizes"], strict=True):
             self.thumbnails.append((float(time_s), arrays["jpegs"][at : at + size].tobytes()))
             at += int(size)
+
+    def done(self, frames_per_step: int, *, skips_still: bool) -> Done:
+        """Return what was read, for a reader that goes on.
+
+        `skips_still`: the last picture may stand still, and is read again.
+        """
+        n_before = len(self.frame_times_s)
+        if skips_still:
+            n_before = int(np.flatnonzero(self.is_new)[-1]) * frames_per_step
+        return Done(self.frame_times_s, self.is_new, n_before)
 
     def joined(self) -> ChunkResult:
         """Return the results of all chunks as one."""
@@ -71,6 +89,7 @@ class Chunks:
             sum(result.n_cells for result in self.results),
             np.concatenate([result.cell_frames for result in self.results], axis=1),
             np.concatenate([result.pivot_share for result in self.results]),
+            sum(result.n_left_out for result in self.results),
         )
 
 
@@ -210,11 +229,14 @@ class Recorder:
         pictures = [t for t in reader.thumbnails[self._n_thumbnails :] if t[0] <= until_s]
         self._n_thumbnails += len(pictures)
         jpegs = [np.frombuffer(jpeg, np.uint8) for _, jpeg in pictures]
+        first, n_steps = self._n_frames // reader.frames_per_step, len(result.pivot_share)
         return {
             "frame_times_s": np.array(reader.frame_times_s[self._n_frames : n_frames]),
             "n_cells": np.array(result.n_cells),
+            "n_left_out": np.array(result.n_left_out),
             "cell_frames": result.cell_frames,
             "pivot_share": result.pivot_share,
+            "is_new": np.array(reader.is_new[first : first + n_steps], np.bool_),
             "jpeg_times_s": np.array([time_s for time_s, _ in pictures]),
             "jpeg_sizes": np.array([len(jpeg) for jpeg in jpegs], np.int64),
             "jpegs": np.concatenate([np.zeros(0, np.uint8), *jpegs]),

@@ -92,7 +92,7 @@ def session_facts(
     n_frames = frames.n
     if cells.n_whole_steps is not None:
         n_frames = cells.n_whole_steps * manifest.frames.frames_per_step
-    facts = {
+    facts: dict[str, Any] = {
         "video": video_sha256,
         "model": dict(model_sha256),
         "frames": asdict(frames),
@@ -107,6 +107,8 @@ def session_facts(
         "engine": dict(engine_facts()),
         "attention_rotation_disabled": rotation_switch(),
     }
+    if plan.config.sampling.still:
+        facts["still"] = plan.config.sampling.still
     # As they are read from a session, so that they can be compared.
     return dict(json.loads(json.dumps(facts)))
 
