@@ -27,6 +27,7 @@ from retake_edge.bench.quality.report import (
 )
 from retake_edge.bench.run_file import read_run_file
 from retake_edge.bench.speed.report import about, goals_table, growth_table, speed_tables
+from retake_edge.bench.still import answers_table, cost_table
 from retake_edge.bench.tables import origin
 from retake_edge.bench.text.report import text_table
 from retake_edge.config import CompressionConfig
@@ -37,6 +38,7 @@ PAGES = (
     "docs/measured.md",
     "docs/policy.md",
     "docs/second-look.md",
+    "docs/still.md",
     "docs/evaluation.md",
 )
 KEEPS = (0.25, 0.125)
@@ -47,6 +49,11 @@ SPEED_COMMAND = (
 LOOK_COMMAND = (
     "retake-edge bench look -s 20261203 --videos 2 --events 0.25 -t 1 "
     "--out benchmarks/second-look.json"
+)
+STILL_COMMAND = "retake-edge bench still -s 20261204 --seconds 128 -t 1 --out benchmarks/still.json"
+STILL_TIME_COMMAND = (
+    "retake-edge bench still -s 20261205 --seconds 128 --videos 2 --questions 0 -t 1 "
+    "--out benchmarks/still-time.json"
 )
 GROWTH_COMMAND = (
     "retake-edge bench speed --shape qwen2.5-vl-3b --layers 2,4 --frames 256,512,1024,2048 "
@@ -248,6 +255,20 @@ def sure() -> str:
     return sure_table(run_file("second-look"))
 
 
+def still() -> str:
+    """Right answers where still pictures are read once."""
+    if not is_measured("still"):
+        return _not_measured(STILL_COMMAND)
+    return f"{answers_table(run_file('still')['rows'])}\n\n{source('still')}"
+
+
+def still_time() -> str:
+    """What reading still pictures once saves."""
+    if not is_measured("still-time"):
+        return _not_measured(STILL_TIME_COMMAND)
+    return f"{cost_table(run_file('still-time')['rows'])}\n\n{source('still-time')}"
+
+
 def dpselect() -> str:
     """DPSelect as a filter, alone and with the default policy."""
     return f"{quality_table(run_file('dpselect'))}\n\n{source('dpselect')}"
@@ -267,6 +288,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "second-look": second_look,
     "sure": sure,
     "dpselect": dpselect,
+    "still": still,
+    "still-time": still_time,
 }
 
 

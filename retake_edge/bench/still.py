@@ -1,13 +1,14 @@
-"""What leaving out still pictures saves and costs: the same files read in both ways, and asked.
+"""What reading still pictures once saves and costs: the same files read in each way, and asked.
 
 Every video is a file that goes the whole way of `retake-edge ask`: decoded, encoded, prefilled,
-asked. The two ways take turns at being first.
+asked. Reading all of it and skipping what stands still take turns at being first. Beside them
+stands what the same number of encoded frames gives, evenly spaced.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ TURNS = (
 """Kinds of questions, in turn."""
 
 SPAN_TOLERANCE_S = 2.0
+WAYS = ("all", "still", "even")
+"""Everything is read; what stands still is read once; as many evenly spaced frames are read."""
+_SUMMED = ("n_encoded", "n_tokens", "read_s")
 _FPS, _SIZE_PX = 8.0, 448
 
 
@@ -64,15 +68,17 @@ class StillSettings:
 class Reading:
     """One video read in one way, with the answers that it gave.
 
-    `n_steps` grid frames were sampled, `n_encoded` of them encoded; `n_tokens` were prefilled.
+    `n_frames` frames were sampled as `n_steps` grid frames; `n_encoded` of these were encoded,
+    `n_tokens` prefilled.
     `read_s`: seconds from opening the file to the first question, without loading the model.
-    `spans`: of each card shown for 4 s or more, whether the best evidence span begins and ends with
-    it.
+    `way`: one of WAYS. `spans`: of each card shown for 4 s or more, whether the best evidence span
+    begins and ends with it.
     """
 
     kind: str
     video: int
-    skips: bool
+    way: str
+    n_frames: int
     n_steps: int
     n_encoded: int
     n_tokens: int
@@ -92,13 +98,15 @@ def run_still(
     folder: Path,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> tuple[list[Reading], list[dict[str, Any]]]:
-    """Read every video in both ways; return the readings, and what was asked.
+    """Read every video in each way; return the readings, and what was asked.
 
     `config`: all settings besides the keep ratio and the threshold; `folder`: for the files.
 
     Raises:
         ConfigError, VideoError, ModelError: a video cannot be written or read.
     """
+    compression = replace(config.compression, keep_ratio=settings.keep_ratio)
+    config = replace(config, compression=compression)
     readings, asked = list[Reading](), list[dict[str, Any]]()
     n_all = len(settings.kinds) * settings.n_videos
     for at in range(n_all):
@@ -108,9 +116,17 @@ def run_still(
         questions = make_questions(scene, settings.n_questions, seed, TURNS)
         asked += [{"footage": kind, "video": video, **asdict(question)} for question in questions]
         path = write_video(scene, folder / f"{kind}-{video}.mp4", fps=_FPS, size_px=_SIZE_PX)
-        for skips in ((False, True), (True, False))[video % 2]:
-            readings.append(_read(path, source, settings, config, scene, questions, skips))
-            readings[-1] = replace(readings[-1], kind=kind, video=video)
+        sampling = {"all": config.sampling, "still": replace(config.sampling, still=settings.still)}
+        for way in ("all", "still") if video % 2 else ("still", "all"):
+            asked_for = replace(config, sampling=sampling[way])
+            found = _read(path, source, asked_for, scene, questions)
+            readings.append(replace(found, kind=kind, video=video, way=way))
+            if way == "still":
+                n_most = found.n_encoded * found.n_frames // found.n_steps
+        if questions:
+            even = replace(config, sampling=replace(config.sampling, max_frames=max(2, n_most)))
+            found = _read(path, source, even, scene, questions)
+            readings.append(replace(found, kind=kind, video=video, way="even"))
         path.unlink()
         progress(kind, at + 1, n_all)
     return readings, asked
@@ -119,15 +135,10 @@ def run_still(
 def _read(
     path: Path,
     source: ModelManifest | ModelFiles,
-    settings: StillSettings,
     config: RetakeConfig,
     scene: Scene,
     questions: Sequence[Question],
-    skips: bool,
 ) -> Reading:
-    sampling = replace(config.sampling, still=settings.still if skips else 0.0)
-    compression = replace(config.compression, keep_ratio=settings.keep_ratio)
-    config = replace(config, sampling=sampling, compression=compression)
     start = time.perf_counter()
     with open_video(path, source, config, use_cache=False) as session:
         read_s = time.perf_counter() - start - session.times.seconds.get("load", 0.0)
@@ -137,7 +148,8 @@ def _read(
         return Reading(
             "",
             0,
-            skips,
+            "",
+            video.n_frames,
             n_steps,
             n_steps - video.n_still,
             video.n_cells_before - video.n_left_out,
@@ -170,39 +182,63 @@ def summary(readings: Sequence[Reading]) -> list[dict[str, Any]]:
 
 
 def _row(kind: str, readings: Sequence[Reading]) -> dict[str, Any]:
-    ways = [
-        sorted((r for r in readings if r.skips == skips), key=lambda r: (r.kind, r.video))
-        for skips in (False, True)
-    ]
-    whole, ours = ([right for r in way for right in r.right] for way in ways)
+    ways = {
+        way: sorted((r for r in readings if r.way == way), key=lambda r: (r.kind, r.video))
+        for way in WAYS
+    }
+    right = {way: [right for r in ways[way] for right in r.right] for way in WAYS}
     sums = [
-        {name: sum(getattr(r, name) for r in way) for name in ("n_encoded", "n_tokens", "read_s")}
-        for way in ways
+        {name: sum(getattr(r, name) for r in ways[way]) for name in _SUMMED}
+        for way in ("all", "still")
     ]
-    lost, low, high = paired_difference(whole, ours)
+    lost, low, high = paired_difference(right["all"], right["still"])
     return {
         "kind": kind,
         "encodes_fewer": round(sums[0]["n_encoded"] / sums[1]["n_encoded"], 2),
         "tokens_fewer": round(sums[0]["n_tokens"] / sums[1]["n_tokens"], 2),
         "read_s": [round(way["read_s"], 3) for way in sums],
         "faster": round(sums[0]["read_s"] / sums[1]["read_s"], 2),
-        "right": [share(whole).to_dict(), share(ours).to_dict()],
+        "right": {way: share(right[way]).to_dict() for way in WAYS},
         "lost_points": [round(100 * value, 2) for value in (lost, low, high)],
-        "spans": [share(s for r in way for s in r.spans).to_dict() for way in ways],
+        "spans": {way: share(s for r in ways[way] for s in r.spans).to_dict() for way in WAYS},
     }
 
 
-def still_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the summary as a Markdown table: of each figure the part of reading everything."""
+def cost_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return a Markdown table: what reading still pictures once takes of reading everything."""
     lines = [
-        "| footage | encodes | tokens | reading time | right, all read | right, still not | lost |",
+        "| footage | encodes | tokens | s, all read | s, still once | time |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        factors = [f"1/{row[name]:g}" for name in ("encodes_fewer", "tokens_fewer", "faster")]
+        seconds = [f"{s:.1f}" for s in row["read_s"]]
+        lines.append(f"| {' | '.join([row['kind'], *factors[:2], *seconds, factors[2]])} |")
+    return "\n".join(lines)
+
+
+def answers_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return a Markdown table: right answers in %, and the points lost against everything."""
+    lines = [
+        "| footage | questions | all read | still once | lost | even | spans |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        has_questions = row["right"][0]["n"] > 0
-        right = [f"{100 * r['right'] / r['n']:.1f}" if r["n"] else "-" for r in row["right"]]
+        whole, ours, even = (_percent(row["right"][way]) for way in WAYS)
         lost, low, high = row["lost_points"]
-        told = f"{lost:.1f} ({low:.1f} to {high:.1f})" if has_questions else "-"
-        factors = [f"1/{row[name]:g}" for name in ("encodes_fewer", "tokens_fewer", "faster")]
-        lines.append(f"| {' | '.join([row['kind'], *factors, *right, told])} |")
+        told = f"{lost:.1f} ({low:.1f} to {high:.1f})"
+        spans = " / ".join(_percent(row["spans"][way]) for way in ("all", "still"))
+        n = str(row["right"]["all"]["n"])
+        lines.append(f"| {' | '.join([row['kind'], n, whole, ours, told, even, spans])} |")
     return "\n".join(lines)
+
+
+def still_tables(document: dict[str, Any]) -> str:
+    """Return all tables of a run file."""
+    rows = document["rows"]
+    parts = [cost_table(rows)] + ([answers_table(rows)] if rows[0]["right"]["all"]["n"] else [])
+    return "\n\n".join(parts)
+
+
+def _percent(counted: Mapping[str, Any]) -> str:
+    return f"{100 * counted['right'] / counted['n']:.1f}" if counted["n"] else "-"

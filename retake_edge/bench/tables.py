@@ -8,7 +8,7 @@ from typing import Any
 from retake_edge.bench.look.report import look_table, sure_table
 from retake_edge.bench.quality.report import length_table, quality_table
 from retake_edge.bench.speed.report import speed_tables
-from retake_edge.bench.still import still_table
+from retake_edge.bench.still import still_tables
 from retake_edge.bench.text.report import text_table
 from retake_edge.errors import ConfigError
 
@@ -48,6 +48,6 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "quality": _quality_tables,
     "text-needle": text_table,
     "speed": speed_tables,
-    "still": lambda document: still_table(document["rows"]),
+    "still": still_tables,
     "look": lambda document: f"{look_table(document)}\n\n{sure_table(document)}",
 }

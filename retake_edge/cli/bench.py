@@ -354,7 +354,7 @@ def still(
     as_json: _Json = False,
     out: _Out = None,
 ) -> None:
-    """Read the same videos whole, and without what stands still; compare time and answers."""
+    """Read the same videos whole, and what stands still once; compare time and answers."""
     from tempfile import TemporaryDirectory
 
     from platformdirs import user_cache_path

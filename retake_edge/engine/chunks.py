@@ -234,7 +234,7 @@ class ChunkBuilder:
 
     `base`: the position after the text before the video. `origin_s`: the time of the video's first
     grid frame, where the first block built here is a later one. `newline` f32 [n_embd_inp]: the
-    learned row that the rule asks for.
+    learned row that the rule asks for. `whole`: frames that stand still are built whole, too.
     """
 
     def __init__(
@@ -244,8 +244,11 @@ class ChunkBuilder:
         base: int,
         origin_s: float | None = None,
         newline: Floats | None = None,
+        *,
+        whole: bool = False,
     ) -> None:
         self._model, self._rule, self._newline = model, rule, newline
+        self._whole = whole
         self._places = VideoPlaces(rule, base, origin_s)
 
     def build(
@@ -286,7 +289,8 @@ class ChunkBuilder:
         pivots, distances = np.zeros(len(is_text), np.bool_), np.zeros(len(is_text), np.float32)
         pivots[~is_text], distances[~is_text] = block.pivots.ravel(), block.distances.ravel()
         chunk = PrefillChunk(rows, ids, frame, is_text, pivots, distances, tokens)
-        return chunk if features.news.all() else self._thinned(chunk, features)
+        is_whole = self._whole or features.news.all()
+        return chunk if is_whole else self._thinned(chunk, features)
 
     def _thinned(self, chunk: PrefillChunk, features: VisionFeatures) -> PrefillChunk:
         """Leave out the tokens of frames that stand still for which others of the frame stand."""

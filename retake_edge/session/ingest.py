@@ -221,7 +221,14 @@ class _Beginning:
 
     def _builder(self, base: int, origin_s: float | None = None) -> ChunkBuilder:
         model, manifest = self._loaded.model, self._loaded.manifest
-        return ChunkBuilder(model, manifest.positions, base, origin_s, newline_of(manifest))
+        return ChunkBuilder(
+            model,
+            manifest.positions,
+            base,
+            origin_s,
+            newline_of(manifest),
+            whole=self._loaded.encoder.non_causal,  # such an image is seen at once, or not at all
+        )
 
     def _engine(self, plan: CellBudget, resources: ExitStack) -> Engine:
         model, request, non_causal = (

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from retake_edge.compress.coverage import nearest_counts, nearest_sums
-from retake_edge.engine.chunks import STILL_TOKENS, frame_blocks, tokens_shown
+from retake_edge.engine.chunks import STILL_TOKENS, ChunkBuilder, frame_blocks, tokens_shown
 from retake_edge.engine.positions import reforge
+from retake_edge.llama.model import Model
+from retake_edge.models.manifest import PositionRule
 from retake_edge.vision.encoder import VisionFeatures
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def still_frames(n_tokens: int, is_new: list[bool]) -> VisionFeatures:
@@ -80,3 +85,36 @@ def test_positions_are_squeezed_by_the_share_of_all_that_the_chunk_stands_for(n_
     assert moved.tolist() == [10, 10, 10 + n_keep, 10 + 2 * n_keep]
     assert following == moved[-1] + 1
     assert reforge(times, 2)[0].tolist() == reforge(times, 2, 4)[0].tolist()
+
+
+@pytest.fixture(scope="module")
+def model():
+    with Model(GOLDEN / "tiny-f32.gguf") as loaded:
+        yield loaded
+
+
+@pytest.mark.parametrize("kind", ["mrope", "mrope-time", "timestamps", "linear"])
+def test_a_chunk_has_few_tokens_of_still_frames_at_their_own_positions(
+    model: Model, kind: str
+) -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((4, 16, model.n_embd_inp)).astype(np.float32)
+    rows[1:3] = rows[0]
+    times_s = np.arange(4.0)
+    is_new = np.array([True, False, False, True])
+    features = VisionFeatures(rows, times_s, times_s, 4, 4, 0.5, is_new)
+    block = next(frame_blocks(iter([features]), 4, per_patch=True, n_embd=model.n_embd))
+    rule = PositionRule(kind)
+    chunk = ChunkBuilder(model, rule, 5).build(block, 5)
+    whole = ChunkBuilder(model, rule, 5, whole=True).build(block, 5)
+    assert whole.counts is None
+    assert np.bincount(chunk.frame[~chunk.is_text]).tolist() == [16, 2, 2, 16]
+    assert chunk.n_left_out == 28 == len(whole.frame) - len(chunk.frame)
+    assert chunk.counts is not None
+    assert chunk.counts[~chunk.is_text].sum() == 64
+    if kind == "linear":
+        assert np.array_equal(chunk.positions, 5 + np.arange(36)), "these positions run on"
+    else:
+        everything = {tuple(column) for column in whole.positions.T.tolist()}
+        assert {tuple(column) for column in chunk.positions.T.tolist()} <= everything
+        assert chunk.positions.max() == whole.positions.max()

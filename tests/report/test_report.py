@@ -235,3 +235,11 @@ def test_what_cannot_be_written_is_refused_in_one_sentence(tmp_path, arguments, 
     assert (found, out) == (code, "")
     assert told in err
     assert "Traceback" not in err
+
+
+def test_the_report_tells_what_stood_still():
+    report = sample_report()
+    assert "Stood still, not read again" not in dict(data_of(render_report(report))["figures"])
+    still = replace(report, video=replace(report.video, n_still=4, n_left_out=40))
+    told = dict(data_of(render_report(still))["figures"])["Stood still, not read again"]
+    assert told == f"4 of {report.video.n_grid_frames} pictures"
