@@ -6,7 +6,7 @@ each layer keeps, and the native library moves those to the front and frees the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -37,6 +37,9 @@ VALUE_DIM = 16
 
 _FEWER = "lower --keep-ratio, take fewer frames with --max-frames, or a shorter part"
 
+STAGES = ("prefill", "score", "select", "compact")
+"""Stages of a chunk, in the clock that an engine gets."""
+
 MEMORY_CELLS = 256
 """Most earlier cells a layer remembers for coverage."""
 
@@ -49,6 +52,7 @@ class Engine:
     use. `n_positions`: the lowest position that no token of the video ever had; `answer_end`: that
     after the latest answer. `log_probs`: of the latest answer's tokens, its end included where it
     came to one. `reforges`: whether what is kept moves together. `images`: how they are decoded.
+    `times` gets the seconds by stage.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Engine:
         *,
         n_text_reserve: int,
         images: ImageRule | None = None,
+        times: StageTimes | None = None,
     ) -> None:
         self.model = context.model
         self.images = images or ImageRule()
@@ -70,7 +75,7 @@ class Engine:
         self._rng = np.random.default_rng(config.compression.seed)
         self._projection: Floats | None = None
         self._kept_values: Floats | None = None
-        self._times = StageTimes()
+        self._times = times or StageTimes()
 
     @cached_property
     def _n_layer(self) -> int:
@@ -160,7 +165,7 @@ class Engine:
             raise
 
     def _prefill_chunk(self, chunk: PrefillChunk, keep_ratio: float) -> ChunkResult:
-        self._times = StageTimes()
+        before = dict(self._times.seconds)
         n, n_text = len(chunk.frame), int(chunk.is_text.sum())
         n_all = n + chunk.n_left_out
         n_keep = n_text + kept_vision(n_all - n_text, keep_ratio) if keep_ratio < 1 else n_all
@@ -169,7 +174,7 @@ class Engine:
             with self._times.measure("prefill"):
                 self.decode(chunk)
             self._advance(chunk.positions, time_axis(chunk.positions))
-            return self._result(chunk, np.arange(n, dtype=np.int32)[None])
+            return self._result(chunk, np.arange(n, dtype=np.int32)[None], before)
         require_compressible(self._context)
         q_stride = self._query_stride(n) if n_keep < n else 0
         with Capture(self._context, n_max=n, q_stride=q_stride) as capture:
@@ -182,7 +187,7 @@ class Engine:
                 weights = self._weights_of_all(chunk)
             with self._times.measure("compact"):
                 self._commit(capture, chunk, kept, weights, n_keep)
-        return self._result(chunk, kept)
+        return self._result(chunk, kept, before)
 
     def _weights_of_all(self, chunk: PrefillChunk) -> Floats | None:
         """What the tokens of a chunk weigh of which all stay: as much as they stand for."""
@@ -300,7 +305,7 @@ class Engine:
         others = positions.next_position(ids[1:]) if ids.ndim == 2 else 0
         self.next_position = max(self.next_time, others)
 
-    def _result(self, chunk: PrefillChunk, kept: Ints) -> ChunkResult:
+    def _result(self, chunk: PrefillChunk, kept: Ints, before: Mapping[str, float]) -> ChunkResult:
         seen = ~chunk.is_text
         frame = chunk.frame - chunk.frame.min()
         n_pivots = np.bincount(frame[seen], weights=chunk.pivots[seen])
@@ -308,9 +313,13 @@ class Engine:
         token_frames = np.where(seen, chunk.frame, -1 - chunk.frame)
         cell_frames = np.broadcast_to(token_frames[kept], (self._n_layer, kept.shape[1]))
         self.n_cells += kept.shape[1]
+        spent = self._times.seconds
+        seconds = {
+            stage: spent[stage] - before.get(stage, 0.0) for stage in STAGES if stage in spent
+        }
         n_left_out = chunk.n_left_out
         n_cells = len(frame) + n_left_out
-        return ChunkResult(n_cells, cell_frames, pivot_share, n_left_out, self._times.seconds)
+        return ChunkResult(n_cells, cell_frames, pivot_share, n_left_out, seconds)
 
     def generate(self, prompt: str, attention: AnswerAttention | None = None) -> Iterator[int]:
         """Yield the tokens of an answer to `prompt`, and leave the cache as it was before.

@@ -11,6 +11,7 @@ from retake_edge.llama.sampler import SamplerSettings
 from retake_edge.session.evidence import Span
 from retake_edge.session.second_look import LookedAgain
 from retake_edge.session.video_map import VideoStats
+from retake_edge.stages import Profile
 from retake_edge.version import __version__
 
 
@@ -32,6 +33,7 @@ class Answer:
     """An answer, and all that is needed to make it again.
 
     `seconds` by stage; 'first_token' is the part of 'generate' before the answer's first token.
+    `profile`: the same, adding up to the time that it took to open the video and to answer.
     `evidence`: the spans of the video that it attended to, the heaviest first. `model`: its name,
     why it was used (`chosen_by`), its kind and its files' hashes. `sampler`: how the answer was
     drawn, the model file's own settings included. `positions`: those that the video and this answer
@@ -47,6 +49,7 @@ class Answer:
     video: VideoStats
     session: SavedState
     seconds: dict[str, float]
+    profile: Profile
     peak_memory_bytes: int
     model: dict[str, str]
     config: dict[str, Any]

@@ -32,7 +32,6 @@ from retake_edge.session.store.checkpoint import (
     read_resume,
 )
 from retake_edge.session.telling import Teller
-from retake_edge.stages import StageTimes
 from retake_edge.video.read import probe_video
 from retake_edge.vision.encoder import VisionEncoder, newline_of
 from retake_edge.vision.reader import Done, VideoReader
@@ -46,7 +45,10 @@ def plan_of(request: OpenRequest) -> RunPlan:
         do not fit.
     """
     source, is_loaded = request.source, request.loaded is not None
-    with RunPlanner(source, request.n_text_reserve, is_loaded=is_loaded) as planner:
+    with (
+        request.times.measure("plan"),
+        RunPlanner(source, request.n_text_reserve, is_loaded=is_loaded) as planner,
+    ):
         return planner.plan(probe_video(request.path), request.config)
     raise AssertionError("unreachable")
 
@@ -88,7 +90,7 @@ class _Beginning:
 
     def __init__(self, request: OpenRequest, plan: RunPlan, resources: ExitStack) -> None:
         self._request, self._plan, self._resources = request, plan, resources
-        self._times = StageTimes()
+        self._times = request.times
 
     def started(self) -> Run:
         """Decode the first frames, load the models, and make the context."""
@@ -151,8 +153,6 @@ class _Beginning:
         n_before: int,
     ) -> Run:
         engine.restore(state.engine)
-        for stage, seconds in state.seconds.items():
-            self._times.add(stage, seconds)
         skips_still = bool(self._plan.config.sampling.still)
         frames_per_step = self._loaded.encoder.frames_per_step
         done = chunks.done(frames_per_step, skips_still=skips_still)
@@ -174,6 +174,7 @@ class _Beginning:
             n_before,
             chunks,
             state.stream,
+            earlier_s=state.seconds,
         )
 
     @cached_property
@@ -240,7 +241,8 @@ class _Beginning:
             n_at_once = plan.shape.vision_per_step if non_causal else 1
             context = make_context(resources, model, request, plan.n_ctx, n_at_once)
         images = ImageRule(one_by_one=non_causal or model.scales_tokens, non_causal=non_causal)
-        return Engine(context, request.config, n_text_reserve=request.n_text_reserve, images=images)
+        reserve, times = request.n_text_reserve, self._times
+        return Engine(context, request.config, n_text_reserve=reserve, images=images, times=times)
 
 
 def _opening(manifest: ModelManifest, reader: VideoReader, n_whole_steps: int | None) -> str:

@@ -20,7 +20,6 @@ from retake_edge.session.prefilled import (
 from retake_edge.session.store.checkpoint import load_chunks, open_journal
 from retake_edge.session.store.journal import Journal
 from retake_edge.session.video_map import VideoStats
-from retake_edge.stages import StageTimes
 
 
 def read_session(request: OpenRequest, file: Path, key: str) -> PrefilledVideo:
@@ -30,7 +29,7 @@ def read_session(request: OpenRequest, file: Path, key: str) -> PrefilledVideo:
         SessionError: the session is damaged, foreign or of another version.
         FileNotFoundError: there is none. ModelError, MemoryBudgetError: as for a video.
     """
-    times = StageTimes()
+    times = request.times
     with times.measure("load"), ExitStack() as resources:
         journal = open_journal(file, key)
         head, end = journal.head(), journal.last()

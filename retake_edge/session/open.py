@@ -31,6 +31,7 @@ from retake_edge.session.second_look import SecondLook
 from retake_edge.session.session import Session
 from retake_edge.session.store.folder import SessionStore
 from retake_edge.session.store.looks import SavedLooks
+from retake_edge.stages import StageTimes
 
 
 def open_video(
@@ -93,6 +94,7 @@ def open_video(
         no model for it or it cannot be loaded, the cells do not fit, or the native libraries are
         missing. ConfigError: a setting is out of range.
     """
+    times = StageTimes().start()
     config = with_values(
         config or RetakeConfig(),
         sampling={
@@ -121,7 +123,8 @@ def open_video(
     else:
         source = resolve_model(model, mmproj, sha256=sha256) if isinstance(model, str) else model
         why = "asked for"
-    check_loadable(source, store.cache_dir if store else None)
+    with times.measure("check"):
+        check_loadable(source, store.cache_dir if store else None)
     request = OpenRequest(
         path,
         source,
@@ -130,6 +133,7 @@ def open_video(
         with_more(progress),
         Calibration(store.cache_dir if store else None),
         loaded=loaded,
+        times=times,
     )
     if store is None:
         prefilled = read_video(request, plan_of(request))
@@ -140,6 +144,7 @@ def open_video(
         session = Session(opened.prefilled, config, opened.hashes, opened.saved, looks)
         session.calibrate(request.calibration)
     session.chosen_by = why
+    times.stop()
     return session
 
 
@@ -164,7 +169,7 @@ def open_session(
         unfinished, and the video is gone. ModelError: its model is gone, or has changed.
         MemoryBudgetError: this machine has no room for it.
     """
-    store = SessionStore(cache_dir)
+    times, store = StageTimes().start(), SessionStore(cache_dir)
     found = recorded(store, key, config or RetakeConfig())
     request = OpenRequest(
         found.path,
@@ -174,8 +179,10 @@ def open_session(
         with_more(progress),
         Calibration(store.cache_dir),
         found.facts,
+        times=times,
     )
-    check_loadable(found.source, store.cache_dir)
+    with times.measure("check"):
+        check_loadable(found.source, store.cache_dir)
     if found.is_complete:
         opened = reopen(request, store, found.key)
     else:
@@ -183,6 +190,7 @@ def open_session(
     looks = _looks(opened, found.config, store, found.facts.get("video"))
     session = Session(opened.prefilled, found.config, opened.hashes, opened.saved, looks)
     session.calibrate(request.calibration)
+    times.stop()
     return session
 
 

@@ -40,7 +40,7 @@ class OpenRequest:
 
     `calibration`: how long earlier runs took. `facts`: what decides about the cells, to be saved
     with them (`retake_edge.session.store.key.session_facts`). `loaded`: the language model of
-    `source` where it is loaded already; it stays loaded.
+    `source` where it is loaded already; it stays loaded. `times` gets the seconds by stage.
     """
 
     path: str | Path
@@ -51,6 +51,7 @@ class OpenRequest:
     calibration: Calibration = field(default_factory=lambda: Calibration(None))
     facts: Mapping[str, Any] = field(default_factory=dict)
     loaded: Model | None = None
+    times: StageTimes = field(default_factory=StageTimes)
 
 
 def head_of(request: OpenRequest, model: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -35,7 +35,7 @@ from retake_edge.session.store.checkpoint import (
 )
 from retake_edge.session.telling import Teller
 from retake_edge.session.video_map import VideoMap, VideoStats
-from retake_edge.stages import StageTimes
+from retake_edge.stages import StageTimes, added
 from retake_edge.vision.encoder import VisionEncoder, VisionFeatures, newline_of
 from retake_edge.vision.reader import VideoReader
 
@@ -54,7 +54,8 @@ class Run:
     """One reading of a video: all it works with, and what it has done so far.
 
     `n_before`: the position after the text before the video. `n_whole_steps`: frames to be used of
-    a video that does not fit whole, None where it does.
+    a video that does not fit whole, None where it does. `earlier_s`: seconds by stage of a run that
+    was interrupted.
     """
 
     request: OpenRequest
@@ -70,6 +71,7 @@ class Run:
     n_before: int
     chunks: Chunks = field(default_factory=Chunks)
     stream: StreamState | None = None
+    earlier_s: Mapping[str, float] = field(default_factory=dict)
     n_whole_steps: int | None = None
     not_compressible: str = ""
     recorder: Recorder | None = None
@@ -122,6 +124,7 @@ class Run:
             n_embd=n_embd,
             after=self.stream,
         )
+        blocks = self.times.each("select", blocks)  # DPSelect; what it reads counts for itself
         for block, result in prefill(self.engine, self.builder, blocks, self.plan.keep_ratio):
             self._take(block, result, saves_at_end=saves_at_end)
             del block  # its memory is that of the next one
@@ -135,8 +138,6 @@ class Run:
     def _take(self, block: FrameBlock, result: ChunkResult, *, saves_at_end: bool) -> None:
         """Note and save a chunk; `saves_at_end`: the cells are saved all at the end."""
         self.chunks.results.append(result)
-        for stage, seconds in result.seconds.items():
-            self.times.add(stage, seconds)
         stream = self.stream = StreamState.after(block, self.loaded.model.n_embd, self.stream)
         if self.recorder is not None and not saves_at_end:
             self._save(partial(self._record_chunk, self.recorder, stream, result))
@@ -184,7 +185,11 @@ class Run:
         return ChunkResult(n_cells, cell_frames, chosen.pivot_share)
 
     def _record_chunk(self, recorder: Recorder, stream: StreamState, result: ChunkResult) -> None:
-        recorder.add(self.engine, stream, self.reader, result, self.times.seconds)
+        recorder.add(self.engine, stream, self.reader, result, self._seconds())
+
+    def _seconds(self) -> dict[str, float]:
+        """Seconds by stage that the reading has taken, those of interrupted runs included."""
+        return added(self.earlier_s, self.times.named())
 
     def finished(self, resources: ExitStack) -> PrefilledVideo:
         """Free the vision tower, and return the video."""
@@ -193,7 +198,8 @@ class Run:
         stats = self._stats(video_map)
         if self.recorder is not None:
             recorder = self.recorder
-            self._save(lambda: recorder.finish(self.engine, asdict(stats), self.times.seconds))
+            self._save(lambda: recorder.finish(self.engine, asdict(stats), self._seconds()))
+            self.times.beside["save"] = recorder.write_s
         thumbnails = self.chunks.thumbnails + self.reader.thumbnails
         return PrefilledVideo(
             self.engine,
@@ -202,7 +208,7 @@ class Run:
             video_map,
             thumbnails,
             self.times,
-            dict(self.times.seconds),
+            self._seconds(),
             resources.pop_all(),
             is_saved=self.recorder is not None,
             n_before=self.n_before,

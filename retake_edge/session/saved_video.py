@@ -74,8 +74,9 @@ def open_saved(
     Raises:
         VideoError, ModelError, MemoryBudgetError, NativeError: as `read_video`.
     """
-    file, hashes = check_path(request.path), _model_hashes(request.source, store)
-    identity, video = file_identity(file), hash_cache(store).sha256(file)
+    with request.times.measure("check"):
+        file, hashes = check_path(request.path), _model_hashes(request.source, store)
+        identity, video = file_identity(file), hash_cache(store).sha256(file)
     keys = JsonCache(store.cache_dir / "keys.json", _MAX_REMEMBERED)
     asked = _asked(request, video, hashes)
     key = keys.get(asked)
@@ -223,7 +224,8 @@ def _made(
     with ExitStack() as held:
         waiting = partial(request.progress, "waiting for another process", 0, 1)
         try:
-            held.enter_context(store.lock(key, waiting))
+            with request.times.measure("wait"):
+                held.enter_context(store.lock(key, waiting))
         except SessionError as error:
             _warn(str(error))
             return read_video(request, plan), False

@@ -40,13 +40,14 @@ from retake_edge.session.evidence import Floats, Span, attended_spans, frame_wei
 from retake_edge.session.prefilled import PrefilledVideo
 from retake_edge.session.second_look import LookedAgain, SecondLook, problem_of
 from retake_edge.session.store.looks import SavedLooks
-from retake_edge.stages import StageTimes
+from retake_edge.stages import Profile, StageTimes
 from retake_edge.vision.encoder import VisionFeatures
 from retake_edge.vision.reader import Thumbnail
 
 _log = logging.getLogger(__name__)
 
 
+_PROFILE_NAMES = {"decode": "waiting", "wait": "waiting", "generate": "answer"}
 _LEAST_ROOM = 64  # tokens that an answer can have after a second look
 
 
@@ -91,6 +92,7 @@ class Session:
         self._resources, self._hashes = prefilled.resources, hashes
         self._estimate, self._calibration = prefilled.estimate, Calibration(None)
         self._answer: Answer | None = None
+        self._asked = StageTimes()  # the clock of the latest question
         self._idle: Floats | None = None  # as `frame_weights`, of no question
         self.second_look = looks or SecondLook(prefilled, config, SavedLooks(None))
         self.answer_tokens = list[int]()
@@ -169,11 +171,16 @@ class Session:
         return self._answer
 
     def video_attention(self) -> AnswerAttention:
-        """Return a recorder of the attention that an answer pays to the video's cells."""
+        """Return a recorder of the attention that an answer pays to the video's cells.
+
+        The clock of the answer begins here.
+        """
+        self._asked = StageTimes().start()
         n_video = self.video.n_cells_kept
         window = self.n_cells - n_video, n_video
         if self._idle is None:
-            self._idle = self._idle_weights(window)
+            with self._asked.measure("evidence"):
+                self._idle = self._idle_weights(window)
         return AnswerAttention(*window)
 
     def _idle_weights(self, window: tuple[int, int]) -> Floats | None:
@@ -209,8 +216,7 @@ class Session:
             return
         for _ in first:
             yield ""
-        answer, times = self.last_answer(), StageTimes()
-        times.add("first answer", answer.seconds["generate"])
+        answer, times = self.last_answer(), self._times_of_first()
         with ExitStack() as resources:
             try:
                 found = self._looked(question, prompt, answer, times)
@@ -223,12 +229,24 @@ class Session:
             except (VideoError, ModelError, MemoryBudgetError, NativeError) as error:
                 found = None
                 answer = replace(answer, looked_again=LookedAgain(problem=problem_of(error)))
+            times.stop()
             if found is None:
-                self._answer = answer
+                self._answer = replace(answer, profile=self._profile(times))
                 yield answer.text
                 return
             self._answer = replace(answer, looked_again=found[1])
             yield from self.collect(question, beside.generate(prompt), None, times)
+
+    def _times_of_first(self) -> StageTimes:
+        """The clock of the answer at hand, running on towards a second one."""
+        first = StageTimes({}, dict(self._asked.beside), self._asked.wall_s)
+        for stage, seconds in self._asked.seconds.items():
+            first.add("first answer" if stage == "generate" else stage, seconds)
+        return first.start()
+
+    def _profile(self, times: StageTimes) -> Profile:
+        """The profile of an answer: the video's opening, and the clock of the question."""
+        return times.after(self.times).profile(_PROFILE_NAMES)
 
     def _looked(
         self, question: str, prompt: str, first: Answer, times: StageTimes
@@ -280,15 +298,16 @@ class Session:
 
         `attention`: None where the last answer's evidence counts; `more`: seconds spent before.
         """
-        times = StageTimes(dict(self.times.seconds) | (more.seconds if more else {}))
+        times = self._asked = self._asked if attention is not None else StageTimes().start()
+        sooner = more.after(self.times) if more else self.times
         before = None if attention is not None else self._answer
         self.answer_tokens = []
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         pieces: list[str] = []
-        n_tokens, started = 0, time.perf_counter()
+        n_tokens, first_token_s, started = 0, 0.0, time.perf_counter()
         for token in times.each("generate", tokens):
             if n_tokens == 0:
-                times.seconds["first_token"] = time.perf_counter() - started
+                first_token_s = time.perf_counter() - started
             n_tokens += 1
             self.answer_tokens.append(token)
             piece = decoder.decode(self.engine.model.piece(token))
@@ -299,18 +318,24 @@ class Session:
             pieces.append(rest)
             yield rest
         if self._estimate is not None and n_tokens > 1:
-            per_token = {"answer": times.seconds["generate"] - times.seconds["first_token"]}
+            per_token = {"answer": times.seconds["generate"] - first_token_s}
             self._calibration.add(*self._estimate, per_token, n_tokens - 1)
+        with times.measure("evidence"):
+            evidence = self._evidence(attention) if attention else before.evidence if before else []
+        facts = self.model_facts()
+        times.stop()
+        in_all = times.after(sooner)
         self._answer = Answer(
             question=question,
             text="".join(pieces).strip(),
             n_tokens=n_tokens,
-            evidence=self._evidence(attention) if attention else before.evidence if before else [],
+            evidence=evidence,
             video=self.video,
             session=self.saved,
-            seconds=times.seconds,
+            seconds=in_all.named() | ({"first_token": first_token_s} if n_tokens else {}),
+            profile=in_all.profile(_PROFILE_NAMES),
             peak_memory_bytes=peak_memory_bytes(),
-            model=self.model_facts(),
+            model=facts,
             config=self.config.to_dict(),
             versions=versions(),
             sampler=self.engine.sampler_settings,

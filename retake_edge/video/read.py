@@ -15,7 +15,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,7 @@ class VideoInfo:
 class FrameBatch:
     """Consecutive sampled frames.
 
+    `seconds`: those that decoding and scaling have taken up to here, beside the caller, by stage.
     `frames`: uint8 (B, H, W, 3), RGB. `times_s`: float64 (B,), the time from which each frame is
     shown, strictly increasing over the whole video. `step_s`: seconds between two sampled times.
     """
@@ -104,6 +105,7 @@ class FrameBatch:
     frames: npt.NDArray[np.uint8]
     times_s: npt.NDArray[np.float64]
     step_s: float
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def check_part(info: VideoInfo, start_s: float, end_s: float | None) -> None:
@@ -318,7 +320,7 @@ def receive_batches(
         frames = np.frombuffer(raw, np.uint8).reshape(message["shape"])
         times_s = np.asarray(message["times_s"], np.float64)
         n_received += len(times_s)
-        yield FrameBatch(frames, times_s, step_s)
+        yield FrameBatch(frames, times_s, step_s, message["seconds"])
     if n_received == 0 and not may_be_none:
         raise VideoError(
             f"No frame of {info.path} could be decoded between the start and end asked for; "

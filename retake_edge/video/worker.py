@@ -24,6 +24,7 @@ from functools import partial
 from threading import Lock
 from typing import Any, BinaryIO, TypeVar
 
+from retake_edge.stages import StageTimes
 from retake_edge.video.frames import decoded, shown_pictures
 from retake_edge.video.goal import Goal
 from retake_edge.video.index import FrameIndex, index_film
@@ -200,11 +201,18 @@ def decode(path: str, pieces: list[FrameIndex], channel: Channel, plan: dict[str
     goal.begin(first.times_s[0], plan["after_s"])
     frames: list[Any] = []
     times_s: list[float] = []
+    decoding, scaling = StageTimes(), StageTimes()  # one for each thread
 
     def flush() -> None:
         if frames:
             batch = np.stack(frames)
-            head = {"kind": "frames", "times_s": times_s, "shape": batch.shape}
+            seconds = {**decoding.seconds, **scaling.seconds}
+            head = {
+                "kind": "frames",
+                "times_s": times_s,
+                "shape": batch.shape,
+                "seconds": seconds,
+            }
             channel.send(head, batch.tobytes())
             frames.clear()
             times_s.clear()
@@ -212,10 +220,12 @@ def decode(path: str, pieces: list[FrameIndex], channel: Channel, plan: dict[str
     last, picture = None, None
     finish = glanced if plan["resample"] == GLANCE else finished
     reopen = partial(open_again, path, channel=channel)
-    for time_s, shown in ahead(shown_pictures(reopen, pieces, goal, channel.beat)):
+    shown_ones = shown_pictures(reopen, pieces, goal, channel.beat)
+    for time_s, shown in ahead(decoding.each("decode", shown_ones)):
         if shown.frame is not last:
             check_size(shown.frame.width, shown.frame.height, plan["max_pixels"])
-            last, picture = shown.frame, finish(shown, plan)
+            with scaling.measure("scale"):
+                last, picture = shown.frame, finish(shown, plan)
         frames.append(picture)
         times_s.append(time_s)
         if len(frames) == plan["batch_frames"]:

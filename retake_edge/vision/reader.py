@@ -133,11 +133,13 @@ class VideoReader:
             n_again = len(self.times_s) - first  # grid frames that an earlier run has used
             self._n_read += len(batch.times_s)
             self.frame_times_s.extend(batch.times_s[self.n_frames - n_before :].tolist())
+            self._times.beside.update(batch.seconds)
             self._progress("decode", self.n_frames, self.n_planned())
             features = self._features(batch, n_before)[n_again:]
             self.times_s.extend(features.times_s.tolist())
             self.is_new.extend(features.news.tolist())
-            self._keep_thumbnails(batch, first, n_again)
+            with self._times.measure("pictures"):
+                self._keep_thumbnails(batch, first, n_again)
             if len(features.times_s):
                 yield features
 

@@ -100,7 +100,7 @@ def test_a_follow_up_loads_neither_the_video_nor_the_vision_tower(cache, caplog,
     with opened(cache) as session:
         assert session.saved.is_reused
         seconds = session.ask(QUESTION).seconds
-    assert set(seconds) == {"load", "generate", "first_token"}
+    assert set(seconds) == {"check", "load", "evidence", "generate", "first_token"}
     assert "clip" not in caplog.text
     with opened(tmp_path / "other"):
         assert "clip" in caplog.text

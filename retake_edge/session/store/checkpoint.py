@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -121,7 +122,8 @@ class _ChunkParts:
 class Recorder:
     """Writes a session while it is made.
 
-    What fails in the background is raised by the next call: OSError.
+    What fails in the background is raised by the next call: OSError. `write_s`: seconds that the
+    thread has written.
     """
 
     def __init__(self, context: Context, part: Path, resume: Path) -> None:
@@ -130,6 +132,7 @@ class Recorder:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="session-writer")
         self._on_its_way: Future[None] | None = None
         self._next_cell = self._n_frames = self._n_thumbnails = 0
+        self.write_s = 0.0
 
     def begin(self, head: Mapping[str, Any]) -> None:
         """Start anew."""
@@ -189,10 +192,12 @@ class Recorder:
 
     def _write(self, parts: _ChunkParts) -> None:
         assert self._journal is not None
+        began = time.perf_counter()
         self._journal.append(CELLS, parts.cells)
         self._journal.append_arrays(parts.arrays)
         resume = replace(parts.resume, n_bytes=self._journal.sync())
         write_atomically(self._resume, _packed(resume, parts.newest_cells, parts.states))
+        self.write_s += time.perf_counter() - began
 
     def add_whole(self, reader: VideoReader, result: ChunkResult) -> None:
         """Save what is known of a video whose cells `finish` saves all at once."""
