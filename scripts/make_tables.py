@@ -14,6 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from compare_llama_cpp import compare_table, short_table
+from measure_profile import profile_table
+from measure_tower import tower_table
+
 from retake_edge.bench.look.report import look_table, sure_table
 from retake_edge.bench.quality.report import (
     kind_table,
@@ -40,6 +44,8 @@ PAGES = (
     "docs/second-look.md",
     "docs/still.md",
     "docs/evaluation.md",
+    "docs/compare.md",
+    "docs/profile.md",
 )
 KEEPS = (0.25, 0.125)
 SPEED_COMMAND = (
@@ -274,6 +280,33 @@ def dpselect() -> str:
     return f"{quality_table(run_file('dpselect'))}\n\n{source('dpselect')}"
 
 
+def compare() -> str:
+    """Both programs on every video."""
+    if not is_measured("compare"):
+        return _not_measured("python scripts/compare_llama_cpp.py FOLDER")
+    document = run_file("compare")
+    return f"{compare_table(document)}\n\n{source('compare')}"
+
+
+def compare_short() -> str:
+    """Both programs: one line each for the videos that tell most."""
+    return short_table(run_file("compare"))
+
+
+def profile() -> str:
+    """Where the time of a first answer goes."""
+    if not is_measured("profile"):
+        return _not_measured("python scripts/measure_profile.py FOLDER")
+    return f"{profile_table(run_file('profile'))}\n\n{source('profile')}"
+
+
+def tower() -> str:
+    """The vision tower: padded rows, types, batches."""
+    if not is_measured("tower"):
+        return _not_measured("python scripts/measure_tower.py FOLDER")
+    return f"{tower_table(run_file('tower'))}\n\n{source('tower')}"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "headline": headline,
     "measured": measured,
@@ -290,6 +323,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "dpselect": dpselect,
     "still": still,
     "still-time": still_time,
+    "compare": compare,
+    "compare-short": compare_short,
+    "profile": profile,
+    "tower": tower,
 }
 
 
