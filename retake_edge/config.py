@@ -20,6 +20,7 @@ POLICIES = (
     "pivotkv",
     "hybrid",
     "coverage",
+    "distinct",
     "uniform",
     "random",
     "random-stratified",

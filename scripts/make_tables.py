@@ -208,6 +208,15 @@ def text_needle() -> str:
     return text_table(run_file("text-needle"))
 
 
+def text_distinct() -> str:
+    """The policies on codes and on words, each with its run."""
+    names = ("text-needle-code", "text-needle-word", "text-needle-qwen")
+    found = [name for name in names if is_measured(name)]
+    if not found:
+        return "There is no run file of this yet: `retake-edge bench text-needle` makes one."
+    return "\n\n".join(f"{text_table(run_file(name))}\n\n{source(name)}" for name in found)
+
+
 def headline() -> str:
     """The README's one number: short events found with an eighth of the vision tokens."""
     document = run_file("quality")
@@ -317,6 +326,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "cost": cost,
     "events": events,
     "text-needle": text_needle,
+    "text-distinct": text_distinct,
     "eval-hours": eval_hours,
     "second-look": second_look,
     "sure": sure,

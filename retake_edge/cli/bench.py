@@ -34,7 +34,7 @@ QUALITY_POLICIES = (
     "none,spread,pivotkv,pivotkv-reference,pivotkv-nopivot,coverage,hybrid,random,"
     "random-stratified,uniform,recent,uniform-frames,dpselect-frames"
 )
-TEXT_POLICIES = "none,spread,pivotkv,coverage,hybrid,random,uniform"
+TEXT_POLICIES = "none,distinct,spread,pivotkv,coverage,hybrid,random,uniform"
 
 _Json = Annotated[bool, typer.Option("--json", help="Print the run file instead of tables.")]
 _Out = Annotated[Path | None, typer.Option(help="Write the run file here.")]
@@ -126,6 +126,7 @@ def text_needle(
     documents: Annotated[int, typer.Option(help="Documents made.")] = 16,
     sentences: Annotated[int, typer.Option(help="Filler sentences in each.")] = 64,
     facts: Annotated[int, typer.Option(help="Facts hidden in each, and asked for.")] = 2,
+    answers: Annotated[str, typer.Option(help="What a fact tells: a code or a word.")] = "code",
     keep_ratio: _KeepRatios = "0.5,0.35,0.25,0.125",
     policies: _Policies = TEXT_POLICIES,
     chunk_tokens: Annotated[int, typer.Option(help="Tokens between two compressions.")] = 256,
@@ -151,6 +152,7 @@ def text_needle(
         n_documents=documents,
         n_sentences=sentences,
         n_facts=facts,
+        answers=answers,
         chunk_tokens=chunk_tokens,
         n_queries=n_queries,
         keep_ratios=tuple(parse_numbers(keep_ratio, "--keep-ratio", float)),

@@ -63,6 +63,18 @@ def layers_joined(vectors: Floats) -> Floats:
     return _unit(finite).transpose(1, 0, 2).reshape(1, n, n_layer * width)
 
 
+def likeness(vectors: Floats) -> Floats:
+    """Return how alike each vector is to all of its layer's, f32 [L, n], from -1 to 1.
+
+    `vectors`: f32 [L, n, d]. The cosine of a vector and the sum of all directions; infinity for a
+    vector with NaN or infinity in it, which counts for nothing.
+    Source: Park et al. 2025 (KeyDiff), there of keys.
+    """
+    units, finite = directions(vectors)
+    common = _unit(units.sum(axis=1, keepdims=True))
+    return np.where(finite, np.einsum("lnd,lmd->ln", units, common), np.float32(np.inf))
+
+
 def nearest_counts(vectors: Floats, kept: npt.NDArray[np.integer]) -> Floats:
     """Count for each kept token the tokens that are nearest to it of all kept, itself included.
 

@@ -17,6 +17,7 @@ from retake_edge.compress.coverage import (
     evenly_spaced,
     farthest_points,
     layers_joined,
+    likeness,
     nearest_counts,
     nearest_sums,
 )
@@ -91,6 +92,8 @@ class Policy:
 
     `query_windows`: in how many equal parts the chunk's queries are summed for the scores, the
     part that attends most being the one that counts (1: one sum over all, as in the paper).
+    `value_dim`: width of the projection of the values that it needs; `remembers`: whether it needs
+    those that earlier chunks kept, too.
     `weighs`: whether a kept cell weighs as much as the tokens it stands for (see `cell_weights`).
 
     `select(signals, n_keep, rng, pivot)` returns distinct indices, int [L, n_keep], in any
@@ -101,6 +104,8 @@ class Policy:
     needs_scores: bool = False
     needs_values: bool = False
     query_windows: int = 1
+    value_dim: int = 16
+    remembers: bool = False
     weighs: bool = False
 
 
@@ -207,6 +212,13 @@ def _spread(e: ChunkSignals, n_keep: int, rng: np.random.Generator, pivot: str) 
     return np.repeat(kept, e.n_layer, axis=0)
 
 
+def _distinct(e: ChunkSignals, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
+    """One set for all layers: the tokens whose values are least like the chunk's others."""
+    alone = -likeness(_vectors(e)).mean(axis=0, keepdims=True)
+    kept = _highest(alone, np.zeros(e.n, np.int32), e.forced, n_keep)
+    return np.repeat(kept, e.n_layer, axis=0)
+
+
 def _uniform(e: ChunkSignals, n_keep: int, rng: np.random.Generator, pivot: str) -> Ints:
     forced, free = np.flatnonzero(e.forced), np.flatnonzero(~e.forced)
     kept = np.concatenate([forced, free[evenly_spaced(len(free), n_keep - len(forced))]])
@@ -243,11 +255,23 @@ def _none(e: ChunkSignals, n_keep: int, rng: np.random.Generator, pivot: str) ->
 
 POLICIES: dict[str, Policy] = {
     "spread": Policy(
-        _spread, needs_scores=True, needs_values=True, query_windows=QUERY_WINDOWS, weighs=True
+        _spread,
+        needs_scores=True,
+        needs_values=True,
+        remembers=True,
+        query_windows=QUERY_WINDOWS,
+        weighs=True,
     ),
     "pivotkv": Policy(_pivotkv, needs_scores=True),
-    "hybrid": Policy(_hybrid, needs_scores=True, needs_values=True, query_windows=QUERY_WINDOWS),
-    "coverage": Policy(_coverage, needs_values=True),
+    "hybrid": Policy(
+        _hybrid,
+        needs_scores=True,
+        needs_values=True,
+        remembers=True,
+        query_windows=QUERY_WINDOWS,
+    ),
+    "coverage": Policy(_coverage, needs_values=True, remembers=True),
+    "distinct": Policy(_distinct, needs_values=True, value_dim=64),
     "uniform": Policy(_uniform),
     "random": Policy(_random),
     "random-stratified": Policy(_random_stratified),

@@ -32,9 +32,6 @@ from retake_edge.stages import StageTimes
 
 __all__ = ["ChunkResult", "Engine", "EngineState", "ImageRule", "Mark"]
 
-VALUE_DIM = 16
-"""Width of the random projection in which coverage compares values."""
-
 _FEWER = "lower --keep-ratio, take fewer frames with --max-frames, or a shorter part"
 
 STAGES = ("prefill", "score", "select", "compact")
@@ -261,12 +258,13 @@ class Engine:
         )
 
     def _value_projection(self, n_embd_v: int) -> Floats | None:
-        """A fixed random projection [VALUE_DIM, n_embd_v]; None where values are no wider."""
-        if n_embd_v <= VALUE_DIM:
+        """A fixed random projection [the policy's width, n_embd_v]; None where none is needed."""
+        width = policies.POLICIES[self._config.compression.policy].value_dim
+        if n_embd_v <= width:
             return None
         if self._projection is None:
             rng = np.random.default_rng(0)  # the same for all: a seed is for random policies
-            self._projection = rng.standard_normal((VALUE_DIM, n_embd_v)).astype(np.float32)
+            self._projection = rng.standard_normal((width, n_embd_v)).astype(np.float32)
         return self._projection
 
     def _select(self, signals: policies.ChunkSignals, n_keep: int) -> Ints:
@@ -274,7 +272,7 @@ class Engine:
         kept = policies.select_cells(
             compression.policy, signals, n_keep, self._rng, pivot=compression.pivot
         )
-        if signals.values is not None:
+        if signals.values is not None and policies.POLICIES[compression.policy].remembers:
             self._kept_values = coverage.remember(
                 self._kept_values, signals.values, kept, MEMORY_CELLS
             )

@@ -39,6 +39,16 @@ def test_the_same_seed_makes_the_same_document():
     assert make_document(7, 20, 2) != make_document(8, 20, 2)
 
 
+def test_facts_may_tell_words_which_leave_the_codes_as_they_were():
+    document = make_document(3, 64, 4, "word")
+    assert len({fact.answer for fact in document.facts}) == 4
+    for fact in document.facts:
+        assert fact.answer.isalpha() and document.text.count(fact.answer) == 1
+        assert fact.question.startswith("What is the secret word of")
+    with pytest.raises(ConfigError, match="--answers is 'rhyme'"):
+        TextNeedleSettings(answers="rhyme")
+
+
 @pytest.fixture(scope="module")
 def result():
     with Model(MODEL) as model:

@@ -192,6 +192,32 @@ def test_weights_multiply_squared_distances() -> None:
         assert farthest_points(vectors, 2, seeds, None, weights).tolist() == [[0, second]]
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_distinct_keeps_in_all_layers_what_is_least_like_the_others_on_average(seed: int) -> None:
+    e = signals(seed)
+    alike = np.zeros(e.n)
+    for layer in e.values.astype(np.float64):
+        units = [v / np.linalg.norm(v) for v in layer]
+        common = sum(units)
+        for i, unit in enumerate(units):
+            alike[i] += unit @ common / np.linalg.norm(common)
+    n_keep = max(e.n // 2, int(e.forced.sum()), 1)
+    order = sorted(range(e.n), key=lambda i: (not e.forced[i], alike[i]))
+    expected = sorted(order[:n_keep])
+    assert select("distinct", e, n_keep).tolist() == [expected] * e.n_layer
+
+
+def test_distinct_keeps_a_lone_outlier_and_takes_broken_values_last() -> None:
+    e = signals(1, n=40, n_layer=3)
+    values = np.ones((3, 40, 8), np.float32)
+    values[:, 17, 0] = -9
+    values[1, 3, 2], values[0, 4, 1] = np.nan, np.inf
+    e = replace(e, values=values, forced=np.zeros(40, np.bool_))
+    assert select("distinct", e, 1).tolist() == [[17]] * 3
+    kept = select("distinct", e, 38)[0]
+    assert not {3, 4} & set(kept.tolist())
+
+
 def test_coverage_falls_back_on_vision_features_with_one_set_for_all_layers() -> None:
     e = signals(3, n=40, n_layer=3)
     e = replace(e, values=None, features=e.values[0])

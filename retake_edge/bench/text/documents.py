@@ -1,7 +1,8 @@
 """Long plain documents with facts hidden in them, made from a seed.
 
 The filler is everyday sentences put together at random, no two alike; the facts are four-digit
-codes of cities, so that a right answer can neither be guessed nor known beforehand.
+codes of cities, or words, so that a right answer can neither be guessed nor known beforehand. A
+code looks like nothing else in the document; a word looks like all of it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ _CITIES = _list(
     "Nairobi Madrid Berlin Geneva Boston Sydney",
     " ",
 )
+_WORDS = _list(
+    "lantern anchor pepper violin compass feather marble saddle ribbon candle hammer lemon mirror "
+    "rocket tiger walnut velvet barrel pirate dragon",
+    " ",
+)
+ANSWERS = ("code", "word")
 _WHEN = _list(
     "In the morning,Late at night,On Sunday,Before lunch,After the rain,In early spring,"
     "Every now and then,On the way home,During the break,That afternoon"
@@ -62,25 +69,32 @@ class Document:
     facts: tuple[Fact, ...]
 
 
-def make_document(seed: int, n_sentences: int, n_facts: int) -> Document:
+def make_document(seed: int, n_sentences: int, n_facts: int, answers: str = "code") -> Document:
     """Make a document of `n_sentences` filler sentences, and the facts in equal parts of it.
 
+    `answers`: one of ANSWERS, what the facts tell.
+
     Raises:
-        ValueError: there are more facts than sentences or cities.
+        ValueError: there are more facts than sentences or cities, or no such answers.
     """
+    if answers not in ANSWERS:
+        raise ValueError(f"no answers {answers!r}")
     if not 0 <= n_facts <= min(n_sentences, len(_CITIES)):
         raise ValueError(f"{n_facts} facts do not fit {n_sentences} sentences")
     rng = np.random.default_rng((seed, 7421))
     sentences = _filler(rng, n_sentences)
     cities = rng.permutation(_CITIES)[:n_facts]
+    words: list[str] = []
+    if answers == "word":
+        words = [str(word) for word in rng.permutation(_WORDS)[:n_facts]]
     facts = []
     for i, city in enumerate(cities):
         place = int((i + rng.random()) * n_sentences / n_facts)
-        code = str(rng.integers(1000, 10000))
+        answer = words[i] if words else str(rng.integers(1000, 10000))
         fact = Fact(
-            f"The secret code of {city} is {code}.",
-            f"What is the secret code of {city}?",
-            code,
+            f"The secret {answers} of {city} is {answer}.",
+            f"What is the secret {answers} of {city}?",
+            answer,
             place / n_sentences,
         )
         facts.append(fact)

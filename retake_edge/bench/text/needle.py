@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from retake_edge.bench.text.documents import Document, Fact, make_document
+from retake_edge.bench.text.documents import ANSWERS, Document, Fact, make_document
 from retake_edge.bench.variants import Variant, cells, require_ratios
 from retake_edge.config import CompressionConfig, GenerationConfig, RetakeConfig, RuntimeConfig
 from retake_edge.engine.chunks import PrefillChunk
@@ -36,14 +36,15 @@ _ANSWER_TOKENS = 16
 class TextNeedleSettings:
     """Settings of a run.
 
-    `n_sentences` of filler make about 17 tokens each; `chunk_tokens` are prefilled between two
-    compressions.
+    `n_sentences` of filler make about 17 tokens each; `answers`: what the facts tell (a code or a
+    word); `chunk_tokens` are prefilled between two compressions.
     """
 
     seed: int = 0
     n_documents: int = 16
     n_sentences: int = 64
     n_facts: int = 4
+    answers: str = "code"
     chunk_tokens: int = 256
     n_queries: int = 0
     keep_ratios: tuple[float, ...] = (0.5, 0.25, 0.125)
@@ -55,6 +56,8 @@ class TextNeedleSettings:
                 f"--documents {self.n_documents}, --chunk-tokens {self.chunk_tokens}, --seed "
                 f"{self.seed}: they must be at least 1, 2 and 0."
             )
+        if self.answers not in ANSWERS:
+            raise ConfigError(f"--answers is {self.answers!r}, but must be {' or '.join(ANSWERS)}.")
         if not 1 <= self.n_facts <= min(self.n_sentences, 20):
             raise ConfigError(
                 f"--facts is {self.n_facts}, but must be from 1 to 20 and at most the number of "
@@ -102,7 +105,9 @@ def run_text_needle(
     runs = cells(variants, settings.keep_ratios)
     prompt = text_prompt(model.chat_template)
     documents = [
-        make_document(settings.seed * 100_003 + i, settings.n_sentences, settings.n_facts)
+        make_document(
+            settings.seed * 100_003 + i, settings.n_sentences, settings.n_facts, settings.answers
+        )
         for i in range(settings.n_documents)
     ]
     tokens = [model.tokenize(document.text) for document in documents]
@@ -188,11 +193,15 @@ def _asked(
 ) -> list[TextOutcome]:
     return [
         TextOutcome(
-            variant.name, keep_ratio, index, fact.depth, fact.answer, text, fact.answer in text
+            variant.name, keep_ratio, index, fact.depth, fact.answer, text, _tells(text, fact)
         )
         for fact in document.facts
         for text in [_answer(engine, prompt, fact)]
     ]
+
+
+def _tells(text: str, fact: Fact) -> bool:
+    return fact.answer in text.lower()
 
 
 def _answer(engine: Engine, prompt: Prompt, fact: Fact) -> str:
@@ -200,7 +209,7 @@ def _answer(engine: Engine, prompt: Prompt, fact: Fact) -> str:
     said = b""
     for token in engine.generate(prompt.question(f"\n\n{fact.question}")):
         said += engine.model.piece(token)
-        if fact.answer.encode() in said:
+        if fact.answer.encode() in said.lower():
             break
     return said.decode("utf-8", "replace").strip()
 
