@@ -56,10 +56,13 @@ LOOK_COMMAND = (
     "retake-edge bench look -s 20261203 --videos 2 --events 0.25 -t 1 "
     "--out benchmarks/second-look.json"
 )
-STILL_COMMAND = "retake-edge bench still -s 20261204 --seconds 128 -t 1 --out benchmarks/still.json"
+STILL_COMMAND = (
+    "retake-edge bench still -s 20261204 --seconds 128 --videos 2 --questions 24 -t 1 "
+    "--out benchmarks/still.json"
+)
 STILL_TIME_COMMAND = (
-    "retake-edge bench still -s 20261205 --seconds 128 --videos 2 --questions 0 -t 1 "
-    "--out benchmarks/still-time.json"
+    "retake-edge bench still -s 20261205 --footage slides,camera,speaker,moving --seconds 128 "
+    "--videos 2 --questions 0 -t 1 --out benchmarks/still-time.json"
 )
 GROWTH_COMMAND = (
     "retake-edge bench speed --shape qwen2.5-vl-3b --layers 2,4 --frames 256,512,1024,2048 "

@@ -7,6 +7,7 @@ stands what the same number of encoded frames gives, evenly spaced.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -35,7 +36,7 @@ TURNS = (
 SPAN_TOLERANCE_S = 2.0
 WAYS = ("all", "still", "even")
 """Everything is read; what stands still is read once; as many evenly spaced frames are read."""
-_SUMMED = ("n_encoded", "n_tokens", "read_s")
+_SUMMED = ("n_encoded", "n_tokens", "read_s", "cpu_s")
 _FPS, _SIZE_PX = 8.0, 448
 
 
@@ -70,7 +71,8 @@ class Reading:
 
     `n_frames` frames were sampled as `n_steps` grid frames; `n_encoded` of these were encoded,
     `n_tokens` prefilled.
-    `read_s`: seconds from opening the file to the first question, without loading the model.
+    `read_s`: seconds from opening the file to the first question, without loading the model;
+    `cpu_s`: of the processor, the decoder's included, with loading.
     `way`: one of WAYS. `spans`: of each card shown for 4 s or more, whether the best evidence span
     begins and ends with it.
     """
@@ -85,6 +87,7 @@ class Reading:
     n_cells_before: int
     n_cells_kept: int
     read_s: float
+    cpu_s: float
     seconds: dict[str, float]
     right: list[bool] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
@@ -139,9 +142,10 @@ def _read(
     scene: Scene,
     questions: Sequence[Question],
 ) -> Reading:
-    start = time.perf_counter()
+    start, cpu_s = time.perf_counter(), sum(os.times()[:4])
     with open_video(path, source, config, use_cache=False) as session:
         read_s = time.perf_counter() - start - session.times.seconds.get("load", 0.0)
+        cpu_s = sum(os.times()[:4]) - cpu_s
         video = session.video
         n_steps = video.n_grid_frames
         texts = [session.ask(question.text).text for question in questions]
@@ -156,6 +160,7 @@ def _read(
             video.n_cells_before,
             video.n_cells_kept,
             read_s,
+            round(cpu_s, 2),
             {name: round(s, 4) for name, s in session.index_seconds.items()},
             [grade(q, text) for q, text in zip(questions, texts, strict=True)],
             texts,
@@ -197,7 +202,8 @@ def _row(kind: str, readings: Sequence[Reading]) -> dict[str, Any]:
         "encodes_fewer": round(sums[0]["n_encoded"] / sums[1]["n_encoded"], 2),
         "tokens_fewer": round(sums[0]["n_tokens"] / sums[1]["n_tokens"], 2),
         "read_s": [round(way["read_s"], 3) for way in sums],
-        "faster": round(sums[0]["read_s"] / sums[1]["read_s"], 2),
+        "cpu_s": [round(way["cpu_s"], 2) for way in sums],
+        "faster": round(sums[0]["cpu_s"] / sums[1]["cpu_s"], 2),
         "right": {way: share(right[way]).to_dict() for way in WAYS},
         "lost_points": [round(100 * value, 2) for value in (lost, low, high)],
         "spans": {way: share(s for r in ways[way] for s in r.spans).to_dict() for way in WAYS},
@@ -207,12 +213,12 @@ def _row(kind: str, readings: Sequence[Reading]) -> dict[str, Any]:
 def cost_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return a Markdown table: what reading still pictures once takes of reading everything."""
     lines = [
-        "| footage | encodes | tokens | s, all read | s, still once | time |",
+        "| footage | encodes | tokens | CPU s, all read | CPU s, still once | CPU time |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
         factors = [f"1/{row[name]:g}" for name in ("encodes_fewer", "tokens_fewer", "faster")]
-        seconds = [f"{s:.1f}" for s in row["read_s"]]
+        seconds = [f"{s:.1f}" for s in row["cpu_s"]]
         lines.append(f"| {' | '.join([row['kind'], *factors[:2], *seconds, factors[2]])} |")
     return "\n".join(lines)
 
@@ -236,8 +242,9 @@ def answers_table(rows: Sequence[dict[str, Any]]) -> str:
 def still_tables(document: dict[str, Any]) -> str:
     """Return all tables of a run file."""
     rows = document["rows"]
-    parts = [cost_table(rows)] + ([answers_table(rows)] if rows[0]["right"]["all"]["n"] else [])
-    return "\n\n".join(parts)
+    has_answers, has_cost = rows[0]["right"]["all"]["n"] > 0, "cpu_s" in rows[0]
+    parts = [cost_table(rows)] if has_cost else []  # the first run files have no CPU time
+    return "\n\n".join([*parts, answers_table(rows)] if has_answers else parts)
 
 
 def _percent(counted: Mapping[str, Any]) -> str:
