@@ -32,6 +32,7 @@ WHOLE_POLICIES = ("frames", "none")
 """Policies that evict no cells: fewer frames, each of them whole, or the video as it is."""
 PIVOT_MODES = ("protect", "reference", "none")
 POSITION_MODES = ("auto", "keep", "reforge")
+SAMPLINGS = ("even", "change")
 KV_TYPES = ("f32", "f16", "q8_0", "q4_0")
 UNQUANTIZED = ("f32", "f16")
 FLASH_ATTENTION = ("on", "off", "auto")
@@ -92,6 +93,13 @@ class SamplingConfig(_Section):
         help="Most frames looked at.",
         unset="the model's, or 2048",
         range=Range(1),
+    )
+    sampling: str = setting(
+        "even",
+        "--sampling",
+        help="Frames of a video with more than --max-frames: spread evenly, or by change.",
+        metavar="NAME",
+        choices=SAMPLINGS,
     )
     long_side_px: int | None = setting(
         None,

@@ -7,6 +7,7 @@ from typing import Any
 
 from retake_edge.bench.look.report import look_table, sure_table
 from retake_edge.bench.quality.report import length_table, quality_table
+from retake_edge.bench.sampling.report import sampling_table
 from retake_edge.bench.speed.report import speed_tables
 from retake_edge.bench.still import still_tables
 from retake_edge.bench.text.report import text_table
@@ -49,5 +50,6 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "text-needle": text_table,
     "speed": speed_tables,
     "still": still_tables,
+    "sampling": sampling_table,
     "look": lambda document: f"{look_table(document)}\n\n{sure_table(document)}",
 }

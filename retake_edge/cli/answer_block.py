@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _LONG_S = 1.95  # between two frames: a gesture, a slide or a sign may fall between them
 _NAME_COLUMNS = 40
 _LOOK_CLOSER = "shorter events may be missed: --fps or --start/--end look closer"
+ON_AVERAGE = " on average, closer where the picture changes"
 _NO_ANSWER = "(an empty answer: the model ended at once; ask in other words)"
 
 
@@ -81,6 +82,7 @@ def facts_line(session: Session) -> str:
     line = f"{session.manifest.name}, {name} {clock(start_s)}-{clock(end_s)}"
     if step_s > 0:
         line += f", a frame every {spoken_seconds(step_s)}"
+        line += ON_AVERAGE if session.video.sampling == "change" else ""
     return f"{line} ({_LOOK_CLOSER})" if step_s >= _LONG_S else line
 
 

@@ -125,7 +125,7 @@ def _answered(session: Session, questions: list[str], *, show: bool) -> Iterator
 
 def _save_frames(video: Path, answers: list[Answer], folder: Path, session: Session) -> None:
     from retake_edge.report.pictures import save_frames
-    from retake_edge.video.read import time_grid
+    from retake_edge.video.sampling import time_grid
 
     sampling, manifest = session.config.sampling, session.manifest
     step_s = time_grid(  # fewer frames than the rate says may have been looked at

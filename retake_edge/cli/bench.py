@@ -394,6 +394,47 @@ def still(
     _finish(run_file("still", _plain(settings, runtime), described, results), out, as_json)
 
 
+@app.command(cls=BenchCommand)
+def sampling(
+    seed: _Seed = 0,
+    videos: Annotated[int, typer.Option(help="Videos of each kind.")] = 1,
+    seconds: Annotated[float, typer.Option(help="Length of a video.")] = 7200,
+    events: Annotated[int, typer.Option(help="Events in each video.")] = 48,
+    event_s: Annotated[float, typer.Option("--event", help="How long an event is shown.")] = 1,
+    max_frames: Annotated[str, typer.Option(help="Most frames looked at.")] = "512,2048",
+    kinds: Annotated[str, typer.Option(help="Backgrounds.")] = "still,moving,cuts",
+    encodings: Annotated[
+        str, typer.Option(help="Encoders of the files.")
+    ] = "h264 crf,h264 cbr,vp9,av1,mjpeg",
+    as_json: _Json = False,
+    out: _Out = None,
+) -> None:
+    """Count the brief events of long videos that sampled frames show, evenly and by change.
+
+    No model is used: the events' times are known.
+    """
+    from retake_edge.bench.run_file import run_file
+    from retake_edge.bench.sampling.report import sampling_results
+    from retake_edge.bench.sampling.run import SamplingSettings, run_sampling
+    from retake_edge.bench.variants import parse_numbers
+    from retake_edge.cli.progress import shown_progress
+
+    settings = SamplingSettings(
+        seed=seed,
+        n_videos=videos,
+        seconds=seconds,
+        n_events=events,
+        event_s=event_s,
+        limits=tuple(int(n) for n in parse_numbers(max_frames, "--max-frames", int)),
+        kinds=tuple(kinds.split(",")),
+        encodings=tuple(encodings.split(",")),
+    )
+    with shown_progress() as progress:
+        counted = run_sampling(settings, progress)
+    document = run_file("sampling", asdict(settings), {}, sampling_results(counted))
+    _finish(document, out, as_json)
+
+
 def _plain(settings: Any, runtime: config.RuntimeConfig) -> dict[str, Any]:
     return asdict(settings) | {"runtime": asdict(runtime)}
 

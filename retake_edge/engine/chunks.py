@@ -206,14 +206,17 @@ class VideoPlaces:
             self._origin_s = float(times_s[0])
         kind, rate = self._rule.kind, self._rule.positions_per_second
         if kind == "mrope-clock":
-            return positions.timed_span(
+            span = positions.timed_span(
                 times_s,
                 rows,
                 cols,
                 self._base,
                 first_s=self._origin_s,
                 positions_per_second=rate,
+                last_step=self._last_step,
             )
+            self._last_step = int(positions.time_axis(span.ids)[-1]) - self._base - 1
+            return span
         if kind == "mrope-time":
             since_start = np.concatenate([[self._origin_s], times_s])
             steps = positions.frame_steps_by_time(since_start, rate, step_s)[1:]

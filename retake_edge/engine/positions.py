@@ -156,13 +156,15 @@ def timed_span(
     *,
     first_s: float | None = None,
     positions_per_second: float = 4.0,
+    last_step: int | None = None,
 ) -> SpanPositions:
     """Lay out the tiny model's span: each frame pair follows one text token that tells its time.
 
     Pair i at clock time `seconds[i]` has t_i = base + 1 + round(positions_per_second * (seconds[i]
     - first_s)); its time token stands at t_i - 1 on all axes, its vision tokens at (t_i, base +
     row, base + column). `first_s`: the video's first clock time, where `seconds` is a later part
-    of it (None: seconds[0]). `next_position` counts this part only.
+    of it (None: seconds[0]); `last_step`: t - base - 1 of the pair before such a part.
+    `next_position` counts this part only.
 
     Raises:
         ConfigError: times fall, or a side of the grid is below 1.
@@ -170,7 +172,7 @@ def timed_span(
     origin = float(seconds[0]) if first_s is None else first_s
     steps = np.rint(positions_per_second * (np.asarray(seconds, np.float64) - origin))
     _check_grid(steps.astype(np.int32)[:0], rows, cols)
-    times = base + 1 + separated(steps.astype(np.int32))
+    times = base + 1 + separated(steps.astype(np.int32), last_step)
     blocks = []
     for t in times.tolist():
         blocks += [text_positions(1, t - 1), _frame_ids(t, base, rows, cols)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from retake_edge.errors import MemoryBudgetError, RetakeError, VideoError
@@ -58,7 +59,7 @@ def _infos(files: Sequence[Path], progress: ProgressCallback) -> dict[Path, Vide
 
     def info(file: Path) -> VideoInfo | None:
         try:
-            return probe_video(file)
+            return replace(probe_video(file), packets=None)  # of all videos, they are much
         except RetakeError:
             return None
 

@@ -25,9 +25,11 @@ def left_out(
         words.append(f"Only the part from {clock(start_s)} to {clock(end_s)} was read.")
     step_s = (end_s - start_s) / max(1, video.n_frames)
     if video.n_frames > 1:
+        step = spoken_seconds(step_s)
+        step += " on average, oftener where it changed," if video.sampling == "change" else ","
         words.append(
-            f"A picture was taken every {spoken_seconds(step_s)}, {video.n_frames:,} in all; what "
-            "is shorter may be missed."
+            f"A picture was taken every {step} {video.n_frames:,} in all; what is shorter may be "
+            "missed."
         )
     words += _dropped(video)
     if video.reduced_by != "nothing":

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from retake_edge.compress.policies import kept_vision
 from retake_edge.config import (
@@ -22,7 +23,8 @@ from retake_edge.engine.chunks import n_text_per_step
 from retake_edge.errors import MemoryBudgetError
 from retake_edge.llama.model import Model
 from retake_edge.models.manifest import ModelManifest
-from retake_edge.video.read import VideoInfo, check_part, time_grid
+from retake_edge.video.read import VideoInfo, check_part
+from retake_edge.video.sampling import SampleTimes, sample_times
 
 QUESTION_RESERVE = 512
 """Tokens kept free for a question."""
@@ -85,7 +87,8 @@ class CellBudget:
 class FramePlan:
     """The frames of a video that will be looked at: `n` at most, `width_px` x `height_px` each.
 
-    `n_steps`: grid frames made of them; `times_s`: of the first and of the last.
+    `n_steps`: grid frames made of them; `times_s`: of the first and of the last. `all_times_s`:
+    of every frame where they follow change, else empty.
     """
 
     n: int
@@ -93,6 +96,17 @@ class FramePlan:
     width_px: int
     height_px: int
     times_s: tuple[float, float]
+    all_times_s: tuple[float, ...] = ()
+
+    @property
+    def sampling(self) -> str:
+        """How the frames are spread, `even` or `change`, whatever was asked for."""
+        return "change" if self.all_times_s else "even"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        values = asdict(self)
+        return values | {"sampling": self.sampling, "all_times_s": list(self.all_times_s)}
 
 
 def plan_frames(manifest: ModelManifest, config: RetakeConfig, video: VideoInfo) -> FramePlan:
@@ -104,25 +118,33 @@ def plan_frames(manifest: ModelManifest, config: RetakeConfig, video: VideoInfo)
     """
     sampling = config.sampling
     check_part(video, sampling.start_s, sampling.end_s)
-    start_s, step_s, n = time_grid(
-        video.duration_s,
-        fps=sampling.fps or manifest.fps,
-        max_frames=sampling.max_frames or manifest.max_frames,
-        start_s=sampling.start_s,
-        end_s=sampling.end_s,
-        first_s=video.first_s,
-    )
+    wanted = wanted_times(manifest, config, video)
+    n = wanted.n
     size = manifest.frames.frame_size(video.width_px, video.height_px, n, sampling.long_side_px)
     n_steps = -(-n // manifest.frames.frames_per_step)
     if n_steps > 1:
         positions.require_separate_times(
             manifest.positions.kind,
             manifest.positions.positions_per_second,
-            step_s,
+            wanted.even_step_s,
             manifest.frames.frames_per_step,
         )
-    last_s = min(start_s + (n - 1) * step_s, video.duration_s)
-    return FramePlan(n, n_steps, *size, (start_s, last_s))
+    last_s = min(wanted.last_s, video.duration_s)
+    return FramePlan(n, n_steps, *size, (wanted.start_s, last_s), wanted.times_s)
+
+
+def wanted_times(manifest: ModelManifest, config: RetakeConfig, video: VideoInfo) -> SampleTimes:
+    """Return the times at which a video is looked at."""
+    sampling = config.sampling
+    return sample_times(
+        video,
+        fps=sampling.fps or manifest.fps,
+        max_frames=sampling.max_frames or manifest.max_frames,
+        start_s=sampling.start_s,
+        end_s=sampling.end_s,
+        sampling=sampling.sampling,
+        frames_per_step=manifest.frames.frames_per_step,
+    )
 
 
 def video_shape(

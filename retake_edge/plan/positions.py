@@ -92,12 +92,14 @@ def _advice(mode: str, compression: CompressionConfig, n_axes: int) -> str:
 
 
 def _times(frames: FramePlan, n_steps: int, per_step: int) -> tuple[Doubles, float]:
-    """The time of each grid frame, f64 [n_steps], and the seconds between two frames.
+    """The time of each grid frame, f64 [n_steps], and the seconds between two frames (0: not even).
 
     Chosen frames may stand anywhere; spaced evenly they end with the last one, too.
     """
     first_s, last_s = frames.times_s
-    step_s = (last_s - first_s) / max(1, frames.n - 1)
+    step_s = 0.0 if frames.all_times_s else (last_s - first_s) / max(1, frames.n - 1)
+    if frames.all_times_s and n_steps == frames.n_steps:
+        return np.asarray(frames.all_times_s[::per_step], np.float64), 0.0
     if n_steps < frames.n_steps:
         return np.asarray(np.linspace(first_s, last_s, n_steps), np.float64), step_s
     return np.asarray(first_s + np.arange(n_steps) * per_step * step_s, np.float64), step_s

@@ -65,8 +65,8 @@ class RunPlan:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
         return {
-            "video": {**asdict(self.video), "path": str(self.video.path)},
-            "frames": asdict(self.frames),
+            "video": self.video.to_dict(),
+            "frames": self.frames.to_dict(),
             "cells": asdict(self.cells),
             "memory": [device.to_dict() for device in self.memory],
             "fits": self.fits,

@@ -41,6 +41,7 @@ def open_video(
     *,
     fps: float | None = None,
     max_frames: int | None = None,
+    sampling: str | None = None,
     start: float | str | None = None,
     end: float | str | None = None,
     keep_ratio: float | None = None,
@@ -100,6 +101,7 @@ def open_video(
         sampling={
             "fps": fps,
             "max_frames": max_frames,
+            "sampling": sampling,
             "start_s": seconds_of("start", start),
             "end_s": seconds_of("end", end),
         },

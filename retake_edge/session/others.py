@@ -46,6 +46,10 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]
         found.append(f"{part(theirs)} (now {part(ours)})")
     if spacing(theirs) != spacing(ours):
         found.append(f"a frame every {spacing(theirs)} (now {spacing(ours)})")
+    elif theirs["frames"].get("times_sha256") != ours["frames"].get("times_sha256"):
+        found.append(
+            f"--sampling {theirs['frames']['sampling']} (now {ours['frames']['sampling']})"
+        )
     if size(theirs) != size(ours):
         found.append(f"frames of {size(theirs)} (now {size(ours)})")
     if theirs.get("still") != ours.get("still"):

@@ -236,6 +236,7 @@ class Run:
             n_positions_trained=trained_positions(self.loaded.model),
             n_still=self.reader.is_new.count(False),
             n_left_out=sum(result.n_left_out for result in self.chunks.results),
+            sampling=self.reader.sampling,
         )
 
     def _keep_ratio(self) -> float:

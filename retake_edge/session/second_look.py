@@ -19,7 +19,7 @@ from retake_edge.engine.beside import Beside, why_not_beside
 from retake_edge.engine.chunks import ChunkBuilder, FrameBlock, n_text_per_step
 from retake_edge.engine.state import ImageRule
 from retake_edge.errors import RetakeError, VideoError
-from retake_edge.plan.frames import look_frames, look_size
+from retake_edge.plan.frames import look_frames, look_size, wanted_times
 from retake_edge.session.closer import Grid, Look, shown_spans
 from retake_edge.session.prefilled import PrefilledVideo
 from retake_edge.session.store.looks import SavedLooks
@@ -27,7 +27,7 @@ from retake_edge.stages import StageTimes
 from retake_edge.video.glance import SIDE_PX, Moment, unseen_moments
 from retake_edge.video.parts import PartReader
 from retake_edge.video.picture import GLANCE
-from retake_edge.video.read import time_grid
+from retake_edge.video.sampling import time_grid
 from retake_edge.vision.encoder import VisionEncoder, VisionFeatures, newline_of
 
 TIMES_CLOSER = 4
@@ -181,7 +181,7 @@ class SecondLook:
             self._moments = self._saved.moments()
         if self._moments is None:
             grid = self.grid
-            first_step_s = self._first_step_s()
+            wanted = wanted_times(self._prefilled.manifest, self._config, self._reader.info)
             frames = self._reader.frames(
                 grid.start_s,
                 grid.step_s,
@@ -190,25 +190,9 @@ class SecondLook:
                 resample=GLANCE,
                 batch_frames=_GLANCE_BATCH,
             )
-            self._moments = unseen_moments(frames, grid.start_s, first_step_s)
+            self._moments = unseen_moments(frames, wanted.all_s)
             self._saved.keep_moments(self._moments)
         return self._moments
-
-    def _first_step_s(self) -> float:
-        """Seconds between two frames of the first reading."""
-        sampling, manifest, info = (
-            self._config.sampling,
-            self._prefilled.manifest,
-            self._reader.info,
-        )
-        return time_grid(
-            info.duration_s,
-            fps=sampling.fps or manifest.fps,
-            max_frames=sampling.max_frames or manifest.max_frames,
-            start_s=sampling.start_s,
-            end_s=sampling.end_s,
-            first_s=info.first_s,
-        )[1]
 
     def features(self, looks: Iterable[Look], times: StageTimes) -> list[VisionFeatures]:
         """Return the vision features of looks; those that were looked at before are not read again.

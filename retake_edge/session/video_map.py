@@ -44,6 +44,7 @@ class VideoStats:
     could). `positions`: 'keep' or 'reforge'; `n_positions`: how many the video took, of the
     `n_positions_trained` that the model knows. `n_still` grid frames showed what the one
     before did, and were not encoded; `n_left_out` of their tokens were not prefilled either.
+    `sampling`: how the frames were spread, `even` or closer where the video changes (`change`).
     """
 
     path: str
@@ -64,6 +65,7 @@ class VideoStats:
     n_positions_trained: int = 0
     n_still: int = 0
     n_left_out: int = 0
+    sampling: str = "even"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> VideoStats:

@@ -18,6 +18,7 @@ SIDE_PX = 24
 """Frames are looked at this small, width and height."""
 _GAPS_AROUND = 8
 _LEAST = 2.0  # grey levels, the mean over a frame: no more is noise
+_SAME_S = 1e-5  # two times so close are one
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -35,15 +36,15 @@ class Moment:
     novelty: float
 
 
-def unseen_moments(batches: Iterable[FrameBatch], start_s: float, step_s: float) -> list[Moment]:
-    """Return the moments between samples at start_s + k * step_s, the most novel first.
+def unseen_moments(batches: Iterable[FrameBatch], times_s: Doubles) -> list[Moment]:
+    """Return the moments between samples at `times_s` f64 [n], the most novel first.
 
     `batches`: small frames uint8 [n, h, w, 3] of the whole part, several between two samples. A
     frame is as novel as it differs from the nearer of the sampled frames before and after it: a
     cut is not, and a movement from one to the other little. Where much moves all the time, only
     what stands out counts: the median of the gaps around is taken off. Each gap gives one at most.
     """
-    gaps = [_most_novel(*gap) for gap in _gaps(batches, start_s, step_s)]
+    gaps = [_most_novel(*gap) for gap in _gaps(batches, times_s)]
     novelty = np.array([moment.novelty for moment in gaps])
     found = []
     for i, moment in enumerate(gaps):
@@ -58,7 +59,7 @@ _Frame = tuple[float, Floats]
 
 
 def _gaps(
-    batches: Iterable[FrameBatch], start_s: float, step_s: float
+    batches: Iterable[FrameBatch], times_s: Doubles
 ) -> Iterator[tuple[Floats, list[_Frame], Floats | None]]:
     """Yield each sampled frame, those up to the next one, and that (None at the end)."""
     before: Floats | None = None
@@ -67,7 +68,7 @@ def _gaps(
     for batch in batches:
         small = batch.frames.astype(np.float32).reshape(len(batch.frames), -1)
         for time_s, frame in zip(batch.times_s.tolist(), small, strict=True):
-            sample = int((time_s - start_s) / step_s + 1e-6)
+            sample = int(np.searchsorted(times_s, time_s + _SAME_S, "right")) - 1
             if sample == at and before is not None:
                 gap.append((time_s, frame))
                 continue

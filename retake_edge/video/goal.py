@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 # Pictures that usually stay longer than this are slides, not frames.
@@ -12,8 +13,9 @@ MAX_FRAME_S = 0.5
 
 @dataclass
 class Goal:
-    """The evenly spaced times still to be served: start_s + next * step_s for next < n.
+    """The times still to be served: start_s + next * step_s for next < n.
 
+    `times_s`: where they are not even, all of them, rising; `step_s` is the mean distance then.
     `slack_s`: how much later than a time its picture may begin. `last_s`: the time given last.
     `n_given`: times given by this goal. `frame_s`: for so long a frame usually stays; only one that
     stays longer is given again.
@@ -28,14 +30,24 @@ class Goal:
     n_missed: int = 0
     n_given: int = 0
     last_s: float = -math.inf
+    times_s: Sequence[float] = ()
 
     @property
     def time_s(self) -> float:
         """The next time to be served."""
-        return self.start_s + self.next * self.step_s
+        return self.at(self.next)
+
+    def at(self, number: int) -> float:
+        """Return a wanted time by its number, also one step before the first and after the last."""
+        if not self.times_s:
+            return self.start_s + number * self.step_s
+        inside = min(max(number, 0), self.n - 1)
+        return self.times_s[inside] + (number - inside) * self.step_s
 
     def first_from(self, time_s: float) -> int:
         """Return the number of the first time still to be served that is >= `time_s` (n: none)."""
+        if self.times_s:
+            return bisect_left(self.times_s, time_s, min(self.next, self.n))
         if time_s > self.start_s + self.n * self.step_s:
             return self.n
         # Not a loop over the times: a damaged time stamp can lie years ahead.
@@ -51,7 +63,10 @@ class Goal:
 
         The first picture also serves the last time before it.
         """
-        self.next = self.first_from(first_s - self.step_s + 1e-9)
+        if self.times_s:
+            self.next = max(0, self.first_from(first_s + 1e-9) - 1)
+        else:
+            self.next = self.first_from(first_s - self.step_s + 1e-9)
         if after_s is not None:
             self.last_s = after_s
             self.next = self.first_from(after_s - min(self.slack_s, self.step_s / 2)) + 1
@@ -59,7 +74,7 @@ class Goal:
     def wants(self, from_s: float, until_s: float) -> bool:
         """Is a picture wanted that is shown from `from_s` until `until_s`?"""
         at = self.first_from(from_s - self.slack_s)
-        return at < self.n and self.start_s + at * self.step_s < until_s - self.slack_s
+        return at < self.n and self.at(at) < until_s - self.slack_s
 
     def serve(self, from_s: float, until_s: float, is_first: bool) -> Iterator[float]:
         """Yield the times at which to give the picture that is shown from `from_s` until `until_s`.
@@ -75,7 +90,7 @@ class Goal:
         while self.next < self.n and self.time_s < until_s - self.slack_s:
             wanted_s = self.time_s
             self.next += 1
-            is_own = from_s > max(wanted_s - self.step_s, self.last_s)
+            is_own = from_s > max(self.at(self.next - 2), self.last_s)
             if is_own or wanted_s - self.last_s >= pause_s:
                 yield from self._give(from_s if is_own else wanted_s)
 
@@ -87,7 +102,7 @@ class Goal:
         if self.n_given % 2 and self.next < self.n and self.time_s < until_s - self.slack_s:
             self.next += 1
             self.n_missed += 1
-            yield from self._give(self.start_s + (self.next - 1) * self.step_s)
+            yield from self._give(self.at(self.next - 1))
 
     def _give(self, time_s: float) -> Iterator[float]:
         """Yield a time if it lies behind the one given last."""

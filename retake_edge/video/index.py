@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
 
+from retake_edge.video.obu import HiddenPictures
+from retake_edge.video.packets import PacketLog
 from retake_edge.video.pieces import Piece
 from retake_edge.video.stream import Beat, Film, Join
 
@@ -30,7 +32,8 @@ class FrameIndex:
 
     `times_s`: sorted, of every shown picture. `keys`: sorted. `end_s`: until the last one is shown.
     `by_count`: the n-th picture has the n-th time. `can_seek`: what is read after a jump has its
-    time. `missing_s`: announced, but neither picture nor sound is there.
+    time. `missing_s`: announced, but neither picture nor sound is there. `packets`:
+    what each says of its picture.
     """
 
     times_s: list[float]
@@ -43,6 +46,7 @@ class FrameIndex:
     piece: Piece
     begins_s: float
     joins: tuple[Join, ...]
+    packets: PacketLog = field(default_factory=PacketLog, compare=False, repr=False)
 
     def after(self, time_s: float) -> float:
         """Return when the picture that is shown at `time_s` ends."""
@@ -59,6 +63,10 @@ def index_film(film: Film, beat: Beat) -> FrameIndex | None:
     """Read every packet of `film`; None if there is nothing to decode."""
     shown: list[tuple[float, float]] = []  # when, and how long by the packet's own word
     keys: list[Key] = []
+    log = PacketLog()
+    context = film.stream.codec_context
+    is_av1 = context.codec.canonical_name == "av1"
+    hidden = HiddenPictures(context.extradata or b"") if is_av1 else None
     n_untimed = n_placeless = 0
     for packet in film.packets(beat, finds_joins=True):
         time_s = packet_time_s(film, packet)
@@ -70,6 +78,8 @@ def index_film(film: Film, beat: Beat) -> FrameIndex | None:
             keys.append(Key(time_s, packet.pos or 0))
         if not packet.is_discard and time_s is not None:
             shown.append((time_s, (packet.duration or 0) * film.tick_s))
+            ahead = hidden.ahead(bytes(packet)) if hidden else ()
+            log.add(time_s, packet.size, packet.is_keyframe, ahead)
     if not shown:
         return None
     shown = without_wild_end(shown, film.frame_s)
@@ -90,6 +100,7 @@ def index_film(film: Film, beat: Beat) -> FrameIndex | None:
         piece=film.piece,
         begins_s=film.begins_s,
         joins=tuple(film.joins),
+        packets=log,
     )
 
 

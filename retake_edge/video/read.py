@@ -15,19 +15,22 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from retake_edge.config import SAMPLINGS
 from retake_edge.errors import ConfigError, VideoError, VideoRangeError
 from retake_edge.formats import told_apart
 from retake_edge.video.frame_size import SizeRule
+from retake_edge.video.packets import Packets
 from retake_edge.video.path import check_path
 from retake_edge.video.process import DecoderProcess
 from retake_edge.video.resample import FILTERS
+from retake_edge.video.sampling import SampleTimes, sample_times
 
 FITS = ("stretch", "pad")
 RESAMPLES = ("area", *FILTERS)
@@ -70,7 +73,7 @@ class VideoInfo:
     `missing_s`: seconds that the header announces beyond the last frame (a file cut short).
     `first_s`: when the first frame is shown; sound may begin before it. `is_scene`: whether the
     file says that `retake-edge scene` rendered it. `n_unread`: joined recordings that cannot be
-    read.
+    read. `packets`: their sizes and key frames; no part of what is compared or told.
     """
 
     path: Path
@@ -86,11 +89,18 @@ class VideoInfo:
     first_s: float = 0.0
     is_scene: bool = False
     n_unread: int = 0
+    packets: Packets | None = field(default=None, compare=False, repr=False)
 
     @property
     def is_truncated(self) -> bool:
         """True if more than a second (and 2 %) is missing: headers round, and sound runs longer."""
         return self.missing_s > max(1.0, 0.02 * self.duration_s)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON, without the packets."""
+        values = asdict(replace(self, packets=None))
+        del values["packets"]
+        return {**values, "path": str(self.path)}
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,8 @@ class FrameBatch:
 
     `seconds`: those that decoding and scaling have taken up to here, beside the caller, by stage.
     `frames`: uint8 (B, H, W, 3), RGB. `times_s`: float64 (B,), the time from which each frame is
-    shown, strictly increasing over the whole video. `step_s`: seconds between two sampled times.
+    shown, strictly increasing over the whole video. `step_s`: seconds between two sampled times,
+    0 where they are not even.
     """
 
     frames: npt.NDArray[np.uint8]
@@ -127,32 +138,6 @@ def check_part(info: VideoInfo, start_s: float, end_s: float | None) -> None:
         )
 
 
-def time_grid(
-    duration_s: float,
-    *,
-    fps: float,
-    max_frames: int | None,
-    start_s: float,
-    end_s: float | None,
-    first_s: float = 0.0,
-) -> tuple[float, float, int]:
-    """Return (start_s, step_s, n) of the sampled times start_s + k * step_s, k < n.
-
-    Times before the first frame, at `first_s`, are left out, but for the last of them.
-
-    The step is 1 / fps; where that gives more than `max_frames` times before the end, it is the
-    larger step that spreads `max_frames` times evenly over [start, end).
-    """
-    end_s = duration_s if end_s is None else min(end_s, duration_s)
-    start_s += max(0, math.floor((first_s - start_s) * fps + 1e-6)) / fps
-    span_s = max(0.0, end_s - start_s)
-    # The end itself is outside, also where the product misses a whole number by rounding.
-    n = max(1, math.ceil(span_s * fps - 1e-6))
-    if max_frames is None or n <= max_frames:
-        return start_s, 1.0 / fps, n
-    return start_s, span_s / max_frames, max_frames
-
-
 def probe_video(path: str | os.PathLike[str], limits: VideoLimits | None = None) -> VideoInfo:
     """Read what `path` holds: every packet is read (one pass over the file), one frame decoded.
 
@@ -178,15 +163,18 @@ def sample_frames(
     via_px: int | None = None,
     batch_frames: int = 16,
     after_s: float | None = None,
+    sampling: str = "even",
+    frames_per_step: int = 1,
     limits: VideoLimits | None = None,
     on_info: Callable[[VideoInfo], None] | None = None,
 ) -> Iterator[FrameBatch]:
-    """Yield the frames that are shown at evenly spaced times, as batches of at most `batch_frames`.
+    """Yield the frames that are shown at the sampled times, as batches of at most `batch_frames`.
 
     A time is served by the frame that is on screen then, or that begins a moment later (half a
     frame, 0.02 s at most). A frame that is held over several times comes at each of them; with
-    fps above the video's own, every frame comes once. Times spread evenly over [start_s, end_s)
-    when fps would give more than `max_frames`.
+    fps above the video's own, every frame comes once. Where fps would give more than `max_frames`,
+    times spread over [start_s, end_s): evenly, or with `sampling` "change" more often where the
+    video changes, in groups of `frames_per_step` (`retake_edge.video.sampling`).
 
     `target_size` is (width, height), a function from the video's (width, height) and the number of
     sampled times to it, or None for the video's own; `fit` is "stretch" (to that size) or "pad"
@@ -205,7 +193,7 @@ def sample_frames(
         ConfigError: an argument is out of range.
         VideoError: the file cannot be read, nothing decodes, or start_s is beyond the end.
     """
-    check_sampling(fps, max_frames, start_s, end_s, fit, resample, batch_frames)
+    check_sampling(fps, max_frames, start_s, end_s, fit, resample, batch_frames, sampling)
     limits = limits or VideoLimits()
     plan = {
         "fit": fit,
@@ -222,19 +210,19 @@ def sample_frames(
             if on_info is not None:
                 on_info(info)
             check_part(info, start_s, end_s)
-            first_s, step_s, n = time_grid(
-                info.duration_s,
+            wanted = sample_times(
+                info,
                 fps=fps,
                 max_frames=max_frames,
                 start_s=start_s,
                 end_s=end_s,
-                first_s=info.first_s,
+                sampling=sampling,
+                frames_per_step=frames_per_step,
             )
-            width, height = resolve_size(info, n, target_size, limits)
-            grid = {"start_s": first_s, "step_s": step_s, "n": n}
+            width, height = resolve_size(info, wanted.n, target_size, limits)
             size = {"width_px": width, "height_px": height}
-            decoder.send({**plan, **grid, **size, "after_s": after_s})
-            yield from receive_batches(decoder, info, n, step_s, may_be_none=after_s is not None)
+            decoder.send({**plan, **asdict(wanted), **size, "after_s": after_s})
+            yield from receive_batches(decoder, info, wanted, may_be_none=after_s is not None)
 
     return batches()
 
@@ -247,6 +235,7 @@ def check_sampling(
     fit: str,
     resample: str,
     batch_frames: int,
+    sampling: str = "even",
 ) -> None:
     """Raise ConfigError for the first argument that is out of range."""
     checks: list[tuple[bool, str, object, str]] = [
@@ -257,6 +246,7 @@ def check_sampling(
         (fit in FITS, "fit", fit, f"one of {', '.join(FITS)}"),
         (resample in RESAMPLES, "resample", resample, f"one of {', '.join(RESAMPLES)}"),
         (batch_frames >= 1, "batch_frames", batch_frames, "at least 1"),
+        (sampling in SAMPLINGS, "sampling", sampling, f"one of {', '.join(SAMPLINGS)}"),
     ]
     for ok, name, value, must in checks:
         if not ok:
@@ -275,9 +265,9 @@ def worker_request(file: Path, limits: VideoLimits) -> dict[str, object]:
 
 def read_info(decoder: DecoderProcess, file: Path) -> VideoInfo:
     """Wait for the worker's description of the file."""
-    message, _ = decoder.receive()
+    message, raw = decoder.receive()
     fields = {key: value for key, value in message.items() if key != "kind"}
-    return VideoInfo(path=file, **fields)
+    return VideoInfo(path=file, packets=Packets.from_bytes(raw), **fields)
 
 
 def resolve_size(
@@ -306,7 +296,7 @@ def resolve_size(
 
 
 def receive_batches(
-    decoder: DecoderProcess, info: VideoInfo, n: int, step_s: float, *, may_be_none: bool = False
+    decoder: DecoderProcess, info: VideoInfo, wanted: SampleTimes, *, may_be_none: bool = False
 ) -> Iterator[FrameBatch]:
     """Yield the worker's batches, and warn at the end if something was missing.
 
@@ -320,13 +310,13 @@ def receive_batches(
         frames = np.frombuffer(raw, np.uint8).reshape(message["shape"])
         times_s = np.asarray(message["times_s"], np.float64)
         n_received += len(times_s)
-        yield FrameBatch(frames, times_s, step_s, message["seconds"])
+        yield FrameBatch(frames, times_s, wanted.even_step_s, message["seconds"])
     if n_received == 0 and not may_be_none:
         raise VideoError(
             f"No frame of {info.path} could be decoded between the start and end asked for; "
             "re-encode it, or choose another part."
         )
-    warn_if_incomplete(info, n, message)
+    warn_if_incomplete(info, wanted.n, message)
 
 
 def warn_if_incomplete(info: VideoInfo, n: int, end: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ from retake_edge.video.frames import decoded, shown_pictures
 from retake_edge.video.goal import Goal
 from retake_edge.video.index import FrameIndex, index_film
 from retake_edge.video.mark import is_marked
+from retake_edge.video.packets import PacketLog
 from retake_edge.video.picture import GLANCE, finished, glanced, rotation_deg, square_size
 from retake_edge.video.pieces import WHOLE, Piece, pieces_of
 from retake_edge.video.stream import MAX_THREADS, Film, Join, NoFilmError
@@ -197,7 +198,8 @@ def decode(path: str, pieces: list[FrameIndex], channel: Channel, plan: dict[str
 
     first = pieces[0]
     slack_s = min(first.gap_s / 2, MAX_SLACK_S)
-    goal = Goal(plan["start_s"], plan["step_s"], plan["n"], slack_s, first.gap_s)
+    grid = plan["start_s"], plan["step_s"], plan["n"]
+    goal = Goal(*grid, slack_s, first.gap_s, times_s=plan.get("times_s", ()))
     goal.begin(first.times_s[0], plan["after_s"])
     frames: list[Any] = []
     times_s: list[float] = []
@@ -258,7 +260,8 @@ def serve(request: dict[str, Any], channel: Channel, commands: BinaryIO) -> None
             raise WorkerError(code, codec=film.codec)
         info = describe(film, pieces, first[1])
         del first
-    channel.send({**info, "n_unread": n_unread})
+    packets = PacketLog.joined(piece.packets for piece in pieces)
+    channel.send({**info, "n_unread": n_unread}, packets.to_bytes())
     for line in iter(commands.readline, b""):
         decode(path, pieces, channel, json.loads(line))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from retake_edge.config import RetakeConfig
 from retake_edge.models.manifest import ModelManifest
 from retake_edge.progress import ProgressCallback, no_progress
 from retake_edge.stages import StageTimes
-from retake_edge.video.read import FrameBatch, VideoInfo, sample_frames, time_grid
+from retake_edge.video.read import FrameBatch, VideoInfo, sample_frames
+from retake_edge.video.sampling import SampleTimes, sample_times
 from retake_edge.vision.encoder import Bools, VisionEncoder, VisionFeatures, grid_times, repeat_last
 from retake_edge.vision.still import StillFilter
 
@@ -68,15 +70,17 @@ class VideoReader:
         self._n_read = done.n_before
         self._times = times
         self._progress: ProgressCallback = no_progress
-        self._window = {
+        self._window: dict[str, Any] = {
             "fps": sampling.fps or manifest.fps,
             "max_frames": sampling.max_frames or manifest.max_frames,
             "start_s": sampling.start_s,
             "end_s": sampling.end_s,
+            "sampling": sampling.sampling,
+            "frames_per_step": manifest.frames.frames_per_step,
         }
         batches = sample_frames(
             path,
-            **self._window,  # type: ignore[arg-type]
+            **self._window,
             target_size=manifest.frames.size_rule(sampling.long_side_px),
             fit=manifest.frames.fit,
             resample=manifest.frames.resample,
@@ -120,11 +124,19 @@ class VideoReader:
         end_s = self._window["end_s"]
         return self.info.duration_s if end_s is None else min(end_s, self.info.duration_s)
 
+    @cached_property
+    def _wanted(self) -> SampleTimes:
+        assert self.info is not None
+        return sample_times(self.info, **self._window)
+
     def n_planned(self) -> int:
         """Return how many frames will come (at most)."""
-        assert self.info is not None
-        window: dict[str, Any] = {**self._window, "first_s": self.info.first_s}
-        return time_grid(self.info.duration_s, **window)[2]
+        return self._wanted.n
+
+    @property
+    def sampling(self) -> str:
+        """How the frames are spread, whatever was asked for: `even` or `change`."""
+        return self._wanted.sampling
 
     def _encode(self) -> Iterator[VisionFeatures]:
         self.times_s.extend(self.frame_times_s[:: self.frames_per_step])

@@ -36,9 +36,9 @@ from retake_edge.video.read import (
     VideoWarning,
     probe_video,
     sample_frames,
-    time_grid,
     worker_request,
 )
+from retake_edge.video.sampling import time_grid
 from retake_edge.video.stream import Film
 
 DATA = Path(__file__).parents[1] / "data" / "video"
@@ -667,7 +667,8 @@ def test_the_worker_starts_without_the_rest_of_the_package() -> None:
     )
     modules = result.stdout.split()
     ours = {name for name in modules if name.startswith("retake_edge.")}
-    parts = ("worker", "frames", "goal", "index", "mark", "picture", "pieces", "stream")
+    parts = ("worker", "frames", "goal", "index", "mark", "obu", "packets", "picture", "pieces")
+    parts += ("stream",)
     video = {"retake_edge.video", *(f"retake_edge.video.{part}" for part in parts)}
     assert ours == {"retake_edge.version", *video}
     assert not {"numpy", "cv2", "typer"} & set(modules)

@@ -25,6 +25,7 @@ from retake_edge.version import __version__
 
 if TYPE_CHECKING:
     from retake_edge.config import RuntimeConfig
+    from retake_edge.plan.frames import FramePlan
     from retake_edge.plan.run import RunPlan
 
 _MAX_REMEMBERED = 1000
@@ -95,7 +96,7 @@ def session_facts(
     facts: dict[str, Any] = {
         "video": video_sha256,
         "model": dict(model_sha256),
-        "frames": asdict(frames),
+        "frames": _frames(frames),
         "use": {
             "frames": asdict(manifest.frames),
             "layout": asdict(manifest.positions),
@@ -111,6 +112,18 @@ def session_facts(
         facts["still"] = plan.config.sampling.still
     # As they are read from a session, so that they can be compared.
     return dict(json.loads(json.dumps(facts)))
+
+
+def _frames(frames: FramePlan) -> dict[str, Any]:
+    """Return what tells the frames: how many, how large, and from when to when.
+
+    Of times that are not even, a digest stands for all.
+    """
+    values = frames.to_dict()
+    times_s = values.pop("all_times_s")
+    if times_s:
+        values["times_sha256"] = hashlib.sha256(json.dumps(times_s).encode()).hexdigest()
+    return values
 
 
 def _stored(runtime: RuntimeConfig) -> list[str]:
