@@ -95,7 +95,7 @@ class SamplingConfig(_Section):
         range=Range(1),
     )
     sampling: str = setting(
-        "even",
+        "change",
         "--sampling",
         help="Frames of a video with more than --max-frames: spread evenly, or by change.",
         metavar="NAME",

@@ -30,6 +30,7 @@ from retake_edge.bench.quality.report import (
     select,
 )
 from retake_edge.bench.run_file import read_run_file
+from retake_edge.bench.sampling.report import sampling_table
 from retake_edge.bench.speed.report import about, goals_table, growth_table, speed_tables
 from retake_edge.bench.still import answers_table, cost_table
 from retake_edge.bench.tables import origin
@@ -46,12 +47,14 @@ PAGES = (
     "docs/evaluation.md",
     "docs/compare.md",
     "docs/profile.md",
+    "docs/video.md",
 )
 KEEPS = (0.25, 0.125)
 SPEED_COMMAND = (
     "retake-edge bench speed --shape qwen2.5-vl-3b --layers 2,4 --frames 128,256 "
     "--encode-frames 4 -n 16 -t 2 --out benchmarks/speed.json"
 )
+SAMPLING_COMMAND = "retake-edge bench sampling -s 20261302 --out benchmarks/sampling.json"
 LOOK_COMMAND = (
     "retake-edge bench look -s 20261203 --videos 2 --events 0.25 -t 1 "
     "--out benchmarks/second-look.json"
@@ -287,6 +290,13 @@ def still_time() -> str:
     return f"{cost_table(run_file('still-time')['rows'])}\n\n{source('still-time')}"
 
 
+def sampling() -> str:
+    """Events that sampled frames show, evenly and by change."""
+    if not is_measured("sampling"):
+        return _not_measured(SAMPLING_COMMAND)
+    return f"{sampling_table(run_file('sampling'))}\n\n{source('sampling')}"
+
+
 def dpselect() -> str:
     """DPSelect as a filter, alone and with the default policy."""
     return f"{quality_table(run_file('dpselect'))}\n\n{source('dpselect')}"
@@ -340,6 +350,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "compare-short": compare_short,
     "profile": profile,
     "tower": tower,
+    "sampling": sampling,
 }
 
 

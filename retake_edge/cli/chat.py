@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retake_edge.cli.answer_block import (
+    ON_AVERAGE,
     frame_spacing_s,
     tell_evidence,
     tell_facts,
@@ -187,6 +188,7 @@ def _frames(room: _Room) -> None:
     line = f"{session.video.n_frames} frames from {clock(times_s[0])} to {clock(times_s[-1])}"
     if step_s := frame_spacing_s(session):
         line += f", one every {spoken_seconds(step_s)}"
+        line += ON_AVERAGE if session.video.sampling == "change" else ""
     typer.echo(line)
     if key_times:
         every = -(-len(key_times) // _MOST_TIMES)

@@ -10,9 +10,10 @@ import pytest
 
 from retake_edge.video.change import change_strengths, changing_moments, comes_early
 from retake_edge.video.packets import PacketLog, Packets
-from retake_edge.video.read import VideoInfo
+from retake_edge.video.read import VideoInfo, probe_video, sample_frames
 from retake_edge.video.sampling import SHARE, SampleTimes, sample_times
 
+DATA = Path(__file__).parents[1] / "data" / "video"
 FPS = 10
 GOP = 250
 
@@ -179,3 +180,20 @@ def test_a_part_is_sampled_by_what_happens_in_it() -> None:
     assert 900.1 in wanted.times_s
     assert wanted.times_s[0] == 600.0 and wanted.times_s[-1] < 1200.0
     assert 200.1 not in wanted.times_s
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("per_step", [1, 2])
+@pytest.mark.parametrize(
+    "name", ["h264.mp4", "vfr.mkv", "long.mkv", "start_5s.ts", "h264.avi", "one_frame.mp4"]
+)
+def test_any_file_gives_its_frames_at_rising_times_within_the_limit(
+    name: str, per_step: int
+) -> None:
+    path, limit = DATA / name, 9
+    settings: dict[str, Any] = {"fps": 8.0, "max_frames": limit, "frames_per_step": per_step}
+    wanted = sample_times(probe_video(path), sampling="change", **settings)
+    batches = sample_frames(path, target_size=(16, 16), sampling="change", **settings)
+    times_s = np.concatenate([batch.times_s for batch in batches])
+    assert 0.7 * min(limit, wanted.n) <= len(times_s) <= wanted.n <= limit
+    assert (np.diff(times_s) > 0).all()

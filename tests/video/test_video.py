@@ -667,8 +667,8 @@ def test_the_worker_starts_without_the_rest_of_the_package() -> None:
     )
     modules = result.stdout.split()
     ours = {name for name in modules if name.startswith("retake_edge.")}
-    parts = ("worker", "frames", "goal", "index", "mark", "obu", "packets", "picture", "pieces")
-    parts += ("stream",)
+    names = "worker frames goal index mark obu packets picture pieces stream"
+    parts = names.split()
     video = {"retake_edge.video", *(f"retake_edge.video.{part}" for part in parts)}
     assert ours == {"retake_edge.version", *video}
     assert not {"numpy", "cv2", "typer"} & set(modules)

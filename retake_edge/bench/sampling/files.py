@@ -39,7 +39,7 @@ ENCODINGS = {
         _CBR,
     ),
     "vp9": Encoding("libvpx-vp9", {"crf": "36", "deadline": "good", "cpu-used": "5"}, 0, ".webm"),
-    "av1": Encoding("libsvtav1", {"preset": "12", "crf": "40"}),
+    "av1": Encoding("libsvtav1", {"preset": "12", "crf": "40", "svtav1-params": "lp=1"}),
     "mjpeg": Encoding("mjpeg", {}, 400_000, ".mkv", "yuvj420p"),
 }
 """Constant quality and constant rate; encoders with golden frames and pyramids; key frames only."""
