@@ -401,7 +401,7 @@ def sampling(
     seconds: Annotated[float, typer.Option(help="Length of a video.")] = 7200,
     events: Annotated[int, typer.Option(help="Events in each video.")] = 48,
     event_s: Annotated[float, typer.Option("--event", help="How long an event is shown.")] = 1,
-    max_frames: Annotated[str, typer.Option(help="Most frames looked at.")] = "512,2048",
+    max_frames: Annotated[str, typer.Option(help="Limits on the frames looked at.")] = "512,2048",
     kinds: Annotated[str, typer.Option(help="Backgrounds.")] = "still,moving,cuts",
     encodings: Annotated[
         str, typer.Option(help="Encoders of the files.")
