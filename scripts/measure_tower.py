@@ -1,12 +1,11 @@
-"""Time a vision tower's encoding: rows padded or not, f16 or q8_0, frames alone or in batches.
+"""Time a vision tower's encoding: rows padded or not, f16 or q8_0.
 
     python scripts/measure_tower.py FOLDER --out benchmarks/tower.json
 
 A published tower cut to a few layers, with random weights. All variants in turn, several times
 over; the time of a grid frame is the median. `padded`: the hidden rows of its feed-forward networks
 filled up with zeros to a multiple of 32, which changes no result but for rounding, and lets q8_0
-hold ffn_down, too (llama.cpp's own tools leave it f16). Batches: what mtmd can take at once, on a
-tower that it can batch.
+hold ffn_down, too (llama.cpp's own tools leave it f16).
 """
 
 from __future__ import annotations
@@ -26,15 +25,12 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quants
 
 from retake_edge.bench.run_file import run_file, write_run_file
 from retake_edge.llama.model import Model
-from retake_edge.models.published import published
 from retake_edge.models.random_gguf import random_pair
 from retake_edge.models.shapes import SHAPES
-from retake_edge.vision.encoder import VisionEncoder, _Chunks
+from retake_edge.vision.encoder import VisionEncoder
 
 Floats = npt.NDArray[np.float32]
 _ROW = 32
-BATCHED, BATCH = "internvl3-2b", 4
-"""A model whose tower mtmd can give several images at once, and how many."""
 
 
 def rewrite(source: Path, target: Path, *, pads: bool, kind: str) -> Path:
@@ -120,61 +116,6 @@ def measure_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def measure_batches(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Time a frame of a tower that mtmd can give several at once, alone and as many as it takes."""
-    known = published(BATCHED)
-    assert known is not None
-    assert known.shape is not None
-    shape = replace(known.shape.cut(2), vision=replace(known.shape.vision, n_layer=options.layers))
-    language, mmproj = random_pair(shape, "q8_0", options.folder)
-    side = shape.vision.image_px
-    with Model(language) as model, VisionEncoder(model, mmproj, n_threads=options.threads) as tower:
-        inputs = [_Chunks(tower, frame[None]) for frame in frames(BATCH, side)]
-        images = [one.images[-1] for one in inputs]
-        seconds: dict[int, list[float]] = {1: [], BATCH: []}
-        found: dict[int, list[Floats]] = {}
-        for _ in range(options.repeat + 1):
-            for n in seconds:
-                began = time.perf_counter()
-                found[n] = encoded(tower, images, n)
-                seconds[n].append((time.perf_counter() - began) / len(images))
-        for one in inputs:
-            one.__exit__()
-    base = median(seconds[1][1:])
-    far = distance(np.stack(found[BATCH]), np.stack(found[1]))
-    return [
-        {
-            "tower": f"{BATCHED}, {options.layers} layers",
-            "variant": f"f16, {n} at once",
-            "mib": round(mmproj.stat().st_size / 2**20),
-            "seconds": [round(s, 3) for s in took[1:]],
-            "median_s": round(median(took[1:]), 3),
-            "ratio": round(median(took[1:]) / base, 3),
-            "distance": 0.0 if n == 1 else float(f"{far:.2e}"),
-        }
-        for n, took in seconds.items()
-    ]
-
-
-def encoded(tower: VisionEncoder, images: list[Any], n_at_once: int) -> list[Floats]:
-    """The features of images, f32 [n, n_embd] each, encoded `n_at_once`."""
-    mtmd, handle, found = tower._mtmd, tower._handle, list[Floats]()
-    for at in range(0, len(images), n_at_once):
-        batch = mtmd.mtmd_batch_init(handle)
-        part = images[at : at + n_at_once]
-        if any(mtmd.mtmd_batch_add_chunk(batch, image) for image in part):
-            raise RuntimeError(f"mtmd does not take {n_at_once} of these images at once")
-        if mtmd.mtmd_batch_encode(batch):
-            raise RuntimeError("mtmd failed to encode")
-        for image in part:
-            tokens = mtmd.mtmd_input_chunk_get_tokens_image(image)
-            shape = mtmd.mtmd_image_tokens_get_n_tokens(tokens), tower._n_embd
-            out = mtmd.mtmd_batch_get_output_embd(batch, image)
-            found.append(np.ctypeslib.as_array(out, shape).copy())
-        mtmd.mtmd_batch_free(batch)
-    return found
-
-
 def distance(one: Floats, exact: Floats) -> float:
     """The root mean square of the difference, as a share of that of the exact features."""
     gap = one.astype(np.float64) - exact
@@ -205,7 +146,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the run file to write")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    rows = [*measure_rows(options), *measure_batches(options)]
+    rows = measure_rows(options)
     settings = {name: getattr(options, name) for name in ("layers", "size", "threads", "repeat")}
     document = run_file("tower", settings, {"name": options.shape}, {"runs": rows})
     words = document["command"].removeprefix("retake-edge ")
