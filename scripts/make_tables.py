@@ -29,6 +29,7 @@ from retake_edge.bench.quality.report import (
     runs_of,
     select,
 )
+from retake_edge.bench.quality.sure import signal_table
 from retake_edge.bench.run_file import read_run_file
 from retake_edge.bench.sampling.report import sampling_table
 from retake_edge.bench.speed.report import about, goals_table, growth_table, speed_tables
@@ -297,6 +298,11 @@ def sampling() -> str:
     return f"{sampling_table(run_file('sampling'))}\n\n{source('sampling')}"
 
 
+def absent() -> str:
+    """How well signals of an answer tell what is there from what is not."""
+    return f"{signal_table(run_file('sure'))}\n\n{source('sure')}"
+
+
 def dpselect() -> str:
     """DPSelect as a filter, alone and with the default policy."""
     return f"{quality_table(run_file('dpselect'))}\n\n{source('dpselect')}"
@@ -343,6 +349,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "eval-hours": eval_hours,
     "second-look": second_look,
     "sure": sure,
+    "absent": absent,
     "dpselect": dpselect,
     "still": still,
     "still-time": still_time,

@@ -8,6 +8,7 @@ from typing import Any
 from retake_edge.bench.look.report import look_table, sure_table
 from retake_edge.bench.quality.report import length_table, quality_table
 from retake_edge.bench.sampling.report import sampling_table
+from retake_edge.bench.quality.sure import signal_table
 from retake_edge.bench.speed.report import speed_tables
 from retake_edge.bench.still import still_tables
 from retake_edge.bench.text.report import text_table
@@ -40,6 +41,7 @@ def _quality_tables(document: dict[str, Any]) -> str:
     lowest = min(cell["keep_ratio"] for cell in document["cells"])
     parts = [quality_table(document)]
     parts += [length_table(document, name, lowest) for name in ("needle", "when")]
+    parts += [table] if (table := signal_table(document)) else []
     seconds = document["seconds"]
     parts.append(", ".join(f"{stage} {passed:.0f} s" for stage, passed in seconds.items()))
     return "\n\n".join(parts)

@@ -63,6 +63,9 @@ def quality(
     footage: Annotated[
         str, typer.Option(help="Kinds of footage, as slides,camera, in place of ordinary scenes.")
     ] = "",
+    absent: Annotated[
+        bool, typer.Option(help="Also ask about what is not there: how sure are answers?")
+    ] = False,
     prefill_chunk_frames: _ChunkFrames = 32,
     n_queries: _Queries = 128,
     threads: _Threads = None,
@@ -91,6 +94,7 @@ def quality(
         n_frames=tuple(int(n) for n in parse_numbers(frames, "--frames", int)),
         keep_ratios=tuple(parse_numbers(keep_ratio, "--keep-ratio", float)),
         n_questions=questions,
+        with_absent=absent,
         chunk_frames=prefill_chunk_frames,
         n_queries=n_queries,
         footage=tuple(footage.split(",")) if footage else (),

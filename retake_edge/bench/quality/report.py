@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from retake_edge.bench.quality.run import Asked, PolicyRun, QualityResult
+from retake_edge.bench.quality.sure import sure_results
 from retake_edge.bench.quality.videos import group
 from retake_edge.bench.stats import Share, paired_difference, share
 
@@ -24,11 +25,22 @@ def quality_results(result: QualityResult) -> dict[str, Any]:
     questions, with the interval of paired differences.
     """
     lengths = sorted({run.n_frames for run in result.runs})
-    return {
+    found = {
         "questions": {str(n): _questions(result.questions(n)) for n in lengths},
         "cells": [_cell(run, result) for run in result.runs],
         "seconds": {stage: round(passed, 2) for stage, passed in result.seconds.items()},
     }
+    return found | ({"sure": _sure(result)} if any(run.heard for run in result.runs) else {})
+
+
+def _sure(result: QualityResult) -> list[dict[str, Any]]:
+    """How sure answers are: a row for each policy and keep ratio, all lengths together."""
+    rows = []
+    for policy, keep_ratio in dict.fromkeys((run.policy, run.keep_ratio) for run in result.runs):
+        some = [run for run in result.runs if (run.policy, run.keep_ratio) == (policy, keep_ratio)]
+        heard = [h for run in some for h in run.heard]
+        rows.append({"policy": policy, "keep_ratio": keep_ratio, **sure_results(heard)})
+    return [row for row in rows if "signals" in row]
 
 
 def _questions(asked: list[Asked]) -> dict[str, list[Any]]:

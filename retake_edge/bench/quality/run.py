@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from retake_edge.bench.quality.sure import Heard, signals
 from retake_edge.bench.quality.videos import (
     QUESTIONS_PER_VIDEO,
     BenchVideo,
@@ -29,9 +30,11 @@ from retake_edge.bench.replay import (
     replay,
 )
 from retake_edge.bench.scenes.footage import require_footage
+from retake_edge.bench.scenes.absent import absent_twins
 from retake_edge.bench.scenes.questions import Question, grade
 from retake_edge.bench.variants import Variant, cells, require_ratios
 from retake_edge.config import RuntimeConfig
+from retake_edge.engine.attention import AnswerAttention
 from retake_edge.errors import ConfigError
 from retake_edge.llama.context import Context
 from retake_edge.llama.model import Model
@@ -48,6 +51,7 @@ class QualitySettings:
     """Settings of a run: for every length in `n_frames`, at least `n_questions` questions.
 
     `footage`: kinds of it, in turn; none: ordinary scenes.
+    `with_absent`: each question is joined by one of its kind about what the video does not show.
     """
 
     seed: int = 0
@@ -57,6 +61,7 @@ class QualitySettings:
     chunk_frames: int = 32
     n_queries: int = 128
     footage: tuple[str, ...] = ()
+    with_absent: bool = False
 
     def __post_init__(self) -> None:
         if min(self.n_frames) < 16:
@@ -93,7 +98,8 @@ class PolicyRun:
 
     `right` has one entry for every question of that length, in their order. `cells`, `before`:
     cells kept and prefilled, summed over videos. `card_cells`: for each card, the least number of
-    its vision tokens over layers, and the mean.
+    its vision tokens over layers, and the mean. `heard`: how sure each answer was, those to
+    questions about what is absent included.
     """
 
     policy: str
@@ -105,6 +111,7 @@ class PolicyRun:
     before: int = 0
     card_cells: list[npt.NDArray[np.int64]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    heard: list[Heard] = field(default_factory=list)
 
 
 @dataclass
@@ -168,6 +175,8 @@ def run_quality(
                     start = time.perf_counter()
                     replayed = replay(context, manifest, features, variant, keep_ratio, shared)
                     _answer_all(replayed, manifest, video, features, runs[j])
+                    if settings.with_absent:
+                        runs[j].heard += _heard(replayed, manifest, video, i)
                     _add(result.seconds, "prefill and ask", time.perf_counter() - start)
                     progress(f"{n_frames} frames", i * len(runs) + j + 1, n_videos * len(runs))
         finally:
@@ -223,10 +232,32 @@ def _answer_all(
         run.card_cells.append(np.isin(replayed.cell_frames, np.flatnonzero(shown)).sum(axis=1))
 
 
-def answer(replayed: Replayed, manifest: ModelManifest, question: Question) -> str:
-    """Ask a question; the cache is left as it was."""
+def _heard(
+    replayed: Replayed, manifest: ModelManifest, video: BenchVideo, index: int
+) -> list[Heard]:
+    """How sure the answers are to a video's questions, and to those about what it does not show."""
+    engine, n_video = replayed.engine, replayed.cell_frames.shape[1]
+    window, found = (engine.n_cells - n_video, n_video), []
+    for question in [*video.questions, *absent_twins(video.scene, video.questions)]:
+        prompt = manifest.prompt.question(question.text)
+        n_before = engine.n_cells + len(engine.model.tokenize(prompt))
+        attention = AnswerAttention(0, n_before)
+        text = answer(replayed, manifest, question, attention)
+        how = signals(engine.log_probs, attention, window, replayed.cell_frames, video.n_frames)
+        is_right = bool(question.answer) and grade(question, text)
+        found.append(Heard(index, question.kind, not question.answer, is_right, how))
+    return found
+
+
+def answer(
+    replayed: Replayed,
+    manifest: ModelManifest,
+    question: Question,
+    attention: AnswerAttention | None = None,
+) -> str:
+    """Ask a question; the cache is left as it was. `attention` records where the answer looks."""
     model = replayed.engine.model
-    tokens = replayed.engine.generate(manifest.prompt.question(question.text))
+    tokens = replayed.engine.generate(manifest.prompt.question(question.text), attention)
     return b"".join(model.piece(token) for token in tokens).decode("utf-8", "replace").strip()
 
 
