@@ -68,6 +68,10 @@ STILL_TIME_COMMAND = (
     "retake-edge bench still -s 20261205 --footage slides,camera,speaker,moving --seconds 128 "
     "--videos 2 --questions 0 -t 1 --out benchmarks/still-time.json"
 )
+SURE_COMMAND = (
+    "retake-edge bench quality --absent -s 20261211 --policies none,spread --keep-ratio 1,0.125 "
+    "--frames 64,128 --questions 192 --threads 1 --out benchmarks/sure.json"
+)
 GROWTH_COMMAND = (
     "retake-edge bench speed --shape qwen2.5-vl-3b --layers 2,4 --frames 256,512,1024,2048 "
     "--kv-budget 4096 --no-full --cache-types f16 --long-side 224 --encode-frames 4 -n 8 -t 2 "
@@ -300,6 +304,8 @@ def sampling() -> str:
 
 def absent() -> str:
     """How well signals of an answer tell what is there from what is not."""
+    if not is_measured("sure"):
+        return _not_measured(SURE_COMMAND)
     return f"{signal_table(run_file('sure'))}\n\n{source('sure')}"
 
 

@@ -29,8 +29,8 @@ from retake_edge.bench.replay import (
     n_clock_tokens,
     replay,
 )
-from retake_edge.bench.scenes.footage import require_footage
 from retake_edge.bench.scenes.absent import absent_twins
+from retake_edge.bench.scenes.footage import require_footage
 from retake_edge.bench.scenes.questions import Question, grade
 from retake_edge.bench.variants import Variant, cells, require_ratios
 from retake_edge.config import RuntimeConfig
