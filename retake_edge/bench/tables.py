@@ -7,8 +7,8 @@ from typing import Any
 
 from retake_edge.bench.look.report import look_table, sure_table
 from retake_edge.bench.quality.report import length_table, quality_table
-from retake_edge.bench.sampling.report import sampling_table
 from retake_edge.bench.quality.sure import signal_table
+from retake_edge.bench.sampling.report import sampling_table
 from retake_edge.bench.speed.report import speed_tables
 from retake_edge.bench.still import still_tables
 from retake_edge.bench.text.report import text_table
