@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, get_type_hints
 
 from retake_edge.errors import ConfigError
-from retake_edge.questions import check_text
+from retake_edge.questions import check_text, checked_question
 from retake_edge.setting import Range, Setting, described, require, setting, settings_of
 
 POLICIES = (
@@ -30,7 +30,10 @@ POLICIES = (
 )
 WHOLE_POLICIES = ("frames", "none")
 """Policies that evict no cells: fewer frames, each of them whole, or the video as it is."""
+GUIDED_POLICIES = ("spread", "pivotkv", "hybrid")
+"""Policies that attention has a say in, so that a question can, too."""
 PIVOT_MODES = ("protect", "reference", "none")
+BUDGET_MODES = ("even", "novelty")
 POSITION_MODES = ("auto", "keep", "reforge")
 SAMPLINGS = ("even", "change")
 KV_TYPES = ("f32", "f16", "q8_0", "q4_0")
@@ -184,6 +187,13 @@ class CompressionConfig(_Section):
     pivot: str = setting(
         "protect", "--pivot", help="Keyframe tokens.", metavar="NAME", choices=PIVOT_MODES
     )
+    budgets: str = setting(
+        "even",
+        "--chunk-budgets",
+        help="Cells of a chunk: alike, or more where more is new.",
+        metavar="NAME",
+        choices=BUDGET_MODES,
+    )
     n_queries: int = setting(
         128, "--n-queries", help="Queries that score a chunk; 0: all.", range=Range(0)
     )
@@ -193,6 +203,11 @@ class CompressionConfig(_Section):
         help="Seed of the policies that choose at random.",
         range=Range(0),
     )
+    guide: str = setting(
+        "",
+        help="The one question that the video is read for.",
+        no_flag="`ask --guided` sets it to the question asked",
+    )
 
     def _check_together(self) -> None:
         require(
@@ -201,6 +216,13 @@ class CompressionConfig(_Section):
             (self.keep_ratio, self.kv_budget),
             "only one of the two",
         )
+        if self.guide:
+            checked_question(self.guide)
+        if self.guide and self.policy not in GUIDED_POLICIES:
+            raise ConfigError(
+                f"--policy {self.policy} never asks where a question looks, so no video can be "
+                f"read for one; choose one of {', '.join(GUIDED_POLICIES)}, or leave --guided out."
+            )
 
 
 @described

@@ -20,6 +20,7 @@ from measure_tower import tower_table
 
 from retake_edge.bench.look.report import look_table, sure_table
 from retake_edge.bench.quality.report import (
+    gain_table,
     kind_table,
     length_table,
     loss_table,
@@ -341,6 +342,25 @@ def tower() -> str:
     return f"{tower_table(run_file('tower'))}\n\n{source('tower')}"
 
 
+def guided() -> str:
+    """Reading for one question against reading for any."""
+    return _won_by("guided")
+
+
+def novelty() -> str:
+    """Shares of cells by novelty against even ones."""
+    return _won_by("novelty")
+
+
+def _won_by(name: str) -> str:
+    """Tables of a run file: policies with -NAME behind theirs, and what that wins them."""
+    results = run_file(name)
+    measured = dict.fromkeys(policy for policy, _ in runs_of(results))
+    with_it = [policy for policy in measured if policy.endswith(f"-{name}")]
+    pairs = [(policy, policy.removesuffix(f"-{name}")) for policy in with_it]
+    return f"{quality_table(results)}\n\n{gain_table(results, pairs)}\n\n{source(name)}"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "headline": headline,
     "measured": measured,
@@ -364,6 +384,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "profile": profile,
     "tower": tower,
     "sampling": sampling,
+    "guided": guided,
+    "novelty": novelty,
 }
 
 

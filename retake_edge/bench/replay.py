@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from retake_edge.bench.variants import Variant
+from retake_edge.compress.budgets import Ledger
 from retake_edge.compress.coverage import evenly_spaced
 from retake_edge.compress.dpselect import select_keyframes
 from retake_edge.compress.policies import kept_vision
@@ -59,8 +60,11 @@ def replay(
     variant: Variant,
     keep_ratio: float,
     settings: ReplaySettings,
+    question: str = "",
 ) -> Replayed:
     """Empty the context and prefill the video under a variant at a keep ratio.
+
+    `question`: the one for which a guided variant reads it.
 
     Raises:
         MemoryBudgetError: the context has too few cells.
@@ -68,7 +72,14 @@ def replay(
     context.clear()
     n_text = n_clock_tokens(context.model, manifest, features)
     frames = kept_frames(features, variant, keep_ratio, n_text, context.model.n_embd)
-    engine = Engine(context, _config(variant, settings), n_text_reserve=N_TEXT_RESERVE)
+    prompt = manifest.prompt.question(question) if variant.is_guided else ""
+    engine = Engine(
+        context,
+        _config(variant, settings),
+        n_text_reserve=N_TEXT_RESERVE,
+        guide=context.model.tokenize(prompt) if prompt else (),
+        ledger=_ledger(variant, len(frames), features.embeddings.shape[1], keep_ratio, settings),
+    )
     engine.prefill_text(manifest.prompt.before)
     builder = ChunkBuilder(
         context.model, manifest.positions, engine.next_position, newline=newline_of(manifest)
@@ -78,6 +89,18 @@ def replay(
     results = [result for _, result in prefill(engine, builder, blocks, ratio)]
     cells = np.concatenate([result.cell_frames for result in results], axis=1)
     return Replayed(engine, results, in_whole_video(cells, frames))
+
+
+def _ledger(
+    variant: Variant, n_steps: int, n_tokens: int, keep_ratio: float, settings: ReplaySettings
+) -> Ledger | None:
+    """The cells that chunks share by what is new in them, where the variant has them do so."""
+    ratio = variant.keep_ratio(keep_ratio)
+    if variant.budgets == "even" or ratio >= 1:
+        return None
+    full, rest = divmod(n_steps, settings.steps_per_chunk)
+    steps = [settings.steps_per_chunk] * full + [rest] * (rest > 0)
+    return Ledger.of([n * n_tokens for n in steps], ratio)
 
 
 def _config(variant: Variant, settings: ReplaySettings) -> RetakeConfig:

@@ -20,6 +20,8 @@ class Variant:
 
     `share`: of the frames that stay, with the policy for the rest; None: as many as have all the
     cells that are kept, with nothing evicted.
+    `is_guided`: whether the video is read anew for each question; `budgets`: as in
+    CompressionConfig.
     """
 
     name: str
@@ -27,6 +29,8 @@ class Variant:
     pivot: str = "protect"
     frames: str | None = None
     share: float | None = None
+    is_guided: bool = False
+    budgets: str = "even"
 
     def keep_ratio(self, keep: float) -> float:
         """Return the share of cells kept of the frames that stay, for a share `keep` of all."""
@@ -42,6 +46,9 @@ _SPECIAL = (
     Variant("uniform-frames", "none", frames="uniform"),
     Variant("dpselect-frames", "none", frames="dpselect"),
     Variant("dpselect-spread", "spread", frames="dpselect", share=0.5),
+    *(Variant(f"{name}-guided", name, is_guided=True) for name in config.GUIDED_POLICIES),
+    *(Variant(f"{name}-novelty", name, budgets="novelty") for name in ("spread", "coverage")),
+    Variant("dpselect-spread-guided", "spread", frames="dpselect", share=0.5, is_guided=True),
 )
 
 VARIANTS = {name: Variant(name, name) for name in config.POLICIES} | {

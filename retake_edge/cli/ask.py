@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from retake_edge.cli.opening import open_session
 from retake_edge.cli.options import CliRequest, opens_video
 from retake_edge.cli.streams import standard_input, tell
 from retake_edge.cli.videos import video_and_question
+from retake_edge.config import with_values
 from retake_edge.errors import ConfigError
 from retake_edge.questions import checked_question, decoded, questions_of
 
@@ -57,6 +59,14 @@ def ask(
             rich_help_panel=groups.QUESTIONS,
         ),
     ] = None,
+    guided: Annotated[
+        bool,
+        typer.Option(
+            "--guided",
+            help="Read the video for the question: keep what it looks at.",
+            rich_help_panel=groups.KEEPING,
+        ),
+    ] = False,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -76,15 +86,23 @@ def ask(
     *,
     request: CliRequest,
 ) -> None:
-    """Answer questions about a video; each is answered as if it were the only one."""
+    """Answer questions about a video; each is answered as if it were the only one.
+
+    With --guided the video is read anew for each question, and what the question looks at decides
+    what is kept. What is saved of such a reading answers that question alone.
+    """
     file, question = video_and_question(video, question)
     asked = _questions(question, more or [], questions)
-    with open_session(file, request) as session:
-        answers = list(_answered(session, asked, show=not as_json))
-        if not as_json:
-            tell_facts(session)
-        if save_frames is not None:
-            _save_frames(file, answers, save_frames, session)
+    answers: list[Answer] = []
+    for part in [[text] for text in asked] if guided else [asked]:
+        opened = _guided(request, part[0]) if guided else request
+        with open_session(file, opened) as session:
+            found = list(_answered(session, part, show=not as_json, is_one=len(asked) == 1))
+            if not as_json:
+                tell_facts(session)
+            if save_frames is not None:
+                _save_frames(file, found, save_frames, session)
+        answers += found
     if as_json:
         documents = [answer.to_dict() for answer in answers]
         is_single = question is not None and len(documents) == 1
@@ -112,9 +130,17 @@ def _read(file: str) -> str:
         raise ConfigError(f"Cannot read the questions in {file} ({reason}).") from None
 
 
-def _answered(session: Session, questions: list[str], *, show: bool) -> Iterator[Answer]:
+def _guided(request: CliRequest, question: str) -> CliRequest:
+    """The request as one that reads the video for a question."""
+    config = with_values(request.config, compression={"guide": question})
+    return replace(request, config=config, given=request.given | {"compression.guide"})
+
+
+def _answered(
+    session: Session, questions: list[str], *, show: bool, is_one: bool
+) -> Iterator[Answer]:
     for question in questions:
-        if show and len(questions) > 1:
+        if show and not is_one:
             tell(f"> {question}")
         write_answer(session.stream(question), session, show=show)
         answer = session.last_answer()

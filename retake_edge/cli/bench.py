@@ -77,7 +77,9 @@ def quality(
 
     All policies see the same frames and questions. Tables give right answers in % with the 95 %
     interval; --policies takes the names of `retake-edge ask --policy`, and pivotkv-reference,
-    pivotkv-nopivot, uniform-frames, dpselect-frames.
+    pivotkv-nopivot, uniform-frames, dpselect-frames, dpselect-spread. With -guided behind spread,
+    pivotkv or hybrid the video is read for each question; with -novelty behind spread or coverage
+    chunks with more that is new get more cells.
     """
     from retake_edge.bench.quality.report import quality_results
     from retake_edge.bench.quality.run import QualitySettings, run_quality

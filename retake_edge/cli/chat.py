@@ -73,6 +73,11 @@ def chat(
 
     standard_input()
     with open_session(video_file(video), request, _RESERVE) as session:
+        if guide := session.video.guide:
+            raise ConfigError(
+                f"This video was read for one question ({guide!r}), and a chat asks others; chat "
+                "about the video's file, which reads it for any."
+            )
         is_terminal = sys.stdin.isatty()
         room = _Room(session, Conversation(session), _saved_file(session, request))
         if is_terminal:

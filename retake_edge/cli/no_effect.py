@@ -35,7 +35,7 @@ def _in_vain(request: CliRequest) -> Iterator[tuple[str, str]]:
     """Yield options without effect and the reason, as far as the settings alone tell."""
     given, kept, drawn = request.given, request.config.compression, request.config.generation
     if kept.policy in WHOLE_POLICIES:
-        for path in ("compression.pivot", "compression.positions"):
+        for path in ("compression.pivot", "compression.positions", "compression.budgets"):
             if path in given:
                 yield flag_of(path), f"with --policy {kept.policy} no part of a frame is left out"
     elif "compression.pivot" in given and kept.policy != "pivotkv":
@@ -79,9 +79,12 @@ def _in_vain_here(request: CliRequest, session: Session) -> Iterator[tuple[str, 
             if video.not_compressible
             else "all is kept"
         )
-        for path in ("compression.policy", "compression.pivot", "compression.positions"):
-            if path in given:
-                yield flag_of(path), why
+        for field in ("policy", "pivot", "positions", "budgets"):
+            if f"compression.{field}" in given:
+                yield flag_of(f"compression.{field}"), why
+    if "compression.guide" in given and not video.guide:
+        why = f"{name} gets whole frames" if video.not_compressible else "all is kept"
+        yield "--guided", why
     if "sampling.fps" in given and _is_capped(session):
         most = request.config.sampling.max_frames or session.manifest.max_frames
         yield (

@@ -35,7 +35,7 @@ def _decided() -> dict[str, str]:
         for path, one in all_settings().items()
         if path.partition(".")[0] not in _LATER or path in _OF_CELLS
     }
-    return _DECIDED | settings
+    return _DECIDED | settings | {"compression.guide": "--guided"}
 
 
 def saved_key(video: str | Path, request: CliRequest) -> str:

@@ -10,20 +10,26 @@ from typing import Any
 
 from retake_edge.cli.progress import shortened
 from retake_edge.formats import duration, shown_bytes, spoken_seconds
-from retake_edge.session.others import KEY_LETTERS, part, step_seconds
+from retake_edge.session.others import KEY_LETTERS, guide, part, step_seconds
 from retake_edge.session.store.folder import SavedSession, SessionStore
 
-_HEADER = ("KEY", "VIDEO", "PART", "EVERY", "MODEL", "READ", "SIZE", "USED")
+_HEADER = ("KEY", "VIDEO", "PART", "EVERY", "MODEL", "READ", "SIZE", "USED", "FOR")
 _NUMBERS = (5, 6, 7)
 _VIDEO, _MODEL = 1, 4
 _LEAST_NAME = 8
+_QUESTION_COLUMNS = 40
 _MINUTE, _DAY = 60.0, 86400.0
 
 
 def session_table(store: SessionStore, sessions: Sequence[SavedSession]) -> str:
-    """Return a header and a line each, no wider than the terminal, whole elsewhere."""
+    """Return a header and a line each, no wider than the terminal, whole elsewhere.
+
+    The question that a video was read for has a column where one was.
+    """
     rows = [_HEADER, *(_row(store, session) for session in sessions)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
+    if not any(row[-1] for row in rows[1:]):
+        rows = [row[:-1] for row in rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     if sys.stdout.isatty():
         _narrow(widths, shutil.get_terminal_size().columns)
     return "\n".join(_line(row, widths) for row in rows)
@@ -61,6 +67,7 @@ def _row(store: SessionStore, session: SavedSession) -> tuple[str, ...]:
         _state(store, session),
         shown_bytes(session.n_bytes),
         _age(time.time() - session.used_at_s),
+        shortened(" ".join(guide(facts).split()), _QUESTION_COLUMNS) if known else "",
     )
 
 

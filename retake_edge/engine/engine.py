@@ -6,7 +6,7 @@ each layer keeps, and the native library moves those to the front and frees the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -15,6 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from retake_edge.compress import coverage, policies
+from retake_edge.compress.budgets import Ledger
 from retake_edge.compress.policies import kept_vision
 from retake_edge.config import WHOLE_POLICIES, GenerationConfig, RetakeConfig
 from retake_edge.engine import positions
@@ -50,6 +51,10 @@ class Engine:
     after the latest answer. `log_probs`: of the latest answer's tokens, its end included where it
     came to one. `reforges`: whether what is kept moves together. `images`: how they are decoded.
     `times` gets the seconds by stage.
+
+    `guide`: the tokens of the one question that the video is read for; after each chunk they are
+    decoded, score its cells in the place of its own queries, and are removed again.
+    `ledger`: the cells of all chunks together, where chunks with more that is new get more of them.
     """
 
     def __init__(
@@ -60,6 +65,8 @@ class Engine:
         n_text_reserve: int,
         images: ImageRule | None = None,
         times: StageTimes | None = None,
+        guide: Sequence[int] = (),
+        ledger: Ledger | None = None,
     ) -> None:
         self.model = context.model
         self.images = images or ImageRule()
@@ -68,6 +75,7 @@ class Engine:
         self.answer_end = 0
         self.reforges = position_mode(config.compression.positions, context.model) == "reforge"
         self._context, self._config, self._n_text_reserve = context, config, n_text_reserve
+        self._guide, self._ledger = list(guide), ledger
         self._compresses = config.compression.policy not in WHOLE_POLICIES
         self._rng = np.random.default_rng(config.compression.seed)
         self._projection: Floats | None = None
@@ -103,6 +111,7 @@ class Engine:
             self._kept_values,
             self.n_cells,
             self.n_positions,
+            self._ledger,
         )
 
     def restore(self, state: EngineState) -> None:
@@ -110,6 +119,7 @@ class Engine:
         self.next_position, self.next_time = state.next_position, state.next_time
         self._kept_values, self.n_cells = state.memory, state.n_cells
         self.n_positions = max(state.n_positions, state.next_position)
+        self._ledger = Ledger(*state.ledger) if state.ledger else self._ledger
         if state.rng is not None:
             self._rng.bit_generator.state = state.rng
 
@@ -152,7 +162,7 @@ class Engine:
             removed.
         """
         highest = positions.next_position(chunk.positions) - 1
-        require_trained(highest, self.model, "The video", _FEWER)
+        require_trained(highest + len(self._guide), self.model, "The video", _FEWER)
         self.n_positions = max(self.n_positions, highest + 1)
         states = self._context.save_states()
         try:
@@ -163,9 +173,7 @@ class Engine:
 
     def _prefill_chunk(self, chunk: PrefillChunk, keep_ratio: float) -> ChunkResult:
         before = dict(self._times.seconds)
-        n, n_text = len(chunk.frame), int(chunk.is_text.sum())
-        n_all = n + chunk.n_left_out
-        n_keep = n_text + kept_vision(n_all - n_text, keep_ratio) if keep_ratio < 1 else n_all
+        n, n_keep = len(chunk.frame), self._n_keep(chunk, keep_ratio)
         is_whole = n_keep >= n and not (chunk.n_left_out and is_compressible(self._context))
         if not self._compresses or is_whole:
             with self._times.measure("prefill"):
@@ -173,8 +181,7 @@ class Engine:
             self._advance(chunk.positions, time_axis(chunk.positions))
             return self._result(chunk, np.arange(n, dtype=np.int32)[None], before)
         require_compressible(self._context)
-        q_stride = self._query_stride(n) if n_keep < n else 0
-        with Capture(self._context, n_max=n, q_stride=q_stride) as capture:
+        with self._capture(n, scores=n_keep < n) as capture:
             with self._times.measure("prefill"):
                 self.decode(chunk)
             if n_keep < n:
@@ -199,6 +206,20 @@ class Engine:
         with self._times.measure("select"):
             kept = self._select(signals, n_keep)
             return kept, policies.cell_weights(policy, signals, kept, chunk.counts)
+
+    def _n_keep(self, chunk: PrefillChunk, keep_ratio: float) -> int:
+        """The tokens that may stay of a chunk, text included, by all that it stands for."""
+        n_text = int(chunk.is_text.sum())
+        n = len(chunk.frame) + chunk.n_left_out - n_text
+        if keep_ratio >= 1:
+            return n + n_text
+        if self._ledger is None:
+            return n_text + kept_vision(n, keep_ratio)
+        compared = ~chunk.is_text & (chunk.frame > 0)  # the first frame has none before it
+        n_compared = int(compared.sum()) + chunk.n_left_out
+        novelty = float(chunk.distances[compared].sum(dtype=np.float64)) / max(1, n_compared)
+        n_kept, self._ledger = self._ledger.spend(n, novelty)
+        return n_text + n_kept
 
     def decode(self, chunk: PrefillChunk, *, seq: int = 0) -> None:
         """Decode a chunk as it is.
@@ -225,27 +246,36 @@ class Engine:
                 non_causal = self.images.non_causal
                 self._context.decode_embeddings(rows, ids, seq=seq, non_causal=non_causal)
 
-    def _query_stride(self, n: int) -> int:
-        """Every how many tokens a query is kept; 0 if the policy needs none."""
+    def _capture(self, n: int, *, scores: bool) -> Capture:
+        """Capture a chunk of n tokens with the queries of the guide, some of its own, or none."""
         compression = self._config.compression
-        if not policies.POLICIES[compression.policy].needs_scores:
-            return 0
-        return max(1, n // compression.n_queries) if compression.n_queries else 1
+        if not scores or not policies.POLICIES[compression.policy].needs_scores:
+            return Capture(self._context, n_max=n, q_stride=0)
+        if self._guide:
+            return Capture(self._context, n_max=n + len(self._guide), q_first=n)
+        stride = max(1, n // compression.n_queries) if compression.n_queries else 1
+        return Capture(self._context, n_max=n, q_stride=stride)
 
     def _signals(self, chunk: PrefillChunk, capture: Capture) -> policies.ChunkSignals:
         policy = policies.POLICIES[self._config.compression.policy]
         scores = values = None
+        n, n_windows = len(chunk.frame), policy.query_windows
         with self._times.measure("score"):
-            unrotate, n = self.reforges, policy.query_windows
+            states = self._context.save_states() if self._guide else b""
+            if self._guide:
+                self._context.decode_tokens(self._guide, positions.next_position(chunk.positions))
             if policy.needs_scores and policy.needs_values:
                 projection = self._value_projection(capture.n_embd_v)
                 scores, values = capture.scores_and_values(
-                    projection, unrotate=unrotate, n_windows=n
+                    projection, n=n, unrotate=self.reforges, n_windows=n_windows
                 )
             elif policy.needs_scores:
-                scores = capture.scores(unrotate=unrotate, n_windows=n)
+                scores = capture.scores(n=n, unrotate=self.reforges, n_windows=n_windows)
             elif policy.needs_values:
                 values = capture.values(self._value_projection(capture.n_embd_v))
+            self._context.load_states(states)  # its cells go when the chunk is compacted
+        if self._guide and scores is not None:
+            scores *= np.float32(n / len(self._guide))  # as a chunk's own: 1 is the mean
         return policies.ChunkSignals(
             n_layer=capture.n_layer,
             pivots=chunk.pivots,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import IO
 
@@ -25,6 +25,7 @@ from retake_edge.compress.dpselect import (
     PivotStream,
     keyframes_from_distances,
 )
+from retake_edge.errors import ConfigError
 from retake_edge.vision.encoder import Doubles, VisionFeatures
 
 _PART_FRAMES = 16
@@ -57,20 +58,23 @@ def keyframes(features: Iterator[VisionFeatures], ratio: float, n_embd: int) -> 
     The first `n_embd` columns are compared. What comes back from the file is what went in.
 
     Raises:
-        OSError: the temporary file cannot be written.
+        ConfigError: the temporary file cannot be written.
     """
     series, patches = PivotStream(per_patch=False), PivotStream()
     distances, pivots = list[Floats](), list[Bools]()
     times_s, middle_s = list[Doubles](), list[Doubles]()
     with ExitStack() as resources:
-        file = resources.enter_context(tempfile.TemporaryFile())
+        with _told_if_full():
+            file = resources.enter_context(tempfile.TemporaryFile())
         for part in features:
             seen = part.embeddings[..., :n_embd]
             distances.append(series.push(seen)[0])
             pivots.append(patches.push(seen)[1])
             times_s.append(part.times_s)
             middle_s.append(part.middle_s)
-            file.write(np.ascontiguousarray(part.embeddings, np.float32).data)
+            with _told_if_full():
+                file.write(np.ascontiguousarray(part.embeddings, np.float32).data)
+                file.flush()
         distances.append(series.finish()[0])
         pivots.append(patches.finish()[1])
         changes = np.concatenate(distances)[:, 0]
@@ -81,6 +85,19 @@ def keyframes(features: Iterator[VisionFeatures], ratio: float, n_embd: int) -> 
         parts = _read_back(file, index, kept, part, resources.pop_all())
         pivot_share = np.concatenate(pivots).mean(axis=1, dtype=np.float32)
         return Keyframes(parts, index, pivot_share, kept[0])
+
+
+@contextmanager
+def _told_if_full() -> Iterator[None]:
+    """Raise an error of ours where the temporary file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        folder = tempfile.tempdir or "the temporary folder"
+        raise ConfigError(
+            f"The frames among which --dpselect-ratio chooses wait in {folder}, which cannot be "
+            f"written ({error.strerror}); let TMPDIR name a folder with more room."
+        ) from None
 
 
 def _read_back(

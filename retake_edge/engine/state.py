@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,7 @@ class EngineState:
     `rng`: state of the policy's random generator (None: no chunk will follow); `memory` f32
     [n_layer, m, dim] or None: what coverage remembers of earlier chunks; `n_cells` in use.
     `n_positions`: the lowest position that no token of the video ever had.
+    `ledger`: the cells left for chunks to come (`compress.budgets.Ledger`), None without one.
     """
 
     next_position: int
@@ -45,6 +47,7 @@ class EngineState:
     memory: Floats | None = None
     n_cells: int = 0
     n_positions: int = 0
+    ledger: Sequence[Any] | None = None
 
 
 @dataclass(frozen=True)

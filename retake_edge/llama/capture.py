@@ -136,7 +136,7 @@ class Capture:
         flags = (_CAPTURE_Q if q_stride else 0) | (_Q_F32 if q_f32 else 0)
         kept = (n_max, q_first, max(1, q_stride))
         _check(self._lib.retake_kvc_begin(self._context, seq, *kept, flags))
-        self._open, self._q_stride = True, max(1, q_stride)
+        self._open, self._q_first, self._q_stride = True, q_first, max(1, q_stride)
 
     def __enter__(self) -> Capture:
         return self
@@ -158,38 +158,48 @@ class Capture:
         """Layers of the KV cache."""
         return self._query("n_layer")
 
-    def scores(self, *, unrotate: bool = False, n_windows: int = 1) -> Floats:
+    def scores(self, *, n: int | None = None, unrotate: bool = False, n_windows: int = 1) -> Floats:
         """Return the attention each token of the chunk receives, f32 [n_layer, n_tokens].
 
         Mean over query heads of the sum over the chunk's queries, softmax over the chunk alone
         (no causal mask); each layer's scores add up to n_tokens. Source: video-ReTaKe, PivotKV.
         With several windows the queries are summed in so many equal parts of the chunk, and the
         part that attends most counts: a token that matters to few others stands out.
+
+        `n`: the first tokens alone are scored, by all queries that were kept; each layer's scores
+        then add up to the tokens from the first query on.
         """
-        n, edges, flags = self.n_tokens, self._edges(n_windows), _UNROTATE if unrotate else 0
+        n, edges = self.n_tokens if n is None else n, self._edges(n_windows)
+        flags = _UNROTATE if unrotate else 0
         out = np.empty((self.n_layer, n), np.float32)
         windows = (out, len(edges) - 1, edges)
         _check(self._lib.retake_kvc_scores(self._context, *windows, 0, n, flags))
         return out
 
     def scores_and_values(
-        self, projection: Floats | None = None, *, unrotate: bool = False, n_windows: int = 1
+        self,
+        projection: Floats | None = None,
+        *,
+        n: int | None = None,
+        unrotate: bool = False,
+        n_windows: int = 1,
     ) -> tuple[Floats, Floats]:
         """Return `scores` and `values`; on a device both together cost one update of its memory."""
-        n, edges, flags = self.n_tokens, self._edges(n_windows), _UNROTATE if unrotate else 0
-        out, values = np.empty((self.n_layer, n), np.float32), self._values_like(projection)
+        n, edges = self.n_tokens if n is None else n, self._edges(n_windows)
+        out, values = np.empty((self.n_layer, n), np.float32), self._values_like(projection, n)
+        flags = _UNROTATE if unrotate else 0
         windows = (out, len(edges) - 1, edges)
         rows = (values, _pointer(projection), values.shape[2])
         _check(self._lib.retake_kvc_measure(self._context, *windows, *rows, 0, n, flags))
         return out, values
 
     def _edges(self, n_windows: int) -> Ints:
-        """Return the starts of equal windows of the chunk, and its end: each window has a query."""
-        n, stride = self.n_tokens, self._q_stride
-        n_rows = -(-n // stride)
+        """Return the starts of equal windows of the queries, and the end: each window has one."""
+        first, stride = self._q_first, self._q_stride
+        n_rows = -(-(self.n_tokens - first) // stride)
         n_windows = min(n_windows, n_rows)
-        starts = [i * n_rows // n_windows * stride for i in range(n_windows)]
-        return np.array([*starts, n], np.int32)
+        starts = [first + i * n_rows // n_windows * stride for i in range(n_windows)]
+        return np.array([*starts, self.n_tokens], np.int32)
 
     def attention(self, first_row: int, n_rows: int, first_cell: int, n_cells: int) -> Floats:
         """Return the attention that cells of the whole sequence receive, f32 [n_layer, n_cells].
@@ -208,14 +218,14 @@ class Capture:
 
         All KV heads concatenated, times `projection` f32 [dim, n_embd_v] if given.
         """
-        out = self._values_like(projection)
+        out = self._values_like(projection, self.n_tokens)
         rows = (out, _pointer(projection), out.shape[2])
         _check(self._lib.retake_kvc_values(self._context, *rows, 0, out.shape[1]))
         return out
 
-    def _values_like(self, projection: Floats | None) -> Floats:
+    def _values_like(self, projection: Floats | None, n: int) -> Floats:
         dim = self.n_embd_v if projection is None else len(projection)
-        return np.empty((self.n_layer, self.n_tokens, dim), np.float32)
+        return np.empty((self.n_layer, n, dim), np.float32)
 
     def release(self) -> None:
         """Stop capturing; the tokens decoded meanwhile stay in the cache."""

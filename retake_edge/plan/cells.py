@@ -116,6 +116,7 @@ def _positions(
         manifest.frames,
         n_text_reserve,
         reforges=mode == "reforge",
+        uneven=config.compression.budgets != "even",
     )
     return PositionUse(mode, highest, trained_positions(model))
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from retake_edge.compress.budgets import Ledger
 from retake_edge.compress.policies import kept_vision
 from retake_edge.config import (
     DEFAULT_KV_BUDGET,
@@ -40,7 +41,8 @@ class VideoShape:
     `n_steps` grid frames, each of `vision_per_step` vision tokens and `text_per_step` tokens of
     time text and learned rows; `n_before` text tokens before the video, `n_text_reserve` after it,
     the answer included; `steps_per_chunk` grid frames between two compressions. `look_steps` grid
-    frames of a second look at most, each of `look_per_step` tokens, text included.
+    frames of a second look at most, each of `look_per_step` tokens, text included. `n_guide` tokens
+    of the one question that the video is read for, decoded after each chunk and removed again.
     """
 
     n_steps: int
@@ -51,6 +53,7 @@ class VideoShape:
     steps_per_chunk: int
     look_steps: int = 0
     look_per_step: int = 0
+    n_guide: int = 0
 
     @property
     def n_look(self) -> int:
@@ -179,7 +182,13 @@ def video_shape(
         steps_per_chunk=max(1, config.compression.prefill_chunk_frames // rule.frames_per_step),
         look_steps=look // rule.frames_per_step,
         look_per_step=rule.n_vision_tokens(*size) + n_text,
+        n_guide=len(guide_tokens(model, manifest, config.compression.guide)),
     )
+
+
+def guide_tokens(model: Model, manifest: ModelManifest, guide: str) -> list[int]:
+    """Return the tokens of the question that a video is read for, as it is asked; '': none."""
+    return model.tokenize(manifest.prompt.question(guide)) if guide else []
 
 
 def look_frames(manifest: ModelManifest, settings: RetakeConfig) -> int:
@@ -222,7 +231,7 @@ def plan_memory(
     if not ratio:
         limits = [(runtime.n_ctx, shape.n_text_reserve), (n_positions, _USUAL_TEXT)]
         ratio = _dynamic_ratio(shape, compression.kv_budget, limits)
-    kept, needed = _cells(shape, ratio)
+    kept, needed = _cells(shape, ratio, compression)
     if compression.kv_budget is not None and kept > compression.kv_budget:
         raise MemoryBudgetError(_budget_message(shape, kept, compression))
     if runtime.n_ctx is None:  # with -c, a second look takes what is left
@@ -260,7 +269,7 @@ def _dynamic_ratio(
     """
     budget = kv_budget or DEFAULT_KV_BUDGET
     chunk = min(shape.steps_per_chunk, shape.n_steps)
-    chunk_cells = chunk * (shape.vision_per_step + shape.text_per_step)
+    chunk_cells = chunk * (shape.vision_per_step + shape.text_per_step) + shape.n_guide
     for limit, n_text_reserve in limits:
         if limit is not None and shape.n_before + shape.n_video_cells + n_text_reserve > limit:
             budget = min(budget, limit - shape.n_before - max(chunk_cells, n_text_reserve))
@@ -269,14 +278,27 @@ def _dynamic_ratio(
     return min(1.0, max((budget - n_text) / n_vision, 1.0 / n_vision))
 
 
-def _cells(shape: VideoShape, ratio: float) -> tuple[int, int]:
+def _cells(shape: VideoShape, ratio: float, compression: CompressionConfig) -> tuple[int, int]:
     """Return the cells that the video keeps, and the most cells in use at any time."""
-    kept, peak = 0, 0
+    kept, peak, ledger = 0, 0, ledger_of(shape, ratio, compression)
+    n_rest = shape.n_steps
     for steps in shape.chunk_steps():
         n_vision, n_text = steps * shape.vision_per_step, steps * shape.text_per_step
-        peak = max(peak, kept + n_vision + n_text)
+        before = kept
+        if ledger is not None:
+            before = ledger.most_before(n_rest * shape.vision_per_step)
+            before += (shape.n_steps - n_rest) * shape.text_per_step
+        peak = max(peak, before + n_vision + n_text + shape.n_guide)
         kept += kept_vision(n_vision, ratio) + n_text
+        n_rest -= steps
     return kept, shape.n_before + max(peak, kept + shape.n_text_reserve)
+
+
+def ledger_of(shape: VideoShape, ratio: float, compression: CompressionConfig) -> Ledger | None:
+    """Return the cells that chunks share by what is new in them; None where shares are alike."""
+    if compression.budgets == "even" or ratio >= 1:
+        return None
+    return Ledger.of([steps * shape.vision_per_step for steps in shape.chunk_steps()], ratio)
 
 
 def _budget_message(shape: VideoShape, kept: int, compression: CompressionConfig) -> str:

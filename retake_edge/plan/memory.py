@@ -267,7 +267,14 @@ def _score_bytes(
     n_chunk = min(shape.steps_per_chunk, shape.n_steps) * shape.vision_per_step
     compresses = policy not in WHOLE_POLICIES and cells.keep_ratio < 1
     reforges = position_mode(config.compression.positions, model) == "reforge"
-    works = score_works(config, n_chunk, cells.n_kept_cells, scores=compresses, reforges=reforges)
+    works = score_works(
+        config,
+        n_chunk,
+        cells.n_kept_cells,
+        scores=compresses,
+        reforges=reforges,
+        n_guide=cells.shape.n_guide,
+    )
     kept = max(work.kept_bytes(model) for work in works)
     kept = kept * n_cell_bytes // sum(part.cells for part in buffers)
     if own[0].device:  # the scheduler's buffer is there already, and only grows

@@ -25,18 +25,20 @@ def highest_position(
     n_text_reserve: int,
     *,
     reforges: bool,
+    uneven: bool = False,
 ) -> int:
     """Return the highest position on any axis, before and after each compression.
 
     `n_text_reserve`: tokens of a question with its answer. A chunk takes its whole span before it
-    is compressed, which counts, too.
+    is compressed, which counts, too. `uneven`: chunks may keep more than their even share, and the
+    last one what is left; what is before it is then at most its own share more.
     """
     shape = memory.shape
     times_s, step_s = _times(frames, shape.n_steps, frame_rule.frames_per_step)
     rows, cols = _grid(shape, frames, frame_rule)
     places = VideoPlaces(rule, shape.n_before, float(times_s[0]))
     start = next_time = shape.n_before
-    highest, first = start - 1, 0
+    highest, first, moved = start - 1, 0, 0
     for n in shape.chunk_steps():
         part = times_s[first : first + n]
         texts = [shape.text_per_step - rule.newlines_per_step] * n
@@ -45,14 +47,15 @@ def highest_position(
             positions.start_at(ids, next_time)
         times = positions.time_axis(ids)
         others = positions.next_position(ids[1:]) if ids.ndim == 2 else 0
-        highest = max(highest, positions.next_position(ids) - 1)
+        highest = max(highest, positions.next_position(ids) - 1 + shape.n_guide)
         if reforges and memory.keep_ratio < 1:
             n_text = n * shape.text_per_step
             n_kept = n_text + kept_vision(n * shape.vision_per_step, memory.keep_ratio)
             times, _ = positions.reforge(times, n_kept)
+            moved = int(times.max()) + 1 - next_time if uneven else 0
         next_time = int(times.max()) + 1
         start, first = max(next_time, others), first + n
-    return max(highest, start + n_text_reserve - 1)
+    return max(highest + moved, start + n_text_reserve - 1)
 
 
 def require_inside(

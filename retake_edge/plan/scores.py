@@ -68,16 +68,23 @@ class ScoreWork:
 
 
 def score_works(
-    config: RetakeConfig, n_chunk: int, n_kept: int, *, scores: bool, reforges: bool = False
+    config: RetakeConfig,
+    n_chunk: int,
+    n_kept: int,
+    *,
+    scores: bool,
+    reforges: bool = False,
+    n_guide: int = 0,
 ) -> list[ScoreWork]:
     """Return what a run scores: `n_chunk` tokens of a chunk (with `scores`), and the evidence of an
-    answer over `n_kept` cells. `reforges`: whether positions are.
+    answer over `n_kept` cells. `reforges`: whether positions are; `n_guide`: tokens of the one
+    question that scores chunks in their own queries' place.
     """
     compression, type_k = config.compression, config.runtime.type_k
     works = [ScoreWork(n_kept, MOST_QUERIES, 1, type_k, unrotates=False)]
     policy = POLICIES[compression.policy]
     if scores and policy.needs_scores:
         stride = max(1, n_chunk // compression.n_queries) if compression.n_queries else 1
-        n_queries = -(-n_chunk // stride)
+        n_queries = n_guide or -(-n_chunk // stride)
         works.append(ScoreWork(n_chunk, n_queries, policy.query_windows, type_k, reforges))
     return works

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -76,20 +76,40 @@ def _read(name: str, path: str, value: Any) -> float | int | None:
     return _count(name, value) if one.kind is int else _number(name, value)
 
 
+def _sources(body: ChatBody, refs: Sequence[VideoRef]) -> Iterator[Mapping[str, Any]]:
+    """Where settings of a request stand, the last one counting most."""
+    extra, media = body.model_extra or {}, body.media_io_kwargs or {}
+    sources = [body.mm_processor_kwargs, media.get("video"), extra, extra.get("retake")]
+    for source in [*sources, *(ref.knobs for ref in refs)]:
+        if isinstance(source, Mapping):
+            yield source
+
+
+def is_guided(body: ChatBody, refs: Sequence[VideoRef]) -> bool:
+    """Return whether the video shall be read for the question alone.
+
+    Raises:
+        ApiError: the setting is neither true nor false.
+    """
+    wanted = False
+    for source in _sources(body, refs):
+        value = source.get("guided")
+        if value is not None and not isinstance(value, bool):
+            raise ApiError(
+                400, f"guided is {ascii(value)[:40]}, but must be true or false.", param="guided"
+            )
+        wanted = wanted if value is None else value
+    return wanted
+
+
 def video_config(base: RetakeConfig, body: ChatBody, refs: Sequence[VideoRef]) -> RetakeConfig:
     """Return how the video is looked at; the part goes before `extra_body`, that before kwargs.
 
     Raises:
         ConfigError: a value is out of range.
     """
-    extra = body.model_extra or {}
-    media = body.media_io_kwargs or {}
-    own = extra.get("retake")
-    sources = [body.mm_processor_kwargs, media.get("video"), extra, own]
     found: dict[str, dict[str, Any]] = {}
-    for source in [*sources, *(ref.knobs for ref in refs)]:
-        if not isinstance(source, Mapping):
-            continue
+    for source in _sources(body, refs):
         for name, path in _KNOBS.items():
             if source.get(name) is not None:
                 section, _, field = path.partition(".")

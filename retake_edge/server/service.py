@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from retake_edge.config import GenerationConfig, RetakeConfig
+from retake_edge.config import GenerationConfig, RetakeConfig, with_values
 from retake_edge.server.blobs import BlobStore
 from retake_edge.server.errors import ApiError
 from retake_edge.server.grammar_trial import check_grammar_runs
 from retake_edge.server.jobs import Done, Event, Failed, Job, Ready
-from retake_edge.server.knobs import generation_config, video_config
+from retake_edge.server.knobs import generation_config, is_guided, video_config
 from retake_edge.server.library.records import Library
 from retake_edge.server.limits import ServerLimits
 from retake_edge.server.messages import Asked, asked_of
@@ -74,12 +74,19 @@ class Service:
         generation = generation_config(self.config.generation, body)
         if generation.grammar:
             check_grammar_runs(self.worker.model_path, generation.grammar)
-        return asked, generation, video_config(self.config, body, asked.refs)
+        config = video_config(self.config, body, asked.refs)
+        if is_guided(body, asked.refs):
+            if asked.turns:
+                raise ApiError(
+                    400,
+                    "A guided reading answers one question; send it without earlier turns.",
+                    param="guided",
+                )
+            config = with_values(config, compression={"guide": asked.question})
+        return asked, generation, config
 
 
 def _each_frame(config: RetakeConfig, fps: float) -> RetakeConfig:
-    from retake_edge.config import with_values
-
     return with_values(config, sampling={"fps": fps})
 
 

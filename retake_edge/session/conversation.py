@@ -6,7 +6,6 @@ from collections.abc import Generator
 from functools import partial
 
 from retake_edge.engine.trained_context import trained_positions
-from retake_edge.questions import checked_question
 from retake_edge.session.answer import Answer
 from retake_edge.session.session import Session
 
@@ -59,7 +58,7 @@ class Conversation:
             MemoryBudgetError: the conversation fills the cells; `reset` makes room.
         """
         session, engine = self._session, self._session.engine
-        question = checked_question(question)
+        question = session.checked(question)
         text = self._text(question)
         attention = session.video_attention()
         position, mark = self._position, engine.mark(self._position)

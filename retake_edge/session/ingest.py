@@ -13,7 +13,7 @@ from retake_edge.engine.engine import Engine, ImageRule
 from retake_edge.errors import NativeError, SessionError
 from retake_edge.models.manifest import ModelManifest
 from retake_edge.plan.cells import CellPlan, plan_cells
-from retake_edge.plan.frames import CellBudget, VideoShape, plan_frames
+from retake_edge.plan.frames import CellBudget, VideoShape, guide_tokens, ledger_of, plan_frames
 from retake_edge.plan.run import RunPlan, RunPlanner, require_room
 from retake_edge.progress import in_percent
 from retake_edge.session.prefilled import (
@@ -241,8 +241,16 @@ class _Beginning:
             n_at_once = plan.shape.vision_per_step if non_causal else 1
             context = make_context(resources, model, request, plan.n_ctx, n_at_once)
         images = ImageRule(one_by_one=non_causal or model.scales_tokens, non_causal=non_causal)
-        reserve, times = request.n_text_reserve, self._times
-        return Engine(context, request.config, n_text_reserve=reserve, images=images, times=times)
+        guide = guide_tokens(model, self._loaded.manifest, request.config.compression.guide)
+        return Engine(
+            context,
+            request.config,
+            n_text_reserve=request.n_text_reserve,
+            images=images,
+            times=self._times,
+            guide=guide,
+            ledger=ledger_of(plan.shape, plan.keep_ratio, request.config.compression),
+        )
 
 
 def _opening(manifest: ModelManifest, reader: VideoReader, n_whole_steps: int | None) -> str:

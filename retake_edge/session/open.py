@@ -48,6 +48,7 @@ def open_video(
     system: str | None = None,
     max_tokens: int | None = None,
     look_again: int | None = None,
+    guide: str | None = None,
     temperature: float | None = None,
     n_ctx: int | None = None,
     n_gpu_layers: int | None = None,
@@ -71,6 +72,7 @@ def open_video(
 
     From `fps` to `n_gpu_layers`: single settings, in place of those in `config` (None: as there).
     `start` and `end` are seconds, or times such as "1:30" and "1:02:00".
+    `guide`: the one question that the video is read for; the session then answers no other.
 
     The session is kept below `cache_dir` (None: the user's cache folder) unless `use_cache` is off.
     `n_question_reserve`: KV cells kept free for a question, or a conversation, besides an answer's.
@@ -105,7 +107,7 @@ def open_video(
             "start_s": seconds_of("start", start),
             "end_s": seconds_of("end", end),
         },
-        compression={"keep_ratio": keep_ratio},
+        compression={"keep_ratio": keep_ratio, "guide": guide},
         prompt={"system": system},
         generation={"max_tokens": max_tokens, "temperature": temperature},
         runtime={"n_ctx": n_ctx, "n_gpu_layers": n_gpu_layers},

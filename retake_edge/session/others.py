@@ -56,7 +56,9 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]
         found.append("another threshold for what stands still")
     if kept(theirs) != kept(ours):
         found.append(f"{kept(theirs)} (now {kept(ours)})")
-    elif theirs["kept"] != ours["kept"]:
+    if guide(theirs) != guide(ours):
+        found.append(f"read for {shown_guide(theirs)}")
+    elif theirs["kept"] != ours["kept"] and kept(theirs) == kept(ours):
         found.append("another choice of what is kept")
     if theirs["cells"] != ours["cells"]:
         found.append(f"stored as {_stored(theirs)} (now {_stored(ours)})")
@@ -89,6 +91,16 @@ def kept(facts: Mapping[str, Any]) -> str:
     if "n_steps" in found:
         return f"{found['n_steps']} frames kept"
     return f"{100 * found['keep_ratio']:.3g} % kept" if "keep_ratio" in found else "all kept"
+
+
+def guide(facts: Mapping[str, Any]) -> str:
+    """Return the one question that the video was read for; '': any."""
+    return str(facts["kept"].get("guide", ""))
+
+
+def shown_guide(facts: Mapping[str, Any]) -> str:
+    """Return which question the video was read for, in words."""
+    return repr(guide(facts)) if guide(facts) else "any question"
 
 
 def step_seconds(facts: Mapping[str, Any]) -> float:

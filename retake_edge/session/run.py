@@ -237,6 +237,7 @@ class Run:
             n_still=self.reader.is_new.count(False),
             n_left_out=sum(result.n_left_out for result in self.chunks.results),
             sampling=self.reader.sampling,
+            guide=self.request.config.compression.guide if self.plan.keep_ratio < 1 else "",
         )
 
     def _keep_ratio(self) -> float:

@@ -130,6 +130,8 @@ def recorded(store: SessionStore, prefix: str, config: RetakeConfig) -> Recorded
         type_v=was.runtime.type_v,
         flash_attention=was.runtime.flash_attention,
     )
+    guide = info.facts["kept"].get("guide", "")  # none where nothing was left out
+    compression = replace(was.compression, guide=guide)
     named = head["source"]
     source: ModelManifest | ModelFiles = ModelFiles(Path(named["model"]), Path(named["mmproj"]))
     if named["name"]:
@@ -139,7 +141,13 @@ def recorded(store: SessionStore, prefix: str, config: RetakeConfig) -> Recorded
         info.is_complete,
         Path(head["path"]),
         source,
-        replace(was, runtime=runtime, generation=config.generation, look=config.look),
+        replace(
+            was,
+            compression=compression,
+            runtime=runtime,
+            generation=config.generation,
+            look=config.look,
+        ),
         info.facts,
     )
 

@@ -132,9 +132,23 @@ class Session:
                 "A conversation about this video is not over; ask within it, or reset it first."
             )
         attention = self.video_attention()
-        prompt = self.manifest.prompt.question(checked_question(question))
+        prompt = self.manifest.prompt.question(self.checked(question))
         first = self.collect(question, self.engine.generate(prompt, attention), attention)
         return self.closely(question, prompt, first, self.engine.next_position)
+
+    def checked(self, question: str) -> str:
+        """Return a question as it is asked.
+
+        Raises:
+            ConfigError: it is no text, or the video was read for another one.
+        """
+        guide = self.video.guide
+        if guide and question != guide:
+            raise ConfigError(
+                f"What is kept of this video was chosen for one question ({guide!r}), and another "
+                "one may need what was left out; ask the video's file, with --guided or without."
+            )
+        return checked_question(question)
 
     def calibrate(self, calibration: Calibration) -> None:
         """Keep how long the reading of the video took, and what its answers will."""

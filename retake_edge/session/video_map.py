@@ -45,6 +45,8 @@ class VideoStats:
     `n_positions_trained` that the model knows. `n_still` grid frames showed what the one
     before did, and were not encoded; `n_left_out` of their tokens were not prefilled either.
     `sampling`: how the frames were spread, `even` or closer where the video changes (`change`).
+    `guide`: the one question that decided what was kept
+    ('': none did, so that any can be asked).
     """
 
     path: str
@@ -66,6 +68,7 @@ class VideoStats:
     n_still: int = 0
     n_left_out: int = 0
     sampling: str = "even"
+    guide: str = ""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> VideoStats:

@@ -1,8 +1,12 @@
 """DPSelect as a filter: golden selections from a stream, with the frames' rows and times."""
 
+import errno
+import tempfile
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -93,3 +97,14 @@ def test_a_filter_is_part_of_what_a_session_is_known_by(tmp_path):
 def test_a_ratio_out_of_range_is_refused(ratio):
     with pytest.raises(ConfigError, match="--dpselect-ratio"):
         DPSelectConfig(ratio=ratio)
+
+
+def test_a_full_temporary_folder_is_told_in_a_sentence(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    unwritable = nullcontext(SimpleNamespace(write=full))
+    for made in (full, lambda: unwritable):
+        monkeypatch.setattr(tempfile, "TemporaryFile", made)
+        with pytest.raises(ConfigError, match=r"--dpselect-ratio .*No space left.*TMPDIR"):
+            keyframes(parts_of(np.ones((4, 2, 3), np.float32)), 0.5, 3)

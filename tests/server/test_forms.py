@@ -171,3 +171,29 @@ def test_max_tokens_of_a_harness_is_obeyed(server, sent):
     found = server.chat(asked, max_tokens=1, temperature=0).json()
     assert found["usage"]["completion_tokens"] == 1
     assert found["choices"][0]["finish_reason"] == "length"
+
+
+def test_a_guided_reading_is_for_its_question_alone(server, scenes):
+    path, questions = scenes[2]
+    first, second = questions[0].text, questions[1].text
+
+    def guide_of(question, **more):
+        answer = server.chat([file_url(path), text(question)], keep_ratio=0.3, **more)
+        return answer.json()["retake"]["video"]["guide"]
+
+    n_read = server.n_read()
+    assert guide_of(first, guided=True) == first
+    assert guide_of(second, guided=True) == second
+    assert guide_of(first) == ""
+    assert server.n_read() == n_read + 3
+    assert guide_of(second, guided=True) == second
+    assert server.n_read() == n_read + 3
+    before = [
+        {"role": "user", "content": [file_url(path), text(first)]},
+        {"role": "assistant", "content": "Red."},
+    ]
+    for asked in (
+        server.chat([text(second)], before=before, guided=True),
+        server.chat([file_url(path), text(first)], guided="yes"),
+    ):
+        assert asked.status_code == 400 and asked.json()["error"]["param"] == "guided"

@@ -178,6 +178,24 @@ def loss_table(results: dict[str, Any], policies: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def gain_table(results: dict[str, Any], pairs: Sequence[tuple[str, str]]) -> str:
+    """Return a Markdown table: points that a policy wins over another, same questions and keep."""
+    names = group_names(results)
+    lines = [
+        f"| policy | over | keep | {' | '.join(names)} |",
+        "|---|---|---|" + "---|" * len(names),
+    ]
+    for policy, other in pairs:
+        for ratio in (keep_ratio for name, keep_ratio in runs_of(results) if name == policy):
+            shown = []
+            for name in names:
+                pair = (answers(results, one, ratio, name) for one in (policy, other))
+                gain, low, high = (100 * value for value in paired_difference(*pair))
+                shown.append(f"{gain:.1f} ({low:.1f} to {high:.1f})")
+            lines.append(f"| {policy} | {other} | {ratio:g} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
 def kind_table(results: dict[str, Any], policy: str) -> str:
     """Return a Markdown table: a row a question kind, a column a length, all keep ratios in it."""
     lengths = list(dict.fromkeys(cell["frames"] for cell in results["cells"]))

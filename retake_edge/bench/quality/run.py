@@ -173,9 +173,14 @@ def run_quality(
                 result.asked += _asked(video, n_frames, i)
                 for j, (variant, keep_ratio) in enumerate(cells(variants, settings.keep_ratios)):
                     start = time.perf_counter()
-                    replayed = replay(context, manifest, features, variant, keep_ratio, shared)
-                    _answer_all(replayed, manifest, video, features, runs[j])
-                    if settings.with_absent:
+                    for asked in _together(variant, video):
+                        replayed = replay(
+                            *(context, manifest, features, variant, keep_ratio, shared),
+                            asked[0].text,
+                        )
+                        _answer_all(replayed, manifest, asked, runs[j])
+                    _count(replayed, video, features, runs[j])
+                    if settings.with_absent and not variant.is_guided:
                         runs[j].heard += _heard(replayed, manifest, video, i)
                     _add(result.seconds, "prefill and ask", time.perf_counter() - start)
                     progress(f"{n_frames} frames", i * len(runs) + j + 1, n_videos * len(runs))
@@ -212,21 +217,26 @@ def _asked(video: BenchVideo, n_frames: int, index: int) -> list[Asked]:
     ]
 
 
+def _together(variant: Variant, video: BenchVideo) -> list[Sequence[Question]]:
+    """The questions that are asked after one reading: all, or each after its own."""
+    return [[q] for q in video.questions] if variant.is_guided else [video.questions]
+
+
 def _answer_all(
-    replayed: Replayed,
-    manifest: ModelManifest,
-    video: BenchVideo,
-    features: VisionFeatures,
-    run: PolicyRun,
+    replayed: Replayed, manifest: ModelManifest, asked: Sequence[Question], run: PolicyRun
 ) -> None:
-    for question in video.questions:
+    for question in asked:
         text = answer(replayed, manifest, question)
         run.right.append(grade(question, text))
         run.texts.append(text)
-    run.cells += replayed.cell_frames.shape[1]
-    run.before += sum(result.n_cells for result in replayed.results)
     for stage in ("prefill", "score", "select", "compact"):
         _add(run.seconds, stage, replayed.seconds(stage))
+
+
+def _count(replayed: Replayed, video: BenchVideo, features: VisionFeatures, run: PolicyRun) -> None:
+    """Count the cells of a video's (last) reading."""
+    run.cells += replayed.cell_frames.shape[1]
+    run.before += sum(result.n_cells for result in replayed.results)
     for card in video.scene.cards:
         shown = (features.times_s >= card.start_s) & (features.times_s < card.end_s)
         run.card_cells.append(np.isin(replayed.cell_frames, np.flatnonzero(shown)).sum(axis=1))

@@ -157,7 +157,11 @@ def _kept(plan: RunPlan) -> dict[str, Any]:
     }
     if compression.policy == "pivotkv":
         kept["pivot"] = compression.pivot
-    if POLICIES[compression.policy].needs_scores:
+    if compression.budgets != "even":
+        kept["budgets"] = compression.budgets
+    if compression.guide:
+        kept["guide"] = compression.guide
+    elif POLICIES[compression.policy].needs_scores:
         kept["n_queries"] = compression.n_queries
     if compression.policy in _RANDOM_POLICIES:
         kept["seed"] = compression.seed
