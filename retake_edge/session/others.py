@@ -21,6 +21,8 @@ def notes_of_others(store: SessionStore, key: str, facts: Mapping[str, Any]) -> 
         for session in store.sessions()
         if session.key != key and session.facts.get("video") == facts["video"]
     ]
+    # A session that was read for another question cannot be asked this one.
+    others = [one for one in others if guide(one.facts) in ("", guide(facts))]
     usable = [session for session in others if session.facts.get("engine") == facts["engine"]]
     old = [session for session in others if session not in usable]
     if old and any(_is_same_reading(session.facts, facts) for session in old):
@@ -95,7 +97,7 @@ def kept(facts: Mapping[str, Any]) -> str:
 
 def guide(facts: Mapping[str, Any]) -> str:
     """Return the one question that the video was read for; '': any."""
-    return str(facts["kept"].get("guide", ""))
+    return str(facts.get("kept", {}).get("guide", ""))
 
 
 def shown_guide(facts: Mapping[str, Any]) -> str:

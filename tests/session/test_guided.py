@@ -28,6 +28,7 @@ from retake_edge.config import (
 from retake_edge.errors import ConfigError
 from retake_edge.session.conversation import Conversation
 from retake_edge.session.open import open_session
+from retake_edge.session.others import notes_of_others
 from retake_edge.session.store.folder import SessionStore
 
 OTHER = "And who was there before?"
@@ -195,3 +196,14 @@ def test_what_changes_nothing_is_told(tmp_path):
     assert code == 0 and "warning: --guided has no effect: all is kept" in err
     code, _, err = run("ask", str(VIDEO), QUESTION, "--guided", *options, "--policy", "coverage")
     assert code == 2 and "--policy coverage" in err and "Traceback" not in err
+
+
+@pytest.mark.process
+def test_a_reading_for_another_question_is_not_offered(asked):
+    store = SessionStore(asked[0])
+    by_guide = {one.facts["kept"].get("guide", ""): one for one in store.sessions()}
+    ours = by_guide[""]
+    assert not list(notes_of_others(store, ours.key, ours.facts))
+    ours = by_guide[OTHER]
+    (note,) = notes_of_others(store, ours.key, ours.facts)
+    assert "any question" in note and by_guide[""].key[:8] in note
