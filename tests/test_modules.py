@@ -14,7 +14,7 @@ REACHED_BY = {
     "cli/test_interrupts.py": "cli.interrupts",
     "cli/test_no_effect.py": "cli.no_effect",
     "cli/test_screens.py": "cli.answer_block cli.chat cli.index session.answer session.telling "
-    "session.saved_chats stages",
+    "session.saved_chats",
     "doctor/test_doctor.py": "cli.doctor",
     "evaluate/test_eval_cli.py": "cli.evaluate cli.jobs_run cli.run evaluate.asking evaluate.own "
     "evaluate.report",
@@ -37,7 +37,7 @@ REACHED_BY = {
     "server/test_requests.py": "server.grammar_trial",
     "server/test_safety.py": "server.status_routes",
     "session/test_resume.py": "engine.state",
-    "session/test_session.py": "session.others session.run session.saved_video",
+    "session/test_session.py": "session.run session.saved_video",
     "test_build.py": "version",
     "video/test_video_matrix.py": "video.pieces video.stills",
 }
