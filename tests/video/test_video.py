@@ -670,5 +670,5 @@ def test_the_worker_starts_without_the_rest_of_the_package() -> None:
     names = "worker frames goal index mark obu packets picture pieces stream"
     parts = names.split()
     video = {"retake_edge.video", *(f"retake_edge.video.{part}" for part in parts)}
-    assert ours == {"retake_edge.version", *video}
+    assert ours == {"retake_edge.stages", "retake_edge.version", *video}
     assert not {"numpy", "cv2", "typer"} & set(modules)
