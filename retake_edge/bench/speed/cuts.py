@@ -13,8 +13,6 @@ from typing import Any
 from retake_edge.errors import ConfigError
 from retake_edge.models.shapes import check_layers
 
-"""Layers of the smallest cut."""
-
 Figures = dict[str, Any]
 _COSTS = (
     "seconds",
