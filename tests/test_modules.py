@@ -5,9 +5,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 REACHED_BY = {
-    "bench/test_bench_quality.py": "cli.bench",
     "bench/test_bench_speed.py": "bench.speed.features bench.speed.run",
     "bench/test_scene.py": "cli.scene video.mark",
+    "cli/test_bench.py": "cli.bench cli.benchmarks.look cli.benchmarks.quality "
+    "cli.benchmarks.sampling cli.benchmarks.shared cli.benchmarks.speed cli.benchmarks.still "
+    "cli.benchmarks.text_needle",
     "cli/test_cli.py": "__main__ cli.ask cli.help cli.opening cli.usage cli.videos "
     "cli.saved cli.sessions cli.session_table session.loading video.path",
     "cli/test_cli_pull.py": "cli.asking cli.models cli.pull",

@@ -3,10 +3,8 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
 from retake_edge.bench.run_file import layout, read_run_file
-from retake_edge.cli import app
 from retake_edge.errors import ConfigError
 
 
@@ -30,12 +28,3 @@ def test_what_is_no_run_file_is_refused(tmp_path, text):
     (tmp_path / "run.json").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match="run file"):
         read_run_file(tmp_path / "run.json")
-
-
-@pytest.mark.parametrize("flag", [("--keep", "7"), ("--keep=7",), ("--keep-ratio", "7")])
-@pytest.mark.parametrize("kind", ["quality", "speed", "text-needle"])
-def test_both_names_of_the_keep_ratio_are_read(kind, flag):
-    model = ("-m", "none.gguf") if kind == "text-needle" else ()
-    refused = CliRunner().invoke(app, ["bench", kind, *model, *flag]).exception
-    assert isinstance(refused, ConfigError)
-    assert str(refused).startswith("--keep-ratio is ") and "7" in str(refused)

@@ -1,0 +1,1 @@
+"""The benchmarks of retake-edge bench, one module each."""
