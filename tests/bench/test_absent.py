@@ -7,15 +7,15 @@ import pytest
 
 from retake_edge.bench.quality.sure import SIGNALS, TOGETHER, Heard, signal_table, sure_results
 from retake_edge.bench.quality.videos import TURNS
-from retake_edge.bench.scenes.absent import ABSENT_KINDS, absent_twins
+from retake_edge.bench.scenes.absent import ABSENT_KINDS, absent_questions
 from retake_edge.bench.scenes.questions import make_questions, parse_clock
 from retake_edge.bench.scenes.scene import COLOURS, SHAPES, make_scene
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_twin_asks_for_what_the_scene_does_not_show(seed):
+def test_an_absent_question_asks_for_what_the_scene_does_not_show(seed):
     scene = make_scene(seed, 64, n_cards=6, card_s=1)
-    twins = absent_twins(scene, make_questions(scene, 24, seed, TURNS))
+    twins = absent_questions(scene, [q.kind for q in make_questions(scene, 24, seed, TURNS)])
     assert len(twins) > 6
     for twin in twins:
         words = set(re.findall(r"[a-z]+", twin.text.lower()))
@@ -34,17 +34,16 @@ def test_a_twin_asks_for_what_the_scene_does_not_show(seed):
             ]
 
 
-def test_twins_are_of_the_kinds_that_were_asked_and_all_different():
+def test_absent_questions_are_of_the_kinds_that_were_asked_and_all_different():
     scene = make_scene(3, 64, n_cards=6, card_s=1)
-    questions = make_questions(scene, 24, 3, TURNS)
-    twins = absent_twins(scene, questions)
-    asked = [q.kind for q in questions]
+    asked = [q.kind for q in make_questions(scene, 24, 3, TURNS)]
+    twins = absent_questions(scene, asked)
     for kind in {twin.kind for twin in twins}:
         assert kind in ABSENT_KINDS
         assert [t.kind for t in twins].count(kind) <= asked.count(kind)
     assert len({twin.text for twin in twins}) == len(twins)
     assert all(twin.answer == "" for twin in twins)
-    assert twins == absent_twins(scene, questions)
+    assert twins == absent_questions(scene, asked)
 
 
 def _heard(video, is_absent, is_right, value):
@@ -98,4 +97,9 @@ def test_the_table_has_a_row_for_each_signal():
     lines = signal_table({"sure": [row]}).splitlines()
     assert len(lines) == 2 + len(SIGNALS) + 1
     assert "| 32 of 64 | 100.0 % | 100.0 % |" in lines[2]
-    assert signal_table({}) == ""
+    one_video = {
+        "policy": "none",
+        "keep_ratio": 1.0,
+        **sure_results(_videos(1, *[lambda _: 0] * 2)),
+    }
+    assert signal_table({}) == signal_table({"sure": [one_video]}) == ""

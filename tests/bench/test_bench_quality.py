@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from retake_edge.bench.quality.report import kind_table, loss_table, pooled, select
-from retake_edge.bench.quality.run import QualitySettings
+from retake_edge.bench.quality.run import QualitySettings, answer
 from retake_edge.bench.quality.videos import QUESTIONS_PER_VIDEO, group, make_video
 from retake_edge.bench.tables import run_tables
 from retake_edge.cli import app
@@ -114,6 +114,25 @@ def test_the_same_seed_gives_the_same_answers(run, tmp_path):
     assert again["questions"] == document["questions"]
     (before,), (after,) = (select(d, "random", 0.25) for d in (document, again))
     assert before["right"] == after["right"]
+
+
+def test_with_absent_each_question_is_asked_once_and_answered_alike(run, monkeypatch):
+    document, _ = run
+    asked = []
+
+    def counted(replayed, manifest, question, attention=None):
+        asked.append(question)
+        return answer(replayed, manifest, question, attention)
+
+    monkeypatch.setattr("retake_edge.bench.quality.run.answer", counted)
+    arguments = ["bench", "quality", "--frames", "32", "--keep-ratio", "0.25", "--questions", "21"]
+    done = CliRunner().invoke(app, [*arguments, "--policies", "random", "--absent", "--json"])
+    again = json.loads(done.stdout)
+    for policy, keep_ratio in (("none", 1.0), ("random", 0.25)):
+        (before,), (after,) = (select(d, policy, keep_ratio) for d in (document, again))
+        assert before["right"] == after["right"]
+    present = [question for question in asked if question.answer]
+    assert len(present) == 2 * len(again["questions"]["32"]["kind"]) < len(asked)
 
 
 def test_cards_are_needles_of_one_second_at_every_depth():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from session_support import command, question_logits
 
-from retake_edge.bench.scenes.brief import absent_questions, make_brief_scene
+from retake_edge.bench.scenes.brief import make_brief_scene
 from retake_edge.bench.scenes.questions import Question, grade
 from retake_edge.bench.scenes.render import write_video
 from retake_edge.config import CompressionConfig, GenerationConfig, RetakeConfig, RuntimeConfig
@@ -293,16 +293,6 @@ def test_the_oldest_looks_make_room(tmp_path, monkeypatch):
         rows = np.zeros((1, 4, 250), np.float32)
         saved.keep(name, VisionFeatures(rows, times_s, times_s, 2, 2, 0.125))
     assert [saved.features(name) is None for name in "abc"] == [True, False, False]
-
-
-def test_absent_questions_ask_for_what_is_not_there():
-    shown = {card.colour for card in SCENE.cards}
-    found = absent_questions(SCENE, 8)
-    assert len(found) == 8
-    for question in found:
-        if question.kind in ("number", "when_card"):
-            assert not any(f"{colour} card" in question.text for colour in shown)
-        assert not question.answer
 
 
 def test_a_model_without_plain_cells_is_told_so(video, tmp_path, monkeypatch):

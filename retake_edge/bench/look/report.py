@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from retake_edge.bench.look.run import Tried
+from retake_edge.bench.look.run import ABSENT_TURNS, Tried
 from retake_edge.bench.stats import Share, paired_difference, share
 
-KINDS_ASKED_FOR_THINGS = ("number", "when_card", "when_object", "motion")
-"""Kinds that are asked about what is there and about what is not."""
 _DIGITS = 4
 
 
@@ -67,7 +65,7 @@ def sure_results(tried: Sequence[Tried]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("full", "first", "again"):
         present = [t for t in tried if not t.is_absent]
-        alike = [t for t in present if t.kind in KINDS_ASKED_FOR_THINGS]
+        alike = [t for t in present if t.kind in ABSENT_TURNS]
         absent = [t for t in tried if t.is_absent]
         p, right = [_p(t, name) for t in present], [_is_right(t, name) for t in present]
         there = [_p(t, name) for t in alike], [_p(t, name) for t in absent]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from retake_edge.bench.quality.videos import TURNS
-from retake_edge.bench.scenes.brief import GRID, absent_questions, make_brief_scene
+from retake_edge.bench.scenes.absent import absent_questions
+from retake_edge.bench.scenes.brief import GRID, make_brief_scene
 from retake_edge.bench.scenes.questions import Question, grade, make_questions
 from retake_edge.bench.scenes.render import write_video
 from retake_edge.bench.scenes.scene import Scene
@@ -34,6 +36,8 @@ _READING = ("decode", "encode", "prefill", "score", "select", "compact")
 _LOOKING = ("open again", "glance", "decode again", "encode again", "prefill again", "generate")
 _SEED_STRIDE = 1_000_003
 _N_CARDS = 6
+ABSENT_TURNS = ("number", "when_card", "when_object", "motion")
+"""Kinds that are asked about what is there and about what is not."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ def _tried(
 ) -> list[Tried]:
     """All questions of one video."""
     asked = make_questions(scene, settings.n_questions, scene.seed, TURNS)
-    absent = absent_questions(scene, settings.n_absent)
+    absent = absent_questions(scene, islice(cycle(ABSENT_TURNS), settings.n_absent))
     questions = [*asked, *absent]
     full = _config(TIMES_CLOSER * settings.fps, 1.0, 0, runtime)
     full_answers = _answers(path, source, full, questions)

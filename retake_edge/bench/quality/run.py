@@ -29,7 +29,7 @@ from retake_edge.bench.replay import (
     n_clock_tokens,
     replay,
 )
-from retake_edge.bench.scenes.absent import absent_twins
+from retake_edge.bench.scenes.absent import absent_questions
 from retake_edge.bench.scenes.footage import require_footage
 from retake_edge.bench.scenes.questions import Question, grade
 from retake_edge.bench.variants import Variant, cells, require_ratios
@@ -178,10 +178,13 @@ def run_quality(
                             *(context, manifest, features, variant, keep_ratio, shared),
                             asked[0].text,
                         )
-                        _answer_all(replayed, manifest, asked, runs[j])
+                        if settings.with_absent and not variant.is_guided:
+                            _hear_all(replayed, manifest, video, i, runs[j])
+                        else:
+                            _answer_all(replayed, manifest, asked, runs[j])
+                        for stage in ("prefill", "score", "select", "compact"):
+                            _add(runs[j].seconds, stage, replayed.seconds(stage))
                     _count(replayed, video, features, runs[j])
-                    if settings.with_absent and not variant.is_guided:
-                        runs[j].heard += _heard(replayed, manifest, video, i)
                     _add(result.seconds, "prefill and ask", time.perf_counter() - start)
                     progress(f"{n_frames} frames", i * len(runs) + j + 1, n_videos * len(runs))
         finally:
@@ -226,11 +229,14 @@ def _answer_all(
     replayed: Replayed, manifest: ModelManifest, asked: Sequence[Question], run: PolicyRun
 ) -> None:
     for question in asked:
-        text = answer(replayed, manifest, question)
-        run.right.append(grade(question, text))
-        run.texts.append(text)
-    for stage in ("prefill", "score", "select", "compact"):
-        _add(run.seconds, stage, replayed.seconds(stage))
+        _keep(question, answer(replayed, manifest, question), run)
+
+
+def _keep(question: Question, text: str, run: PolicyRun) -> bool:
+    """Keep an answer; return whether it is right."""
+    run.right.append(grade(question, text))
+    run.texts.append(text)
+    return run.right[-1]
 
 
 def _count(replayed: Replayed, video: BenchVideo, features: VisionFeatures, run: PolicyRun) -> None:
@@ -242,21 +248,21 @@ def _count(replayed: Replayed, video: BenchVideo, features: VisionFeatures, run:
         run.card_cells.append(np.isin(replayed.cell_frames, np.flatnonzero(shown)).sum(axis=1))
 
 
-def _heard(
-    replayed: Replayed, manifest: ModelManifest, video: BenchVideo, index: int
-) -> list[Heard]:
-    """How sure the answers are to a video's questions, and to those about what it does not show."""
+def _hear_all(
+    replayed: Replayed, manifest: ModelManifest, video: BenchVideo, index: int, run: PolicyRun
+) -> None:
+    """Ask a video's questions, and others about what it does not show: how sure is each answer?"""
     engine, n_video = replayed.engine, replayed.cell_frames.shape[1]
-    window, found = (engine.n_cells - n_video, n_video), []
-    for question in [*video.questions, *absent_twins(video.scene, video.questions)]:
+    window = engine.n_cells - n_video, n_video
+    absent = absent_questions(video.scene, [question.kind for question in video.questions])
+    for question in [*video.questions, *absent]:
         prompt = manifest.prompt.question(question.text)
         n_before = engine.n_cells + len(engine.model.tokenize(prompt))
         attention = AnswerAttention(0, n_before)
         text = answer(replayed, manifest, question, attention)
         how = signals(engine.log_probs, attention, window, replayed.cell_frames, video.n_frames)
-        is_right = bool(question.answer) and grade(question, text)
-        found.append(Heard(index, question.kind, not question.answer, is_right, how))
-    return found
+        is_right = bool(question.answer) and _keep(question, text, run)
+        run.heard.append(Heard(index, question.kind, not question.answer, is_right, how))
 
 
 def answer(

@@ -169,7 +169,7 @@ def signal_table(results: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in results.get("sure", []):
-        for name, found in row["signals"].items():
+        for name, found in row.get("signals", {}).items():
             areas = " | ".join(_shown(found[key]) for key in ("right_wrong", "present_absent"))
             said, absent = found["said"], found["absent"]
             shares = (

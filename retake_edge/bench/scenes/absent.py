@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import product
 
 import numpy as np
@@ -61,24 +61,24 @@ _ABSENT: dict[str, Callable[[Scene], list[dict[str, str]]]] = {
 ABSENT_KINDS = tuple(_ABSENT)
 
 
-def absent_twins(scene: Scene, questions: Sequence[Question]) -> list[Question]:
-    """Return questions of the same kinds about what the scene does not show, all different.
+def absent_questions(scene: Scene, kinds: Iterable[str]) -> list[Question]:
+    """Return questions about what the scene does not show, all different.
 
-    One for each of `questions` whose kind is in ABSENT_KINDS, as far as there are any. Their
-    `answer` is empty: no answer is right but one that says so.
+    One for each of `kinds` that is in ABSENT_KINDS, as far as there are any. Their `answer` is
+    empty: no answer is right but one that says so.
     """
     rng = np.random.default_rng((scene.seed, 2))
     found: dict[str, Question] = {}
-    for question in questions:
-        if (draw := _ABSENT.get(question.kind)) is None:
+    for kind in kinds:
+        if (draw := _ABSENT.get(kind)) is None:
             continue
         texts = [
             text
-            for template in TEMPLATES[question.kind]
+            for template in TEMPLATES[kind]
             for fields in draw(scene)
             if (text := template.format(**fields)) not in found
         ]
         if texts:
             text = texts[int(rng.integers(len(texts)))]
-            found[text] = Question(question.kind, text, "")
+            found[text] = Question(kind, text, "")
     return list(found.values())
