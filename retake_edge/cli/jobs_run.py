@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retake_edge.cli.opening import model_name, source_of
+from retake_edge.cli.opening import model_name, require_no_fit, source_of
 from retake_edge.cli.options import CliRequest
 from retake_edge.cli.streams import tell
-from retake_edge.errors import ConfigError, MemoryBudgetError, RetakeError, VideoError
+from retake_edge.errors import MemoryBudgetError, RetakeError, VideoError
 
 if TYPE_CHECKING:
     from retake_edge.config import RetakeConfig
@@ -32,11 +32,7 @@ def opener_of(
     Raises:
         ConfigError: --fit is given, under which videos would be read with different settings.
     """
-    if request.fit:
-        raise ConfigError(
-            "--fit changes settings by video, and all videos need the same ones here; take those "
-            "that `retake-edge plan --fit` tells."
-        )
+    require_no_fit(request)
     from retake_edge.evaluate.opening import Opener
     from retake_edge.files import file_sha256
     from retake_edge.session.saved_video import hash_cache

@@ -123,6 +123,19 @@ def _source(
     )
 
 
+def require_no_fit(request: CliRequest) -> None:
+    """Refuse --fit where one model reads many videos.
+
+    Raises:
+        ConfigError: it is given.
+    """
+    if request.fit:
+        raise ConfigError(
+            "--fit changes settings by video, and all videos need the same ones here; take those "
+            "that `retake-edge plan --fit` tells."
+        )
+
+
 def model_name(source: ModelManifest | ModelFiles) -> str:
     """Return what a model is called on the screen."""
     from retake_edge.models.manifest import ModelManifest

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from retake_edge.cli.help import examples
-from retake_edge.cli.opening import model_name, resolved
+from retake_edge.cli.opening import model_name, require_no_fit, resolved
 from retake_edge.cli.options import CliRequest, opens_video
 from retake_edge.cli.streams import tell
 from retake_edge.errors import ConfigError, ModelError
@@ -76,6 +76,7 @@ def serve(
     """
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
         raise ConfigError(f"serve needs {missing[0]}; type: pip install 'retake-edge[serve]'.")
+    require_no_fit(request)
     from retake_edge.formats import parse_time
     from retake_edge.server.app import ServerOptions, run
     from retake_edge.server.limits import ServerLimits, media_roots

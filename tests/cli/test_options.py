@@ -4,6 +4,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from retake_edge.cli import app as main_app
 from retake_edge.cli.options import CliRequest, opens_video
 from retake_edge.config import RetakeConfig, all_settings
 from retake_edge.errors import ConfigError
@@ -99,3 +100,10 @@ def test_another_word_is_refused_by_its_flag(path):
     one = SETTINGS[path]
     with pytest.raises(ConfigError, match=f"{one.flag} is 'many', but it must be a whole number"):
         asked(one.flag, "many")
+
+
+def test_a_server_cannot_fit_settings_to_each_video(monkeypatch):
+    monkeypatch.setattr("retake_edge.server.app.run", lambda *_: None)
+    done = CliRunner().invoke(main_app, ["serve", "-m", "tiny", "--fit"])
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception).startswith("--fit changes settings by video")
