@@ -97,9 +97,5 @@ def test_the_table_has_a_row_for_each_signal():
     lines = signal_table({"sure": [row]}).splitlines()
     assert len(lines) == 2 + len(SIGNALS) + 1
     assert "| 32 of 64 | 100.0 % | 100.0 % |" in lines[2]
-    one_video = {
-        "policy": "none",
-        "keep_ratio": 1.0,
-        **sure_results(_videos(1, *[lambda _: 0] * 2)),
-    }
+    one_video = {"policy": "none", **sure_results(_videos(1, lambda _: -2, lambda _: -1))}
     assert signal_table({}) == signal_table({"sure": [one_video]}) == ""
