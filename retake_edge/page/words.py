@@ -31,6 +31,9 @@ def left_out(
             f"A picture was taken every {step} {video.n_frames:,} in all; what is shorter may be "
             "missed."
         )
+    if video.n_still:
+        still = share(video.n_still / video.n_grid_frames)
+        words.append(f"What stood still was read once: {still} of the pictures showed nothing new.")
     words += _dropped(video)
     if video.reduced_by != "nothing":
         words += _gaps(times_s, kept, end_s)
@@ -55,10 +58,13 @@ def _dropped(video: VideoStats) -> list[str]:
         ]
     if video.reduced_by == "nothing" or video.n_cells_kept >= video.n_cells_before:
         return ["Of what the model saw, nothing was dropped."]
-    return [
+    words = [
         f"To save memory, {share(video.keep_ratio)} of the details that the model saw was kept; "
         "the others were dropped."
     ]
+    if video.guide:
+        words.append(f"What was kept was chosen for one question: {video.guide}")
+    return words
 
 
 def _gaps(times_s: Doubles, kept: Floats, end_s: float) -> list[str]:

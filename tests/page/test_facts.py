@@ -77,6 +77,12 @@ def test_nothing_dropped_and_frames_left_out_are_told():
     assert told.endswith("since its cells cannot be moved.")
 
 
+def test_what_stood_still_and_the_question_that_chose_are_told():
+    told = words(n_still=N_FRAMES // 4, n_grid_frames=N_FRAMES, guide="Who speaks?")
+    assert told[1].startswith("What stood still was read once: a quarter of the pictures")
+    assert told[3] == "What was kept was chosen for one question: Who speaks?"
+
+
 def test_stretches_of_which_nothing_is_left_are_told_the_longest_ones():
     kept = np.ones(N_FRAMES, np.float32)
     kept[[2, 3, 10, 11, 12, 30, 31, 32, 33, 34]] = 0
