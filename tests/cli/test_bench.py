@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -19,7 +20,7 @@ from retake_edge.errors import ConfigError
 TEXT_MODEL = Path(__file__).parents[1] / "golden" / "tiny-f32.gguf"
 RUNTIME = RuntimeConfig(n_gpu_layers=0, n_threads=3)
 
-CASES = {
+CASES: dict[str, tuple[str, str, Any, RuntimeConfig | None]] = {
     "quality": (
         "quality.run.run_quality",
         "--seed 5 --frames 16,24 --keep-ratio 0.7,0.3 --questions 9 --prefill-chunk-frames 8 "
