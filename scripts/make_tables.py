@@ -176,14 +176,8 @@ def quality() -> str:
     return "\n\n".join([quality_table(document), *by_length])
 
 
-def losses() -> str:
-    """What the default and the two policies nearest to it lose against the full cache."""
-    policies = dict.fromkeys((CompressionConfig().policy, "coverage", "hybrid", "pivotkv"))
-    return loss_table(run_file("quality"), list(policies))
-
-
 def losses_more() -> str:
-    """The same over four times as many questions, for the default and what is nearest to it."""
+    """What the default and what is nearest to it lose against the full cache."""
     return loss_table(
         run_file("quality-losses"), (CompressionConfig().policy, "coverage", "hybrid")
     )
@@ -220,13 +214,9 @@ def text_needle() -> str:
     return text_table(run_file("text-needle"))
 
 
-def text_distinct() -> str:
-    """The policies on codes and on words, each with its run."""
-    names = ("text-needle-code", "text-needle-word", "text-needle-qwen")
-    found = [name for name in names if is_measured(name)]
-    if not found:
-        return "There is no run file of this yet: `retake-edge bench text-needle` makes one."
-    return "\n\n".join(f"{text_table(run_file(name))}\n\n{source(name)}" for name in found)
+def _text(name: str) -> Callable[[], str]:
+    """The block of a run of the text benchmark, with its source."""
+    return lambda: f"{text_table(run_file(name))}\n\n{source(name)}"
 
 
 def headline() -> str:
@@ -342,36 +332,52 @@ def tower() -> str:
     return f"{tower_table(run_file('tower'))}\n\n{source('tower')}"
 
 
+def _won(name: str, pairs: list[tuple[str, str]]) -> str:
+    """Tables of a run of the quality benchmark, and what the first of each pair wins."""
+    results = run_file(name)
+    return f"{quality_table(results)}\n\n{gain_table(results, pairs)}\n\n{source(name)}"
+
+
+def _won_by(name: str, ending: str) -> str:
+    """The same for policies with -ENDING behind their name against those without."""
+    measured = dict.fromkeys(policy for policy, _ in runs_of(run_file(name)))
+    with_it = [policy for policy in measured if policy.endswith(f"-{ending}")]
+    return _won(name, [(policy, policy.removesuffix(f"-{ending}")) for policy in with_it])
+
+
 def guided() -> str:
     """Reading for one question against reading for any."""
-    return _won_by("guided")
+    return _won_by("guided", "guided")
+
+
+def guided_pivotkv() -> str:
+    """The same with the paper's policy."""
+    return _won_by("guided-pivotkv", "guided")
 
 
 def novelty() -> str:
     """Shares of cells by novelty against even ones."""
-    return _won_by("novelty")
+    return _won_by("novelty", "novelty")
 
 
-def _won_by(name: str) -> str:
-    """Tables of a run file: policies with -NAME behind theirs, and what that wins them."""
-    results = run_file(name)
-    measured = dict.fromkeys(policy for policy, _ in runs_of(results))
-    with_it = [policy for policy in measured if policy.endswith(f"-{name}")]
-    pairs = [(policy, policy.removesuffix(f"-{name}")) for policy in with_it]
-    return f"{quality_table(results)}\n\n{gain_table(results, pairs)}\n\n{source(name)}"
+def distinct_video() -> str:
+    """The policy for text on video."""
+    return _won("distinct-video", [("distinct", "spread")])
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "headline": headline,
     "measured": measured,
     "quality": quality,
-    "losses": losses,
     "losses-more": losses_more,
     "kinds": kinds,
     "cost": cost,
     "events": events,
     "text-needle": text_needle,
-    "text-distinct": text_distinct,
+    "text-needle-code": _text("text-needle-code"),
+    "text-needle-word": _text("text-needle-word"),
+    "text-needle-qwen": _text("text-needle-qwen"),
+    "distinct-video": distinct_video,
     "eval-hours": eval_hours,
     "second-look": second_look,
     "sure": sure,
@@ -385,6 +391,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "tower": tower,
     "sampling": sampling,
     "guided": guided,
+    "guided-pivotkv": guided_pivotkv,
     "novelty": novelty,
 }
 
