@@ -25,6 +25,7 @@ from retake_edge.page.facts import answer_facts, kept_share, part_of, video_fact
 from retake_edge.report.figures import TimeAxis, heat_map
 from retake_edge.report.pictures import Thumbnail, nearest
 from retake_edge.session.evidence import Floats, Span
+from retake_edge.version import __version__
 
 if TYPE_CHECKING:
     from retake_edge.session.video_map import VideoMap, VideoStats
@@ -32,14 +33,18 @@ if TYPE_CHECKING:
 MOST_KEYFRAMES = 48
 _TEMPLATE = Path(__file__).parent / "assets" / "page.html.j2"
 _STAGES = {
+    "check": "files of the model checked",
+    "plan": "frames and memory planned",
+    "wait": "waiting for another process",
     "load": "model and vision tower",
-    "decode": "video file to frames",
+    "decode": "waiting for frames of the video",
     "still": "pictures compared, to see what stands still",
     "encode": "frames to features",
     "prefill": "features into the language model",
     "score": "what the policy asks of each chunk",
     "select": "the policy's choice",
     "compact": "what was kept moved, the rest freed",
+    "pictures": "small pictures for this page",
     "save": "session written to the disk",
     "generate": "question and answer",
 }
@@ -149,7 +154,7 @@ def _data(report: Report, video_src: str) -> dict[str, Any]:
         "stages": _stages(report.seconds),
         "layers": _layers(report),
         "settings": [_section(name, values) for name, values in _config(report).items()],
-        "version": report.versions.get("retake_edge", ""),
+        "version": __version__,
     }
 
 

@@ -21,6 +21,7 @@ from retake_edge.report.page import keyframe_thumbnails, render_report
 from retake_edge.report.source import answered, report_of, saved_report
 from retake_edge.session.evidence import Span
 from retake_edge.session.store.folder import SessionStore
+from retake_edge.version import __version__
 
 # -- figures -----------------------------------------------------------------------------------
 
@@ -182,7 +183,9 @@ def test_a_saved_session_gives_the_same_timeline_as_the_open_one(tmp_path):
     assert saved.video.n_cells_kept == report.video.n_cells_kept
     assert set(report.seconds) == {*saved.seconds, "generate"}
     assert len(report.answers[0].weights) == len(report.video_map.frame_times_s)
-    render_report(saved)
+    data = data_of(render_report(saved))
+    assert data["version"] == __version__
+    assert {stage["name"] for stage in data["stages"]}.isdisjoint(saved.seconds), "in plain words"
 
 
 def test_a_damaged_session_makes_no_report(tmp_path):
