@@ -433,6 +433,11 @@ class LookConfig(_Section):
         unset="the model's",
         range=Range(0),
     )
+    keep_features: bool = setting(
+        False,
+        "--keep-features",
+        help="Save the frames' features, too: a second look without the file sees those.",
+    )
 
 
 _OLD_SECTIONS = {"pivotkv": "compression"}

@@ -50,6 +50,8 @@ def _in_vain(request: CliRequest) -> Iterator[tuple[str, str]]:
         yield "--offline", "it goes with -hf, and nothing is downloaded without"
     if "cache_dir" in given and not request.use_cache:
         yield "--cache-dir", "with --no-cache nothing is saved"
+    if "look.keep_features" in given and not request.use_cache:
+        yield "--keep-features", "with --no-cache nothing is saved"
     is_penalty = drawn.repeat_penalty not in (None, 1) or drawn.presence_penalty not in (None, 0)
     if "generation.repeat_last_n" in given and not is_penalty:
         yield "--repeat-last-n", "no --repeat-penalty or --presence-penalty looks back"
@@ -91,6 +93,10 @@ def _in_vain_here(request: CliRequest, session: Session) -> Iterator[tuple[str, 
             "--fps",
             f"at most {most} frames are looked at; --max-frames or a shorter part do more",
         )
+    look = session.second_look
+    if "look.keep_features" in given and request.config.look.keep_features and not look.kept:
+        missing = "none were saved when this video was read; 'sessions rm' has it read again"
+        yield "--keep-features", look.why_not or missing
     wanted = [path for path in _ON_GPU if path in given and not _is_off(request, path)]
     if wanted and not _has_gpu():
         for path in wanted:

@@ -33,7 +33,9 @@ _GROUPS = {
     "generation": groups.DRAWING,
     "dpselect": groups.KEEPING,
     "look": groups.ANSWER,
+    "look.keep_features": groups.SAVING,
 }
+"""Of a section, or of one setting."""
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
@@ -187,7 +189,8 @@ def _setting_parameters() -> Iterator[tuple[str, inspect.Parameter]]:
 
 
 def _annotation(path: str, one: Setting) -> Any:
-    panel = groups.VIDEO if one.is_everyday else _GROUPS[path.partition(".")[0]]
+    panel = _GROUPS.get(path, _GROUPS[path.partition(".")[0]])
+    panel = groups.VIDEO if one.is_everyday else panel
     kind: Any = str if one.is_time else one.kind  # times are parsed with their flag's name
     is_switch = one.kind is bool
     flags = (f"{one.flag}/--no-{one.flag.lstrip('-')}",) if is_switch else one.flags

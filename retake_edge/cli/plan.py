@@ -152,6 +152,10 @@ def _print_plan(planned: RunPlan, document: dict[str, Any]) -> None:
     rows.append(("positions", str(cells.positions)))
     sizes = document["kv_bytes"].items()
     rows.append(("kept as", ", ".join(f"{kind} {gib(size)}" for kind, size in sizes)))
+    if planned.feature_bytes:
+        share = planned.feature_bytes * n_ctx / (cells.n_before * cells.memory.kv_bytes)
+        text = f"{gib(planned.feature_bytes)} on the disk, {share:.1%} of the uncompressed tokens"
+        rows.append(("features", text))
     for use in planned.memory:
         limit = "" if use.available is None else f" of {gib(use.available)} available"
         rows.append((device_name(use), f"{gib(use.needed)}{limit}: {shares(use)}"))

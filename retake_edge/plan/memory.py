@@ -234,6 +234,7 @@ def _around(
     batch_steps = -(-n_batch * frames.n_steps // frames.n)
     n_frame = frames.width_px * frames.height_px * 3
     chunk_copies = 2 if shape.text_per_step else 1  # text between frames takes another array
+    chunk_copies += config.look.keep_features  # two in f16, on their way to the disk
     work = (chunk_copies * steps + _BATCH_COPIES * batch_steps) * per_step
     work += saved_bytes(cells, saves_at_end=saves_at_end)
     work += 2 * n_batch * n_frame

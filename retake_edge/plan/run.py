@@ -41,7 +41,8 @@ class RunPlan:
     """The work and the needs of one run: planned once, shown, and then carried out.
 
     `manifest`: how the model is used; `memory`: by device, this machine's first; `estimate`: what
-    the seconds are told from; `n_layer`: of the language model.
+    the seconds are told from; `n_layer`: of the language model; `feature_bytes`: of the frames'
+    features on the disk, where they are kept.
     """
 
     config: RetakeConfig
@@ -52,6 +53,7 @@ class RunPlan:
     memory: list[DeviceUse]
     estimate: Estimate
     n_layer: int
+    feature_bytes: int = 0
 
     @property
     def fits(self) -> bool:
@@ -69,6 +71,7 @@ class RunPlan:
             "frames": self.frames.to_dict(),
             "cells": asdict(self.cells),
             "memory": [device.to_dict() for device in self.memory],
+            "feature_bytes": self.feature_bytes,
             "fits": self.fits,
             "config": self.config.to_dict(),
         }
@@ -149,7 +152,10 @@ class RunPlanner:
         work = work_of(self.header, self.mmproj, cells.memory, frames, video)
         devices = [device.device or "CPU" for device in memory]
         estimate = Estimate(calibration_key(self.header, self.mmproj, config, devices), work)
-        return RunPlan(config, manifest, video, frames, cells, memory, estimate, model.n_layer)
+        features = feature_bytes(model, cells, frames) if config.look.keep_features else 0
+        return RunPlan(
+            config, manifest, video, frames, cells, memory, estimate, model.n_layer, features
+        )
 
     def kv_bytes(self, plan: RunPlan) -> dict[str, int]:
         """Return the bytes of the plan's cells at each type of K and V that the model can have."""
@@ -161,6 +167,11 @@ class RunPlanner:
                 buffers = model_buffers(self.model(config), config, plan.cells.memory.n_ctx)
                 found[kind] = sum(part.cells for part in buffers)
         return found
+
+
+def feature_bytes(model: Model, cells: CellPlan, frames: FramePlan) -> int:
+    """Return the bytes of a video's features on the disk, f16 as they are kept."""
+    return 2 * frames.n_steps * cells.memory.shape.vision_per_step * model.n_embd_inp
 
 
 def require_room(memory: list[DeviceUse], advice: str = _ADVICE) -> None:

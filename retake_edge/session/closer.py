@@ -44,6 +44,38 @@ class Grid:
         """Return the time of a frame."""
         return self.start_s + frame * self.step_s
 
+    def at(self, time_s: float) -> float:
+        """Return which frame is shown at a time; what lies between two is a fraction."""
+        return (time_s - self.start_s) / self.step_s
+
+
+class SampledGrid(Grid):
+    """The frames that a first reading has sampled, in its grid frames at `times_s` f64 [T].
+
+    They may be uneven; `end_s` ends the last one.
+    """
+
+    def __init__(self, times_s: Doubles, end_s: float, frames_per_step: int) -> None:
+        start_s, end_s = float(times_s[0]), max(end_s, float(times_s[-1]))
+        step_s = (_step_s(times_s) or end_s - start_s or 1.0) / frames_per_step
+        super().__init__(start_s, step_s, end_s, frames_per_step)
+        self._edges_s = np.append(times_s, end_s)
+
+    @property
+    def n(self) -> int:
+        """Frames there are."""
+        return self.frames_per_step * (len(self._edges_s) - 1)
+
+    def time_s(self, frame: int) -> float:
+        """Return the time of a frame."""
+        steps = np.arange(len(self._edges_s))
+        return float(np.interp(frame / self.frames_per_step, steps, self._edges_s))
+
+    def at(self, time_s: float) -> float:
+        """Return which frame is shown at a time; what lies between two is a fraction."""
+        steps = np.arange(len(self._edges_s))
+        return self.frames_per_step * float(np.interp(time_s, self._edges_s, steps))
+
 
 @dataclass(frozen=True)
 class Look:
@@ -133,25 +165,23 @@ class _Chosen:
         step = self._grid.frames_per_step
         n_most = min(n_most, self._n_most - self.n) // step * step
         first, end = (
-            min(self._grid.n, max(0, round(self._at(s) / step) * step)) for s in (start_s, end_s)
+            min(self._grid.n, max(0, round(self._grid.at(s) / step) * step))
+            for s in (start_s, end_s)
         )
         if end - first > n_most:
-            middle = round((self._at(middle_s) - n_most / 2) / step) * step
+            middle = round((self._grid.at(middle_s) - n_most / 2) / step) * step
             first = min(max(first, middle), end - n_most)
             end = first + n_most
         self._take(first, end, why)
 
     def add_moment(self, moment: Moment) -> bool:
         """Add the grid frame that begins with a moment; return whether it was free."""
-        first, step = max(0, round(self._at(moment.start_s))), self._grid.frames_per_step
+        first, step = max(0, round(self._grid.at(moment.start_s))), self._grid.frames_per_step
         end = min(self._grid.n, first + step)
         is_free = self.n + step <= self._n_most and not self._taken[first:end].any()
         if is_free:
             self._take(first, end, "unseen")
         return is_free
-
-    def _at(self, time_s: float) -> float:
-        return (time_s - self._grid.start_s) / self._grid.step_s
 
     def _take(self, first: int, end: int, why: str) -> None:
         """Take those of the frames that are free, in runs."""

@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
+from retake_edge.engine.beside import why_not_beside
 from retake_edge.engine.chunks import ChunkBuilder
 from retake_edge.engine.engine import Engine, ImageRule
 from retake_edge.errors import NativeError, SessionError
@@ -19,6 +20,7 @@ from retake_edge.progress import in_percent
 from retake_edge.session.prefilled import (
     OpenRequest,
     PrefilledVideo,
+    kept_features,
     load_model,
     make_context,
 )
@@ -59,11 +61,13 @@ def read_video(
     *,
     part: Path | None = None,
     resume: Path | None = None,
+    features: Path | None = None,
     key: str = "",
 ) -> PrefilledVideo:
     """Carry out a plan: read a video into a cache.
 
-    With `part` and `resume` it is saved there as session `key`.
+    With `part` and `resume` it is saved there as session `key`, and its features in `features`
+    where they are asked for.
 
     If an interrupted run left those two files, the work goes on where it stopped, with the same
     result as without the interruption.
@@ -75,11 +79,13 @@ def read_video(
     require_room(plan.memory)
     with ExitStack() as resources:
         begin = _Beginning(request, plan, resources)
-        run = begin.resumed(part, resume, key) if part and resume else None
+        run = begin.resumed(part, resume, features, key) if part and resume else None
         if run is None:
             run = begin.started()
             if part and resume:
                 run.record(resources, Recorder(run.engine.context, part, resume), key)
+            if features and request.config.look.keep_features and not why_not_beside(run.engine):
+                run.keep_features(resources, features, key)
         run.prefill()
         return run.finished(resources)
     raise AssertionError("unreachable")
@@ -119,8 +125,12 @@ class _Beginning:
             not_compressible=cells.not_compressible,
         )
 
-    def resumed(self, part: Path, resume: Path, key: str) -> Run | None:
-        """Go on with what an interrupted run left; None if nothing usable is there."""
+    def resumed(self, part: Path, resume: Path, features: Path | None, key: str) -> Run | None:
+        """Go on with what an interrupted run left; None if nothing usable is there.
+
+        Features are saved if that run saved them. Where they are asked for and it was not asked
+        for them, it is not usable.
+        """
         found = read_resume(resume)
         if found is None or not part.is_file():
             return None
@@ -129,6 +139,8 @@ class _Beginning:
             with ExitStack() as attempt:
                 journal = open_journal(part, key, state.n_bytes)
                 head = journal.head()
+                if self._request.config.look.keep_features and not kept_features(head):
+                    return None
                 plan = CellBudget(**{**head["plan"], "shape": VideoShape(**head["plan"]["shape"])})
                 engine = self._engine(plan, attempt)
                 with self._times.measure("load"):
@@ -142,6 +154,9 @@ class _Beginning:
             return None
         run = self._going_on(state, plan, engine, chunks, n_before)
         run.resume(self._resources, Recorder(engine.context, part, resume), state)
+        if features and state.n_feature_bytes:
+            done = state.stream.n_frames, state.n_feature_bytes
+            run.keep_features(self._resources, features, key, done)
         return run
 
     def _going_on(

@@ -29,6 +29,7 @@ from retake_edge.session.saved_video import (
 )
 from retake_edge.session.second_look import SecondLook
 from retake_edge.session.session import Session
+from retake_edge.session.store.features import saved_features
 from retake_edge.session.store.folder import SessionStore
 from retake_edge.session.store.looks import SavedLooks
 from retake_edge.stages import StageTimes
@@ -48,6 +49,7 @@ def open_video(
     system: str | None = None,
     max_tokens: int | None = None,
     look_again: int | None = None,
+    keep_features: bool | None = None,
     guide: str | None = None,
     temperature: float | None = None,
     n_ctx: int | None = None,
@@ -111,7 +113,7 @@ def open_video(
         prompt={"system": system},
         generation={"max_tokens": max_tokens, "temperature": temperature},
         runtime={"n_ctx": n_ctx, "n_gpu_layers": n_gpu_layers},
-        look={"frames": look_again},
+        look={"frames": look_again, "keep_features": keep_features},
     )
     store = SessionStore(cache_dir) if use_cache else None
     sha256 = hash_cache(store).sha256 if store else None
@@ -207,5 +209,6 @@ def _looks(
         opened.prefilled,
         settings,
         SavedLooks(store.looks(key) if key else None),
+        lambda: saved_features(store.features(key), key) if key else None,
         lambda: sha256 is None or hash_cache(store).sha256(path) == sha256,
     )

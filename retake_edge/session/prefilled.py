@@ -74,6 +74,11 @@ def head_of(request: OpenRequest, model: str) -> dict[str, Any]:
     }
 
 
+def kept_features(head: Mapping[str, Any]) -> bool:
+    """Return whether a session's first record says that its reading was to keep the features."""
+    return bool(head["config"]["look"].get("keep_features"))
+
+
 @dataclass(frozen=True)
 class PrefilledVideo:
     """A cache full of video, ready for questions.

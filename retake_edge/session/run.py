@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -33,6 +34,7 @@ from retake_edge.session.store.checkpoint import (
     Recorder,
     Resume,
 )
+from retake_edge.session.store.features import FeatureRecorder
 from retake_edge.session.telling import Teller
 from retake_edge.session.video_map import VideoMap, VideoStats
 from retake_edge.stages import StageTimes, added
@@ -75,6 +77,7 @@ class Run:
     n_whole_steps: int | None = None
     not_compressible: str = ""
     recorder: Recorder | None = None
+    kept: FeatureRecorder | None = None
 
     def record(self, resources: ExitStack, recorder: Recorder, key: str) -> None:
         """Save what is done from now on."""
@@ -95,6 +98,46 @@ class Run:
         resources.callback(recorder.close)
         self._save(lambda: recorder.resume(state, self.chunks))
 
+    def keep_features(
+        self, resources: ExitStack, file: Path, key: str, done: tuple[int, int] | None = None
+    ) -> None:
+        """Save the features, too. `done`: grid frames and bytes that an earlier run has saved."""
+        shape = self.plan.shape
+        n_per_record = min(shape.steps_per_chunk, shape.n_steps)
+        kept = self.kept = FeatureRecorder(file, n_per_record, self.plan.kv_bytes)
+        resources.callback(kept.close)
+        self.features = self._passing(self.features)
+        if done is None:
+            self._keep(partial(kept.begin, key, non_causal=self.loaded.encoder.non_causal))
+        else:
+            self._keep(partial(kept.resume, *done))
+
+    def _passing(self, features: Iterator[VisionFeatures]) -> Iterator[VisionFeatures]:
+        """Yield features, which are saved on their way."""
+        for part in features:
+            if self.kept is not None:
+                self._keep(partial(self.kept.add, part))
+            yield part
+
+    def _keep(self, write: Callable[[], None]) -> None:
+        """Write to the file of features; where that fails, go on without one."""
+        try:
+            with self.times.measure("save"):
+                write()
+        except OSError as error:
+            self._drop_features()
+            warnings.warn(
+                f"The frames' features cannot be saved ({error.strerror}), so a second look will "
+                "need the file; all else is saved.",
+                SessionWarning,
+                stacklevel=2,
+            )
+
+    def _drop_features(self) -> None:
+        if self.kept is not None:
+            self.kept.give_up()
+            self.kept = None
+
     def _save(self, write: Callable[[], None]) -> None:
         """Write to the session; where that fails, go on without one."""
         try:
@@ -104,6 +147,7 @@ class Run:
             assert self.recorder is not None
             self.recorder.give_up()
             self.recorder = None
+            self._drop_features()
             warnings.warn(
                 f"The session cannot be saved ({error.strerror}), so the next question will read "
                 "the video again; choose another --cache-dir.",
@@ -139,6 +183,8 @@ class Run:
         """Note and save a chunk; `saves_at_end`: the cells are saved all at the end."""
         self.chunks.results.append(result)
         stream = self.stream = StreamState.after(block, self.loaded.model.n_embd, self.stream)
+        if self.kept is not None:
+            self._keep(partial(self.kept.reach, stream.n_frames))
         if self.recorder is not None and not saves_at_end:
             self._save(partial(self._record_chunk, self.recorder, stream, result))
         self.teller.prefilled_s = float(block.features.times_s[-1])
@@ -185,7 +231,9 @@ class Run:
         return ChunkResult(n_cells, cell_frames, chosen.pivot_share)
 
     def _record_chunk(self, recorder: Recorder, stream: StreamState, result: ChunkResult) -> None:
-        recorder.add(self.engine, stream, self.reader, result, self._seconds())
+        n_feature_bytes = self.kept.n_bytes(stream.n_frames) if self.kept else 0
+        seconds = self._seconds()
+        recorder.add(self.engine, stream, self.reader, result, seconds, n_feature_bytes)
 
     def _seconds(self) -> dict[str, float]:
         """Seconds by stage that the reading has taken, those of interrupted runs included."""
@@ -196,6 +244,8 @@ class Run:
         self.loaded.encoder.close()
         video_map = video_map_of(self.reader.times_s, self.chunks)
         stats = self._stats(video_map)
+        if self.kept is not None:
+            self._keep(self.kept.finish)
         if self.recorder is not None:
             recorder = self.recorder
             self._save(lambda: recorder.finish(self.engine, asdict(stats), self._seconds()))

@@ -27,7 +27,12 @@ from retake_edge.session.answer import SavedState
 from retake_edge.session.ingest import plan_of, read_video
 from retake_edge.session.loading import read_session
 from retake_edge.session.others import notes_of_others
-from retake_edge.session.prefilled import OpenRequest, PrefilledVideo, SessionWarning
+from retake_edge.session.prefilled import (
+    OpenRequest,
+    PrefilledVideo,
+    SessionWarning,
+    kept_features,
+)
 from retake_edge.session.store.folder import SessionStore
 from retake_edge.session.store.key import (
     HashCache,
@@ -206,8 +211,13 @@ def _asked(request: OpenRequest, video: str, hashes: Mapping[str, str]) -> str:
 
 
 def _found(request: OpenRequest, store: SessionStore, key: str) -> PrefilledVideo | None:
-    """Load the session if there is a good one; one that cannot be used is removed."""
+    """Load the session if there is a good one; one that cannot be used is removed.
+
+    Where features are asked for that its reading was not asked to keep, there is none.
+    """
     try:
+        if request.config.look.keep_features and not kept_features(store.head(key)):
+            return None
         prefilled = read_session(request, store.complete(key), key)
     except FileNotFoundError:
         return None
@@ -240,10 +250,19 @@ def _made(
         found = _found(request, store, key)
         if found is not None:
             return found, True
-        if not store.part(key).exists():
+        if store.complete(key).exists():
+            on_note("note: this video was read without --keep-features, so it is read again")
+        elif not store.part(key).exists():
             for note in notes_of_others(store, key, request.facts):
                 on_note(note)
-        made = read_video(request, plan, part=store.part(key), resume=store.resume(key), key=key)
+        made = read_video(
+            request,
+            plan,
+            part=store.part(key),
+            resume=store.resume(key),
+            features=store.features(key),
+            key=key,
+        )
         if made.is_saved and not is_unchanged():
             _warn(f"{request.path} was changed while it was read, so no session of it is saved.")
             store.discard(key)

@@ -1,4 +1,4 @@
-"""The second look: after a first answer, the seconds that matter are read again, closely.
+"""The second look: after a first answer, the seconds that matter are seen again, closely.
 
 More frames a second, at the model's full size, nothing of them dropped; they stand at their true
 times beside what is kept of the video, and the question is answered from both.
@@ -6,33 +6,26 @@ times beside what is kept of the video, and the question is answered from both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
 from retake_edge.config import RetakeConfig
 from retake_edge.engine.beside import Beside, why_not_beside
 from retake_edge.engine.chunks import ChunkBuilder, FrameBlock, n_text_per_step
-from retake_edge.engine.state import ImageRule
-from retake_edge.errors import RetakeError, VideoError
-from retake_edge.plan.frames import look_frames, look_size, wanted_times
-from retake_edge.session.closer import Grid, Look, shown_spans
+from retake_edge.errors import ModelError, RetakeError, VideoError
+from retake_edge.plan.frames import look_frames
+from retake_edge.session.closer import looks, shown_spans
+from retake_edge.session.evidence import Floats, Span
+from retake_edge.session.look_frames import FileFrames, KeptFrames
 from retake_edge.session.prefilled import PrefilledVideo
+from retake_edge.session.store.features import SavedFeatures
 from retake_edge.session.store.looks import SavedLooks
 from retake_edge.stages import StageTimes
-from retake_edge.video.glance import SIDE_PX, Moment, unseen_moments
-from retake_edge.video.parts import PartReader
-from retake_edge.video.picture import GLANCE
-from retake_edge.video.sampling import time_grid
-from retake_edge.vision.encoder import VisionEncoder, VisionFeatures, newline_of
-
-TIMES_CLOSER = 4
-"""Frames a second of a second look, against the first reading's."""
-_GLANCE_BATCH = 256
+from retake_edge.vision.encoder import VisionFeatures, newline_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +35,8 @@ class LookedAgain:
     `spans`: (start, end) in seconds of what was looked at, in order of time, and `why` of each:
     'named' in the question, 'evidence' of the first answer, 'unseen' by the first reading.
     `n_frames` in all, `fps` of them a second. `first_text`: the first answer, with its
-    `first_probability`. `problem`: why it was not done, '' if it was.
+    `first_probability`. `without_file`: why the frames are those that the first reading kept, ''
+    where the file was read. `problem`: why it was not done, '' if it was.
     """
 
     spans: tuple[tuple[float, float], ...] = ()
@@ -51,6 +45,7 @@ class LookedAgain:
     fps: float = 0.0
     first_text: str = ""
     first_probability: float = 0.0
+    without_file: str = ""
     problem: str = ""
 
     def __str__(self) -> str:
@@ -63,14 +58,33 @@ class LookedAgain:
             parts.append(shown_spans(near))
         if n := len(pairs) - len(near):
             parts.append(f"{n} moment{'s' if n > 1 else ''} between its frames")
-        return f"looked again at {' and '.join(parts)} ({self.n_frames} frames)"
+        line = f"looked again at {' and '.join(parts)} ({self.n_frames} frames)"
+        return (
+            f"{line} as kept, not in the file: {self.without_file}" if self.without_file else line
+        )
+
+
+@dataclass(frozen=True)
+class FirstAnswer:
+    """An answer that tells where to look.
+
+    `spans`, `weights` f32 [T]: where it looked, the heaviest span first, and the share of each grid
+    frame (None: not known).
+    """
+
+    question: str
+    text: str
+    probability: float
+    spans: Sequence[Span]
+    weights: Floats | None
 
 
 class SecondLook:
-    """Means for a second look: the file's frames, the vision tower, and what was looked at before.
+    """Means for a second look: the file, and what was kept of the first reading and earlier looks.
 
-    `saved`: features of earlier looks. `is_unchanged`: whether the file is still the one that was
-    read; asked once. To be closed after use.
+    `saved`: features of earlier looks. `kept`: reads the features of the first reading (None: there
+    are none). `is_unchanged`: whether the file is still the one that was read; asked once. To be
+    closed after use.
     """
 
     def __init__(
@@ -78,12 +92,12 @@ class SecondLook:
         prefilled: PrefilledVideo,
         config: RetakeConfig,
         saved: SavedLooks,
+        kept: Callable[[], SavedFeatures | None] = lambda: None,
         is_unchanged: Callable[[], bool] = lambda: True,
     ) -> None:
         self._prefilled, self._config, self._saved = prefilled, config, saved
-        self._is_unchanged = is_unchanged
+        self._read_kept, self._is_unchanged = kept, is_unchanged
         self._resources = ExitStack()
-        self._moments: list[Moment] | None = None
 
     def close(self) -> None:
         """End the decoder and free the tower."""
@@ -99,153 +113,92 @@ class SecondLook:
         """Reason why this video cannot be looked at again, '' if it can."""
         return why_not_beside(self._prefilled.engine)
 
-    def n_affordable(self, n_text: int) -> int:
-        """Return the frames for which there are cells, besides `n_text` of question and answer."""
-        engine, rule = self._prefilled.engine, self._prefilled.manifest.frames
-        room = engine.context.n_ctx - engine.n_cells - n_text
-        n_steps = max(0, room) // self._cells_per_step()
-        return min(self.n_frames, n_steps * rule.frames_per_step)
+    @cached_property
+    def kept(self) -> SavedFeatures | None:
+        """The features of the first reading, None where none are kept."""
+        kept = self._read_kept()
+        return kept if kept is not None and kept.n_steps == self._n_steps else None
 
-    def _cells_per_step(self) -> int:
-        manifest, model = self._prefilled.manifest, self._prefilled.engine.model
-        size = look_size(manifest, self.n_frames, self._reader.info)
+    @cached_property
+    def file(self) -> FileFrames:
+        """The frames of the file.
+
+        Raises:
+            VideoError: it is gone, cannot be read, or is another one by now.
+        """
+        found = FileFrames(self._prefilled, self._config, self._saved, self._is_unchanged)
+        self._resources.callback(found.close)
+        return found
+
+    def see(
+        self, first: FirstAnswer, n_text: int, times: StageTimes
+    ) -> tuple[list[VisionFeatures], LookedAgain] | None:
+        """Return what is seen after a first answer, and what it was; None if there is nothing.
+
+        `n_text`: cells for the question and its second answer.
+
+        Raises:
+            ModelError: this model cannot look again, or its tower failed. VideoError: the file
+            cannot be read, and nothing is kept of the first reading. SessionError: what is kept is
+            damaged.
+        """
+        if self.why_not:
+            raise ModelError(self.why_not)
+        try:
+            with times.measure("open again"):
+                file = self.file
+            return self._see(file, first, n_text, times)
+        except VideoError as error:
+            if self.kept is None:
+                raise
+            kept = KeptFrames(self._prefilled, self._config, self.kept, problem_of(error))
+        return self._see(kept, first, n_text, times)
+
+    def _see(
+        self, frames: FileFrames | KeptFrames, first: FirstAnswer, n_text: int, times: StageTimes
+    ) -> tuple[list[VisionFeatures], LookedAgain] | None:
+        with times.measure("glance"):
+            moments = frames.moments()
+        grid = frames.grid
+        where = looks(
+            grid,
+            self.n_affordable(frames.n_vision_tokens, n_text),
+            first.question,
+            first.spans,
+            first.weights,
+            self._prefilled.video_map.frame_times_s,
+            moments,
+            first.probability,
+        )
+        if not where:
+            return None
+        again = LookedAgain(
+            spans=tuple((grid.time_s(at.first), grid.time_s(at.first + at.n)) for at in where),
+            why=tuple(at.why for at in where),
+            n_frames=sum(at.n for at in where),
+            fps=1 / grid.step_s,
+            first_text=first.text,
+            first_probability=first.probability,
+            without_file=frames.without_file,
+        )
+        return frames.features(where, times), again
+
+    def n_affordable(self, n_vision_tokens: int, n_text: int) -> int:
+        """Return the frames for which there are cells, besides `n_text` of text.
+
+        `n_vision_tokens`: of a grid frame.
+        """
+        engine, manifest = self._prefilled.engine, self._prefilled.manifest
         last_s = float(self._prefilled.video_map.frame_times_s[-1])
-        n_text = n_text_per_step(model, manifest.positions, self._n_steps, last_s, last_s)
-        return manifest.frames.n_vision_tokens(*size) + n_text
+        per_step = n_vision_tokens + n_text_per_step(
+            engine.model, manifest.positions, self._n_steps, last_s, last_s
+        )
+        n_steps = max(0, engine.context.n_ctx - engine.n_cells - n_text) // per_step
+        return min(self.n_frames, n_steps * manifest.frames.frames_per_step)
 
     @property
     def _n_steps(self) -> int:
         return len(self._prefilled.video_map.frame_times_s)
-
-    @cached_property
-    def _reader(self) -> PartReader:
-        """The file.
-
-        Raises:
-            VideoError: it is gone, or another one by now.
-        """
-        path = Path(self._prefilled.video.path)
-        if path.is_file() and not self._is_unchanged():
-            raise VideoError(f"{path} has changed since it was read.")
-        return self._resources.enter_context(PartReader(path))
-
-    @cached_property
-    def _encoder(self) -> VisionEncoder:
-        prefilled, runtime = self._prefilled, self._config.runtime
-        model, rule = prefilled.engine.model, prefilled.manifest.frames
-        encoder = self._resources.enter_context(
-            VisionEncoder(
-                model,
-                prefilled.manifest.mmproj,
-                offload=runtime.mmproj_offload,
-                n_threads=runtime.n_threads,
-                overview=rule.overview,
-                pooling=rule.pooling,
-            )
-        )
-        one_by_one = encoder.non_causal or model.scales_tokens
-        prefilled.engine.images = ImageRule(one_by_one=one_by_one, non_causal=encoder.non_causal)
-        return encoder
-
-    @cached_property
-    def grid(self) -> Grid:
-        """The frames that can be looked at.
-
-        Raises:
-            VideoError: the file cannot be read.
-        """
-        sampling, manifest = self._config.sampling, self._prefilled.manifest
-        info, rule = self._reader.info, manifest.positions
-        per_step = manifest.frames.frames_per_step
-        start_s, step_s, _ = time_grid(
-            info.duration_s,
-            fps=sampling.fps or manifest.fps,
-            max_frames=sampling.max_frames or manifest.max_frames,
-            start_s=sampling.start_s,
-            end_s=sampling.end_s,
-            first_s=info.first_s,
-        )
-        end_s = min(sampling.end_s or info.duration_s, info.duration_s)
-        step_s /= TIMES_CLOSER
-        if rule.kind in ("mrope-time", "mrope-clock"):  # two moments need two positions
-            step_s = max(step_s, 1 / (rule.positions_per_second * per_step))
-        return Grid(start_s, max(step_s, info.frame_s), end_s, per_step)
-
-    def moments(self) -> Sequence[Moment]:
-        """Return what happens between the frames of the first reading; found once a video.
-
-        Raises:
-            VideoError: the file cannot be read.
-        """
-        if self._moments is None:
-            self._moments = self._saved.moments()
-        if self._moments is None:
-            grid = self.grid
-            wanted = wanted_times(self._prefilled.manifest, self._config, self._reader.info)
-            frames = self._reader.frames(
-                grid.start_s,
-                grid.step_s,
-                grid.n,
-                (SIDE_PX, SIDE_PX),
-                resample=GLANCE,
-                batch_frames=_GLANCE_BATCH,
-            )
-            self._moments = unseen_moments(frames, wanted.all_s)
-            self._saved.keep_moments(self._moments)
-        return self._moments
-
-    def features(self, looks: Iterable[Look], times: StageTimes) -> list[VisionFeatures]:
-        """Return the vision features of looks; those that were looked at before are not read again.
-
-        Looks without a frame in the file are left out.
-
-        Raises:
-            VideoError: the file cannot be read. ModelError: the tower failed.
-        """
-        found = []
-        for look in looks:
-            name = self._name(look)
-            features = self._saved.features(name)
-            if features is None:
-                features = self._encoded(look, times)
-                if features is None:
-                    continue
-                self._saved.keep(name, features)
-            found.append(features)
-        self._encoder  # noqa: B018 - how images are decoded is known from it
-        return found
-
-    def _name(self, look: Look) -> str:
-        """Return a name made of what a look's features depend on besides the session."""
-        width, height = look_size(self._prefilled.manifest, self.n_frames, self._reader.info)
-        start_us, step_us = (round(1e6 * s) for s in (self.grid.time_s(look.first), self._step_s))
-        return f"{width}x{height}-{start_us}-{step_us}-{look.n}"
-
-    @property
-    def _step_s(self) -> float:
-        return self.grid.step_s
-
-    def _encoded(self, look: Look, times: StageTimes) -> VisionFeatures | None:
-        rule, grid = self._prefilled.manifest.frames, self.grid
-        size = look_size(self._prefilled.manifest, self.n_frames, self._reader.info)
-        with times.measure("decode again"):
-            batches = list(
-                self._reader.frames(
-                    grid.time_s(look.first),
-                    grid.step_s,
-                    look.n,
-                    size,
-                    fit=rule.fit,
-                    resample=rule.resample,
-                    via_px=rule.via_px,
-                )
-            )
-        if not batches:
-            return None
-        frames = np.concatenate([batch.frames for batch in batches])
-        times_s = np.concatenate([batch.times_s for batch in batches])
-        with times.measure("encode again"):
-            return self._encoder.encode(frames, times_s, grid.step_s).rounded()
 
     def beside(self, end: int) -> Beside:
         """Return the sequence of the video, to which features can be added from `blocks`.

@@ -27,6 +27,7 @@ from retake_edge.errors import (
     ModelError,
     NativeError,
     RetakeError,
+    SessionError,
     VideoError,
 )
 from retake_edge.files import file_sha256
@@ -35,10 +36,9 @@ from retake_edge.llama.capture import is_compressible
 from retake_edge.plan.seconds import Calibration, measured
 from retake_edge.questions import checked_question
 from retake_edge.session.answer import Answer, SavedState, versions
-from retake_edge.session.closer import looks
 from retake_edge.session.evidence import Floats, Span, attended_spans, frame_weights, without_sinks
 from retake_edge.session.prefilled import PrefilledVideo
-from retake_edge.session.second_look import LookedAgain, SecondLook, problem_of
+from retake_edge.session.second_look import FirstAnswer, LookedAgain, SecondLook, problem_of
 from retake_edge.session.store.looks import SavedLooks
 from retake_edge.stages import Profile, StageTimes
 from retake_edge.vision.encoder import VisionFeatures
@@ -48,6 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 _PROFILE_NAMES = {"decode": "waiting", "wait": "waiting", "generate": "answer"}
+_NOT_SEEN = (VideoError, ModelError, MemoryBudgetError, NativeError, SessionError)
 _LEAST_ROOM = 64  # tokens that an answer can have after a second look
 
 
@@ -240,7 +241,7 @@ class Session:
                     with times.measure("prefill again"):
                         for features in found[0]:
                             beside.add(self.second_look.block(features))
-            except (VideoError, ModelError, MemoryBudgetError, NativeError) as error:
+            except _NOT_SEEN as error:
                 found = None
                 answer = replace(answer, looked_again=LookedAgain(problem=problem_of(error)))
             times.stop()
@@ -270,36 +271,12 @@ class Session:
         Raises:
             RetakeError: the video cannot be looked at again.
         """
-        look = self.second_look
-        if look.why_not:
-            raise ModelError(look.why_not)
         most = min(self.config.generation.max_tokens, max(_LEAST_ROOM, 4 * first.n_tokens))
-        with times.measure("open again"):
-            n_frames = look.n_affordable(len(self.engine.model.tokenize(prompt)) + most)
-        with times.measure("glance"):
-            moments = look.moments()
-        where = looks(
-            look.grid,
-            n_frames,
-            question,
-            first.evidence,
-            self.frame_weights,
-            self.video_map.frame_times_s,
-            moments,
-            first.probability or 0.0,
+        n_text = len(self.engine.model.tokenize(prompt)) + most
+        found = FirstAnswer(
+            question, first.text, first.probability or 0.0, first.evidence, self.frame_weights
         )
-        if not where:
-            return None
-        grid = look.grid
-        again = LookedAgain(
-            spans=tuple((grid.time_s(at.first), grid.time_s(at.first + at.n)) for at in where),
-            why=tuple(at.why for at in where),
-            n_frames=sum(at.n for at in where),
-            fps=1 / grid.step_s,
-            first_text=first.text,
-            first_probability=first.probability or 0.0,
-        )
-        return look.features(where, times), again
+        return self.second_look.see(found, n_text, times)
 
     def collect(
         self,

@@ -7,9 +7,11 @@ import pytest
 
 from retake_edge.bench.look.report import auroc, look_results, look_table, sure_table
 from retake_edge.bench.look.run import LookSettings, look_scene, run_look
+from retake_edge.bench.scenes.brief import make_print_scene, make_repeat_scene
 from retake_edge.config import RuntimeConfig
 from retake_edge.errors import ConfigError
 from retake_edge.models.resolve import resolve_model
+from retake_edge.session.session import Session
 
 
 def test_a_run_tells_what_was_lost_and_what_came_back():
@@ -34,15 +36,82 @@ def test_a_run_tells_what_was_lost_and_what_came_back():
     assert row["full"]["right"] == sum(d >= 4 for d in digits)
     assert row["look_s"] > 0
     assert results["sure"]["again"]["n"]["absent"] == 2
-    assert "| 0.25 s | 0.0625 |" in look_table(results)
+    assert "| events of 0.25 s | 0.0625 |" in look_table(results)
+    surer = [again if b > a else first for a, b, first, again in answered(row)]
+    assert row["surer"]["broken"]["right"] == sum(
+        not ok for ok, (_, _, first, _) in zip(surer, answered(row), strict=True) if first
+    )
     assert sure_table(results).count("\n") == 4
+
+
+def answered(row):
+    """First and second probability, and whether first and second answer are right."""
+    digits = [int(digit) for digit in row["answers"]]
+    rights = [(bool(digit & 2), bool(digit & 1)) for digit in digits]
+    pairs = zip(row["first_p"], row["again_p"], rights, strict=True)
+    return [(first_p, again_p, *right) for first_p, again_p, right in pairs]
+
+
+def test_small_print_is_read_at_two_sizes_and_repeats_are_counted():
+    settings = LookSettings(
+        ("print", "repeats"),
+        seed=3,
+        n_videos=1,
+        seconds=26,
+        keep_ratios=(0.5,),
+        n_questions=4,
+        n_absent=0,
+    )
+    tried = run_look(resolve_model("tiny"), settings, RuntimeConfig(n_threads=1))
+    results = json.loads(json.dumps(look_results(tried)))
+    assert [row["scenes"] for row in results["rows"]] == ["print", "repeats"]
+    assert set(results["rows"][1]["kind"]) == {"count"}
+    assert "| small print | 0.5 |" in look_table(results)
+    assert "| quick repeats | 0.5 |" in look_table(results)
+
+
+def test_without_the_file_the_kept_features_are_looked_at(monkeypatch):
+    settings = LookSettings(
+        ("ordinary",),
+        seed=3,
+        n_videos=1,
+        seconds=26,
+        keep_ratios=(0.0625,),
+        n_questions=3,
+        n_absent=0,
+        without_file=True,
+    )
+    ask, found = Session.ask, []
+
+    def asking(self, question):
+        found.append(ask(self, question))
+        return found[-1]
+
+    monkeypatch.setattr(Session, "ask", asking)
+    run_look(resolve_model("tiny"), settings, RuntimeConfig(n_threads=1))
+    looks = [answer.looked_again for answer in found]
+    assert looks[:3] == [None] * 3
+    assert all(".mp4" in look.without_file and look.n_frames for look in looks[3:])
 
 
 def test_the_same_seed_gives_the_same_videos():
     settings = LookSettings(seed=3)
-    assert look_scene(settings, 0.25, 1) == look_scene(settings, 0.25, 1)
-    assert look_scene(settings, 0.25, 1) != look_scene(settings, 0.5, 1)
-    assert all(c.end_s - c.start_s == 0.25 for c in look_scene(settings, 0.25, 1).cards)
+    brief = [look_scene(settings, "brief", card_s, 1) for card_s in (0.25, 0.25, 0.5)]
+    assert brief[0] == brief[1] != brief[2]
+    assert all(c.end_s - c.start_s == 0.25 for c in brief[0].cards)
+    for scenes in ("print", "repeats", "ordinary"):
+        assert look_scene(settings, scenes, 0, 1) == look_scene(settings, scenes, 0, 1)
+
+
+def test_small_print_fits_into_the_frame_and_flashes_follow_each_other():
+    for seed in range(20):
+        cards = make_print_scene(seed, 32, n_cards=6, size=0.2).cards
+        assert all(0.1 <= at <= 0.9 for card in cards for at in (card.x, card.y))
+        flashes = make_repeat_scene(seed, 32, on_s=0.25, off_s=0.125).cards
+        assert 2 <= len(flashes) <= 6 and flashes[0].start_s >= 1 and flashes[-1].end_s <= 31
+        starts = [card.start_s for card in flashes]
+        assert np.allclose(np.diff(starts), 0.375)
+        assert all(card.end_s - card.start_s == 0.25 for card in flashes)
 
 
 def test_the_area_is_the_share_of_pairs_in_order():
@@ -59,7 +128,14 @@ def test_the_area_is_the_share_of_pairs_in_order():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"n_videos": 0}, {"fps": 9}, {"keep_ratios": (0.0,)}, {"cards_s": (60.0,)}]
+    "wrong",
+    [
+        {"n_videos": 0},
+        {"fps": 9},
+        {"keep_ratios": (0.0,)},
+        {"cards_s": (60.0,)},
+        {"scenes": ("slides",)},
+    ],
 )
 def test_settings_that_cannot_work_are_refused(wrong):
     with pytest.raises(ConfigError):

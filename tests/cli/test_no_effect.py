@@ -36,3 +36,10 @@ def test_a_rate_above_the_most_frames_and_an_answers_options_without_a_question_
 ):
     found = in_vain("index", VIDEO, *PLAIN, "--fps", "8", "--cache-dir", tmp_path)
     assert set(found) == {"--fps"} and "at most 4 frames" in found["--fps"]
+
+
+def test_features_that_were_not_kept_are_told_of(tmp_path):
+    saved = ["--cache-dir", tmp_path, "--look-again", "4"]
+    assert in_vain("ask", VIDEO, QUESTION, *PLAIN, *saved, "--keep-features") == {}
+    found = in_vain("ask", VIDEO, QUESTION, *PLAIN, "--no-cache", "--keep-features")
+    assert found["--keep-features"] == "with --no-cache nothing is saved"

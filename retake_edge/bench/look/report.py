@@ -10,20 +10,23 @@ import numpy as np
 from retake_edge.bench.look.run import ABSENT_TURNS, Tried
 from retake_edge.bench.stats import Share, paired_difference, share
 
+_NAMES = {"print": "small print", "repeats": "quick repeats", "ordinary": "ordinary"}
 _DIGITS = 4
 
 
 def look_results(tried: Sequence[Tried]) -> dict[str, Any]:
-    """Return the figures as plain values: a row for each length of a card and keep ratio.
+    """Return the figures as plain values: a row for each kind of scenes and keep ratio.
 
     `lost`: right with full detail, wrong at first; `back`: of them, right after the second look;
-    `broken`: of the first answers that were right, those wrong afterwards. Intervals are 95 %. The
-    answers themselves stand in `answers`, one digit a question: 4 full, 2 first, 1 again.
+    `broken`: of the first answers that were right, those wrong afterwards; in `surer` the second
+    answer counts only where its probability is the higher one. Intervals are 95 %. The answers
+    themselves stand in `answers`, one digit a question: 4 full, 2 first, 1 again.
     """
     rows = []
-    for card_s, keep_ratio in dict.fromkeys((t.card_s, t.keep_ratio) for t in tried):
-        some = [t for t in tried if (t.card_s, t.keep_ratio) == (card_s, keep_ratio)]
-        rows.append({"card_s": card_s, "keep_ratio": keep_ratio, **_row(some)})
+    for row in dict.fromkeys((t.scenes, t.card_s, t.keep_ratio) for t in tried):
+        some = [t for t in tried if (t.scenes, t.card_s, t.keep_ratio) == row]
+        named = dict(zip(("scenes", "card_s", "keep_ratio"), row, strict=True))
+        rows.append(named | _row(some))
     return {"rows": rows, "sure": sure_results(tried)}
 
 
@@ -39,6 +42,10 @@ def _row(tried: Sequence[Tried]) -> dict[str, Any]:
         "again": share(t.is_again_right for t in asked).to_dict(),
         "back": share(t.is_again_right for t in lost).to_dict(),
         "broken": share(not t.is_again_right for t in right).to_dict(),
+        "surer": {
+            "back": share(t.is_surer_right for t in lost).to_dict(),
+            "broken": share(not t.is_surer_right for t in right).to_dict(),
+        },
         "gain": [round(value, _DIGITS) for value in gain],
         "reading_s": _mean(t.reading_s for t in asked),
         "first_look_s": _mean(t.look_s for t in asked if t.is_first),
@@ -48,6 +55,8 @@ def _row(tried: Sequence[Tried]) -> dict[str, Any]:
         "answers": "".join(
             str(4 * t.is_full_right + 2 * t.is_first_right + t.is_again_right) for t in asked
         ),
+        "first_p": [round(t.first_p, _DIGITS) for t in asked],
+        "again_p": [round(t.again_p, _DIGITS) for t in asked],
     }
 
 
@@ -109,15 +118,16 @@ def auroc(higher: Sequence[float], lower: Sequence[float]) -> list[float] | None
 def look_table(results: dict[str, Any]) -> str:
     """Return a Markdown table: what was lost, what came back, and what it took."""
     lines = [
-        "| events | keep | full detail | first answer | second look | got back | broken | reading "
-        "| a look, the video's first |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| scenes | keep | full detail | first answer | second look | got back | broken "
+        "| the surer one: got back | broken | reading | a look, the video's first |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in results["rows"]:
         shares = " | ".join(_percent(row[name]) for name in ("full", "first", "again"))
-        back, broken = _of(row["back"]), _of(row["broken"])
+        counted = (row["back"], row["broken"], row["surer"]["back"], row["surer"]["broken"])
+        name = f"events of {row['card_s']:g} s" if row["card_s"] else _NAMES[row["scenes"]]
         lines.append(
-            f"| {row['card_s']:g} s | {row['keep_ratio']:g} | {shares} | {back} | {broken} "
+            f"| {name} | {row['keep_ratio']:g} | {shares} | {' | '.join(map(_of, counted))} "
             f"| {row['reading_s']:.2f} s | {row['look_s']:.2f} s, {row['first_look_s']:.2f} s |"
         )
     return "\n".join(lines)

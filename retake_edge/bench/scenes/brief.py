@@ -1,4 +1,4 @@
-"""Scenes with events that sampled frames may miss."""
+"""Scenes with what a first reading may miss: brief events, small print, quick repeats."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from retake_edge.bench.scenes.scene import Scene, make_scene
+from retake_edge.bench.scenes.scene import COLOURS, Scene, make_scene, random_card
 
 GRID = 8
 """Events begin at any of so many moments of a second; the video has so many frames in it."""
@@ -26,4 +26,43 @@ def make_brief_scene(
     for card in scene.cards:
         start_s = card.start_s + int(rng.integers(GRID)) / GRID
         cards.append(replace(card, start_s=start_s, end_s=min(start_s + card_s, seconds)))
+    return replace(scene, cards=tuple(cards))
+
+
+def make_print_scene(seed: int, seconds: float, *, n_cards: int, size: float) -> Scene:
+    """Make a scene whose cards are `size` of the frame's side, and stay for 2 s.
+
+    Raises:
+        ValueError: as `make_scene`.
+    """
+    scene = make_scene(seed, seconds, difficulty="mixed", n_cards=n_cards, card_s=2)
+    rng = np.random.default_rng((seed, GRID, 1))
+    places = rng.uniform(size / 2, 1 - size / 2, (n_cards, 2)).tolist()
+    cards = (
+        replace(card, size=size, x=x, y=y) for card, (x, y) in zip(scene.cards, places, strict=True)
+    )
+    return replace(scene, cards=tuple(cards))
+
+
+def make_repeat_scene(seed: int, seconds: float, *, on_s: float, off_s: float) -> Scene:
+    """Make a scene in which two to six cards flash one after the other, at some moment of it.
+
+    Each is shown for `on_s`, the next one `off_s` later; the video begins and ends without.
+
+    Raises:
+        ValueError: as `make_scene`, or they do not fit.
+    """
+    rng = np.random.default_rng((seed, GRID, 2))
+    n = int(rng.integers(2, 7))
+    last = int((seconds - 1 - n * (on_s + off_s)) * GRID)
+    if last < GRID:
+        raise ValueError(f"{n} flashes do not fit into {seconds:g} s")
+    scene = make_scene(seed, seconds, difficulty="mixed", n_cards=0)
+    start_s = int(rng.integers(GRID, last + 1)) / GRID
+    colours = rng.permutation(list(COLOURS))[:n]
+    starts = [start_s + i * (on_s + off_s) for i in range(n)]
+    cards = (
+        random_card(rng, at_s, at_s + on_s, str(colour), "mixed")
+        for at_s, colour in zip(starts, colours, strict=True)
+    )
     return replace(scene, cards=tuple(cards))

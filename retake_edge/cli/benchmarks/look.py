@@ -27,7 +27,10 @@ def look(
     model: SceneModel = "tiny",
     mmproj: Projector = None,
     seed: Seed = 0,
-    videos: Annotated[int, typer.Option(help="Videos for each length of an event.")] = 8,
+    scenes: Annotated[
+        str, typer.Option(help="brief, print, repeats or ordinary, several with commas.")
+    ] = "brief",
+    videos: Annotated[int, typer.Option(help="Videos of each kind and length of an event.")] = 8,
     seconds: Annotated[float, typer.Option(help="Length of a video.")] = 128,
     events: Annotated[str, typer.Option(help="How long an event is shown, in s.")] = "0.25,0.5,1",
     fps: Annotated[float, typer.Option(help="Frames a second of the first reading.")] = 2,
@@ -35,12 +38,15 @@ def look(
     look_again: Annotated[int, option("look.frames", "Frames of a second look.")] = 24,
     questions: Annotated[int, typer.Option(help="Questions about each video.")] = 24,
     absent: Annotated[int, typer.Option(help="Questions about what it does not show.")] = 8,
+    without_file: Annotated[
+        bool, typer.Option("--without-file", help="Look at the features that were kept.")
+    ] = False,
     threads: Threads = None,
     n_gpu_layers: GpuLayers = -1,
     as_json: Json = False,
     out: Out = None,
 ) -> None:
-    """Ask about brief events after a coarse reading, and again after a second look.
+    """Ask about what a coarse reading may miss, and again after a second look.
 
     Against full detail: four times the frames a second, nothing dropped.
     """
@@ -52,6 +58,7 @@ def look(
     from retake_edge.models.resolve import resolve_model
 
     settings = LookSettings(
+        tuple(name.strip() for name in scenes.split(",")),
         seed=seed,
         n_videos=videos,
         seconds=seconds,
@@ -61,6 +68,7 @@ def look(
         n_frames=look_again,
         n_questions=questions,
         n_absent=absent,
+        without_file=without_file,
     )
     runtime = config.RuntimeConfig(n_gpu_layers=n_gpu_layers, n_threads=threads)
     source = resolve_model(model, mmproj)

@@ -99,6 +99,7 @@ class Resume:
     """The point at which an interrupted run stopped: after the first `n_bytes` of its journal.
 
     `next_cell`: the lowest position of the cells that the journal does not hold yet.
+    `n_feature_bytes`: length of the file of features by then, 0 where none are kept.
     """
 
     n_bytes: int
@@ -106,6 +107,7 @@ class Resume:
     engine: EngineState
     stream: StreamState
     seconds: dict[str, float]
+    n_feature_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,7 @@ class Recorder:
         reader: VideoReader,
         result: ChunkResult,
         seconds: Mapping[str, float],
+        n_feature_bytes: int = 0,
     ) -> None:
         """Save a chunk that has just been compressed; it is written while the caller goes on."""
         self._settle()
@@ -177,7 +180,7 @@ class Recorder:
         parts = _ChunkParts(
             self._context.save_cells(self._next_cell, newest),
             self._arrays(reader, result, n_frames),
-            Resume(0, newest, engine.state(), stream, dict(seconds)),
+            Resume(0, newest, engine.state(), stream, dict(seconds), n_feature_bytes),
             self._context.save_cells(newest),
             self._context.save_states(),
         )

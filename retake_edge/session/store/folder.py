@@ -17,15 +17,15 @@ from retake_edge.errors import SessionError
 from retake_edge.files import default_cache_dir, locked
 from retake_edge.session.store.journal import Journal
 
-_SUFFIXES = (".session", ".part", ".resume", ".looks", ".lock")
+_SUFFIXES = (".session", ".part", ".resume", ".looks", ".features", ".lock")
 
 
 @dataclass(frozen=True)
 class SavedSession:
     """A session in the store.
 
-    `head` and `end` are what its first and last record say ({} where it is damaged or, for
-    `end`, unfinished); `problem`: why it cannot be used, '' if it can.
+    `n_bytes`: of all its files. `head` and `end` are what its first and last record say ({} where
+    it is damaged or, for `end`, unfinished); `problem`: why it cannot be used, '' if it can.
     """
 
     key: str
@@ -65,6 +65,10 @@ class SessionStore:
         """Return the path at which second looks at a session's video are kept."""
         return self.folder / f"{key}.looks"
 
+    def features(self, key: str) -> Path:
+        """Return the path at which the vision features of a session's video are kept."""
+        return self.folder / f"{key}.features"
+
     def finish(self, key: str) -> None:
         """Give a finished session its final name."""
         self.part(key).replace(self.complete(key))
@@ -73,15 +77,21 @@ class SessionStore:
 
     def discard(self, key: str) -> None:
         """Remove an unfinished session, whose lock must be held."""
-        self.part(key).unlink(missing_ok=True)
-        self.resume(key).unlink(missing_ok=True)
+        for file in (self.part(key), self.resume(key), self.features(key)):
+            file.unlink(missing_ok=True)
 
     def n_bytes(self, key: str) -> int:
-        """Return the size of a finished session (0 if it is gone)."""
-        try:
-            return self.complete(key).stat().st_size
-        except FileNotFoundError:
-            return 0
+        """Return the size of a session, all its files together (0 if it is gone)."""
+        return sum(self._sizes(key).values())
+
+    def _sizes(self, key: str) -> dict[Path, int]:
+        """The bytes of each file of a session, but for its lock."""
+        sizes = {}
+        for suffix in _SUFFIXES[:-1]:
+            with suppress(FileNotFoundError):
+                file = self.folder / f"{key}{suffix}"
+                sizes[file] = file.stat().st_size
+        return sizes
 
     def _sync_folder(self) -> None:
         descriptor = os.open(self.folder, os.O_RDONLY)
@@ -137,6 +147,14 @@ class SessionStore:
             )
         return found[0]
 
+    def head(self, key: str) -> dict[str, Any]:
+        """Return what the first record of a finished session says.
+
+        Raises:
+            SessionError: it is damaged. FileNotFoundError: there is none.
+        """
+        return Journal(self.complete(key)).head()
+
     def info(self, key: str) -> SavedSession:
         """Return what is known of a session, without loading it."""
         file = self.complete(key)
@@ -154,7 +172,7 @@ class SessionStore:
             problem = str(error) if is_complete else ""
         except FileNotFoundError:
             raise SessionError(f"The session {key} is gone.") from None
-        return SavedSession(key, stat.st_size, stat.st_mtime, is_complete, head, end, problem)
+        return SavedSession(key, self.n_bytes(key), stat.st_mtime, is_complete, head, end, problem)
 
     def sessions(self) -> list[SavedSession]:
         """Return all sessions, the last used one first."""
@@ -174,8 +192,7 @@ class SessionStore:
         """
         try:
             with locked(self._lock_file(key)):
-                files = [self.folder / f"{key}{suffix}" for suffix in _SUFFIXES[:-1]]
-                sizes = {file: file.stat().st_size for file in files if file.is_file()}
+                sizes = self._sizes(key)
                 for file in sizes:
                     file.unlink()
         except BlockingIOError:

@@ -151,6 +151,16 @@ class Journal:
         """
         return self._json(self._records[-1]) if self._records else self._fail("it is empty")
 
+    def record(self, i: int) -> Record:
+        """Return the record with a number.
+
+        Raises:
+            SessionError: it is damaged, or there are fewer.
+        """
+        if i >= len(self._records) or not self._records[i].is_intact:
+            raise self.error("its checksum is wrong, so it is damaged")
+        return self._records[i]
+
     def checked(self) -> Iterator[Record]:
         """Yield the records, each checked before: the next one is checked while one is used.
 
