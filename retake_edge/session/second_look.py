@@ -59,9 +59,8 @@ class LookedAgain:
         if n := len(pairs) - len(near):
             parts.append(f"{n} moment{'s' if n > 1 else ''} between its frames")
         line = f"looked again at {' and '.join(parts)} ({self.n_frames} frames)"
-        return (
-            f"{line} as kept, not in the file: {self.without_file}" if self.without_file else line
-        )
+        why = self.without_file
+        return f"{line}, as kept of the first reading and not in the file: {why}" if why else line
 
 
 @dataclass(frozen=True)

@@ -153,10 +153,10 @@ def test_a_look_stays_within_its_frames_and_its_cells(video, tmp_path):
 
 def test_a_small_context_looks_at_fewer_frames(video, tmp_path):
     with opened(video, tmp_path, n_ctx=1024) as session:
-        room = session.second_look.n_affordable(64)
+        room = session.second_look.n_affordable(16, 64)
         session.second_look._prefilled.engine.n_cells += 1024 - session.engine.n_cells - 64 - 3 * 17
         assert room == N_FRAMES
-        assert session.second_look.n_affordable(64) == 6
+        assert session.second_look.n_affordable(16, 64) == 6
 
 
 def test_without_the_file_the_first_answer_stands(video, tmp_path):
