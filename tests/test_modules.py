@@ -39,13 +39,8 @@ REACHED_BY = {
     "server/test_requests.py": "server.grammar_trial",
     "server/test_safety.py": "server.status_routes",
     "session/test_resume.py": "engine.state",
-<<<<<<< HEAD
-    "session/test_session.py": "session.run session.saved_video",
-=======
     "session/test_keep_features.py": "session.look_frames",
     "session/test_session.py": "session.saved_video",
-    "test_build.py": "version",
->>>>>>> f69a4d2 (docs : features that are kept)
     "video/test_video_matrix.py": "video.pieces video.stills",
 }
 
