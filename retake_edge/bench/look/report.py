@@ -124,7 +124,8 @@ def look_table(results: dict[str, Any]) -> str:
     ]
     for row in results["rows"]:
         shares = " | ".join(_percent(row[name]) for name in ("full", "first", "again"))
-        counted = (row["back"], row["broken"], row["surer"]["back"], row["surer"]["broken"])
+        surer = row.get("surer", {})  # run files of before have none
+        counted = (row["back"], row["broken"], surer.get("back"), surer.get("broken"))
         name = f"events of {row['card_s']:g} s" if row["card_s"] else _NAMES[row["scenes"]]
         lines.append(
             f"| {name} | {row['keep_ratio']:g} | {shares} | {' | '.join(map(_of, counted))} "
@@ -156,6 +157,8 @@ def _percent(counted: dict[str, Any]) -> str:
     return f"{100 * value:.1f} ({100 * counted['low']:.0f}-{100 * counted['high']:.0f})"
 
 
-def _of(counted: dict[str, Any]) -> str:
+def _of(counted: dict[str, Any] | None) -> str:
+    if counted is None:
+        return "-"
     n_right, n = counted["right"], counted["n"]
     return f"{n_right} of {n} ({100 * n_right / n:.1f} %)" if n else "-"
