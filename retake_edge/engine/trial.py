@@ -14,8 +14,10 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from retake_edge.errors import ModelError, NativeError, RetakeError
 from retake_edge.files import JsonCache
@@ -134,16 +136,24 @@ def _limit_cpu(seconds: int) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def main() -> None:
-    """Try the pair that the command line names."""
-    _limit_cpu(_MAX_CPU_S)
+def end_after(work: Callable[[], None]) -> NoReturn:
+    """Do what this process was started for, and end it at once.
+
+    With exit code 0; or with an error's sentence on the standard output, and its exit code.
+    """
     try:
-        _load(Path(sys.argv[1]), Path(sys.argv[2]))
+        work()
     except RetakeError as error:
         print(error)
         sys.stdout.flush()
         os._exit(error.exit_code)
     os._exit(0)
+
+
+def main() -> NoReturn:
+    """Try the pair that the command line names."""
+    _limit_cpu(_MAX_CPU_S)
+    end_after(lambda: _load(Path(sys.argv[1]), Path(sys.argv[2])))
 
 
 if __name__ == "__main__":

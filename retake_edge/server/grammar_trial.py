@@ -9,14 +9,14 @@ token, which no thread can stop.
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import cast
+from typing import NoReturn, cast
 
-from retake_edge.errors import ConfigError, RetakeError
+from retake_edge.engine.trial import end_after
+from retake_edge.errors import ConfigError
 
 _MAX_CPU_S = 10
 _MAX_SECONDS = 60
@@ -91,15 +91,9 @@ def _limit() -> None:
         resource.setrlimit(name, (soft, resource.getrlimit(name)[1]))
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Follow the grammar of the standard input for some tokens."""
-    try:
-        _follow(Path(sys.argv[1]), sys.stdin.buffer.read().decode())
-    except RetakeError as error:
-        print(error)
-        sys.stdout.flush()
-        os._exit(error.exit_code)
-    os._exit(0)
+    end_after(lambda: _follow(Path(sys.argv[1]), sys.stdin.buffer.read().decode()))
 
 
 if __name__ == "__main__":
