@@ -50,9 +50,10 @@ CASES: dict[str, tuple[str, str, Any, RuntimeConfig | None]] = {
     ),
     "look": (
         "look.run.run_look",
-        "--seed 5 --videos 2 --seconds 64 --events 0.5,2 --fps 1 --keep-ratio 0.7,0.3 "
-        "--look-again 12 --questions 9 --absent 3 --threads 3 --n-gpu-layers 0",
-        LookSettings(5, 2, 64, (0.5, 2), 1, (0.7, 0.3), 12, 9, 3),
+        "--scenes print,repeats --seed 5 --videos 2 --seconds 64 --events 0.5,2 --fps 1 "
+        "--keep-ratio 0.7,0.3 --look-again 12 --questions 9 --absent 3 --without-file --threads 3 "
+        "--n-gpu-layers 0",
+        LookSettings(("print", "repeats"), 5, 2, 64, (0.5, 2), 1, (0.7, 0.3), 12, 9, 3, True),
         RUNTIME,
     ),
     "still": (
