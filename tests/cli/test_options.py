@@ -50,7 +50,7 @@ def test_each_flag_sets_its_field(path):
     one = SETTINGS[path]
     words, value = other(one)
     for flag in one.flags:
-        flag = flag if one.kind is not bool else f"--no-{flag.lstrip('-')}"
+        flag = f"--no-{flag.lstrip('-')}" if one.kind is bool and one.default else flag
         request = asked(flag, *words)
         expected = RetakeConfig.from_paths({path: value})
         assert request.config == expected != RetakeConfig()
