@@ -22,7 +22,6 @@ from retake_edge.bench.look.report import look_table, sure_table
 from retake_edge.bench.quality.report import (
     gain_table,
     kind_table,
-    length_table,
     loss_table,
     percent,
     pooled,
@@ -169,11 +168,8 @@ def _quality_summary(document: dict[str, Any]) -> str:
 
 
 def quality() -> str:
-    """All policies and keep ratios, pooled over lengths; then by length at the smallest ratio."""
-    document = run_file("quality")
-    lowest = min(cell["keep_ratio"] for cell in document["cells"])
-    by_length = [length_table(document, name, lowest) for name in ("needle", "when")]
-    return "\n\n".join([quality_table(document), *by_length])
+    """All policies and keep ratios, pooled over lengths."""
+    return quality_table(run_file("quality"))
 
 
 def losses_more() -> str:
