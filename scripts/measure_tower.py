@@ -3,9 +3,9 @@
     python scripts/measure_tower.py FOLDER --out benchmarks/tower.json
 
 A published tower cut to a few layers, with random weights. All variants in turn, several times
-over; the time of a grid frame is the median. `padded`: the hidden rows of its feed-forward networks
-filled up with zeros to a multiple of 32, which changes no result but for rounding, and lets q8_0
-hold ffn_down, too (llama.cpp's own tools leave it f16).
+over; the time of a grid frame is the median, in seconds of the processor. `padded`: the hidden
+rows of its feed-forward networks filled up with zeros to a multiple of 32, which changes no result
+but for rounding, and lets q8_0 hold ffn_down, too (llama.cpp's own tools leave it f16).
 """
 
 from __future__ import annotations
@@ -96,9 +96,9 @@ def measure_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
         }
         for _ in range(options.repeat + 1):
             for name, tower in towers.items():
-                began = time.perf_counter()
+                began = time.process_time()
                 found[name] = tower.encode(pair, np.array([0.0, 0.5])).embeddings
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(time.process_time() - began)
         for tower in towers.values():
             tower.close()
     base = median(seconds["f16"][1:])
@@ -124,11 +124,11 @@ def distance(one: Floats, exact: Floats) -> float:
 
 def tower_table(document: dict[str, Any]) -> str:
     """Return the variants as a Markdown table."""
-    heads = "| tower | variant | MiB | a grid frame | of f16's time | features from f16's |"
+    heads = "| tower | variant | MiB | CPU s a grid frame | of f16's time | features from f16's |"
     lines = [heads, "|---" * 6 + "|"]
     for run in document["runs"]:
         far = f"{run['distance']:.1e}" if run["distance"] else "-"
-        time_s = f"{run['median_s']:.3f} s"
+        time_s = f"{run['median_s']:.3f}"
         cells = (run["tower"], run["variant"], str(run["mib"]), time_s, f"{run['ratio']:.2f}", far)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--shape", default="qwen2.5-vl-3b", choices=sorted(SHAPES))
     parser.add_argument("--layers", type=int, default=4, help="layers of the tower")
     parser.add_argument("--size", type=int, default=448, help="side of a frame in px")
-    parser.add_argument("-t", "--threads", type=int, default=2)
+    parser.add_argument("-t", "--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--out", type=Path, help="the run file to write")
     options = parser.parse_args()
