@@ -41,8 +41,12 @@ ENCODINGS = {
     "vp9": Encoding("libvpx-vp9", {"crf": "36", "deadline": "good", "cpu-used": "5"}, 0, ".webm"),
     "av1": Encoding("libsvtav1", {"preset": "12", "crf": "40", "svtav1-params": "lp=1"}),
     "mjpeg": Encoding("mjpeg", {}, 400_000, ".mkv", "yuvj420p"),
+    "prores": Encoding("prores_ks", {"profile": "proxy"}, None, ".mov", "yuv422p10le"),
+    "raw": Encoding("rawvideo", {}, None, ".avi"),
 }
-"""Constant quality and constant rate; encoders with golden frames and pyramids; key frames only."""
+"""Constant quality and constant rate; encoders with golden frames and pyramids; key frames only;
+pictures that all have one size.
+"""
 
 
 def write_files(
