@@ -64,9 +64,18 @@ STILL_COMMAND = (
     "retake-edge bench still -s 20261204 --seconds 128 --videos 2 --questions 24 -t 1 "
     "--out benchmarks/still.json"
 )
+STILL_ANSWERS_COMMAND = (
+    "retake-edge bench still -s 20261207 --footage slides,camera --seconds 128 --videos 4 "
+    "--questions 32 -t 1 --out benchmarks/still-answers.json"
+)
 STILL_TIME_COMMAND = (
     "retake-edge bench still -s 20261205 --footage slides,camera,speaker,moving --seconds 128 "
     "--videos 2 --questions 0 -t 1 --out benchmarks/still-time.json"
+)
+STILL_REAL_COMMAND = (
+    "retake-edge bench still --shape qwen2.5-vl-3b --layers 6 -s 20261206 --footage slides,camera "
+    "--seconds 112 --videos 1 --questions 0 --long-side 336 -t 2 --cache-dir shapes "
+    "--out benchmarks/still-real.json"
 )
 SURE_COMMAND = (
     "retake-edge bench quality --absent -s 20261211 --policies none,spread --keep-ratio 1,0.125 "
@@ -275,11 +284,25 @@ def still() -> str:
     return f"{answers_table(run_file('still')['rows'])}\n\n{source('still')}"
 
 
+def still_answers() -> str:
+    """The same, more questions about slides and a camera's view."""
+    if not is_measured("still-answers"):
+        return _not_measured(STILL_ANSWERS_COMMAND)
+    return f"{answers_table(run_file('still-answers')['rows'])}\n\n{source('still-answers')}"
+
+
 def still_time() -> str:
     """What reading still pictures once saves."""
     if not is_measured("still-time"):
         return _not_measured(STILL_TIME_COMMAND)
     return f"{cost_table(run_file('still-time')['rows'])}\n\n{source('still-time')}"
+
+
+def still_real() -> str:
+    """The same, with widths of a published model."""
+    if not is_measured("still-real"):
+        return _not_measured(STILL_REAL_COMMAND)
+    return f"{cost_table(run_file('still-real')['rows'])}\n\n{source('still-real')}"
 
 
 def sampling() -> str:
@@ -380,7 +403,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "absent": absent,
     "dpselect": dpselect,
     "still": still,
+    "still-answers": still_answers,
     "still-time": still_time,
+    "still-real": still_real,
     "compare": compare,
     "compare-short": compare_short,
     "profile": profile,

@@ -44,7 +44,8 @@ _FPS, _SIZE_PX = 8.0, 448
 class StillSettings:
     """What is run: `n_videos` of `seconds` of each kind of footage, `n_questions` about each.
 
-    `keep_ratio`: share of the cells kept (None: all that fit); `still`: the threshold.
+    `keep_ratio`: share of the cells kept (None: all that fit); `still`: the threshold;
+    `long_side_px`: of the frames that the tower gets (None: the model's own rule).
     """
 
     seed: int = 0
@@ -54,6 +55,7 @@ class StillSettings:
     n_questions: int = len(TURNS)
     keep_ratio: float | None = None
     still: float = THRESHOLD
+    long_side_px: int | None = None
 
     def __post_init__(self) -> None:
         require_footage(self.kinds)
@@ -109,7 +111,8 @@ def run_still(
         ConfigError, VideoError, ModelError: a video cannot be written or read.
     """
     compression = replace(config.compression, keep_ratio=settings.keep_ratio)
-    config = replace(config, compression=compression)
+    sampling = replace(config.sampling, long_side_px=settings.long_side_px)
+    config = replace(config, compression=compression, sampling=sampling)
     readings, asked = list[Reading](), list[dict[str, Any]]()
     n_all = len(settings.kinds) * settings.n_videos
     for at in range(n_all):
@@ -119,15 +122,15 @@ def run_still(
         questions = make_questions(scene, settings.n_questions, seed, TURNS)
         asked += [{"footage": kind, "video": video, **asdict(question)} for question in questions]
         path = write_video(scene, folder / f"{kind}-{video}.mp4", fps=_FPS, size_px=_SIZE_PX)
-        sampling = {"all": config.sampling, "still": replace(config.sampling, still=settings.still)}
+        once = replace(config, sampling=replace(sampling, still=settings.still))
         for way in ("all", "still") if video % 2 else ("still", "all"):
-            asked_for = replace(config, sampling=sampling[way])
+            asked_for = once if way == "still" else config
             found = _read(path, source, asked_for, scene, questions)
             readings.append(replace(found, kind=kind, video=video, way=way))
             if way == "still":
                 n_most = found.n_encoded * found.n_frames // found.n_steps
         if questions:
-            even = replace(config, sampling=replace(config.sampling, max_frames=max(2, n_most)))
+            even = replace(config, sampling=replace(sampling, max_frames=max(2, n_most)))
             found = _read(path, source, even, scene, questions)
             readings.append(replace(found, kind=kind, video=video, way="even"))
         path.unlink()

@@ -43,6 +43,7 @@ def still(
     questions: Annotated[int, typer.Option(help="Questions about each video.")] = 16,
     keep_ratio: Annotated[float | None, option("compression.keep_ratio")] = None,
     levels: Annotated[float, option("sampling.still", "Grey levels that make a change.")] = 12,
+    long_side: Annotated[int | None, option("sampling.long_side_px")] = None,
     threads: Threads = None,
     n_gpu_layers: GpuLayers = -1,
     as_json: Json = False,
@@ -69,6 +70,7 @@ def still(
         n_questions=questions,
         keep_ratio=keep_ratio,
         still=levels,
+        long_side_px=long_side,
     )
     runtime = config.RuntimeConfig(n_gpu_layers=n_gpu_layers, n_threads=threads)
     generation = config.GenerationConfig(max_tokens=12, temperature=0)
