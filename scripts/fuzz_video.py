@@ -27,7 +27,8 @@ from itertools import pairwise, repeat
 from pathlib import Path
 
 from retake_edge.errors import VideoError
-from retake_edge.video.read import VideoLimits, VideoWarning, sample_frames
+from retake_edge.video.process import VideoLimits
+from retake_edge.video.read import VideoWarning, sample_frames
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data" / "video"

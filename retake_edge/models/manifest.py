@@ -41,7 +41,7 @@ class FrameRule:
 
     The size: a fixed `width_px` x `height_px` (fit 'pad': letterboxed, 'stretch'), or the frame's
     own shape with its long side capped and both sides in multiples of `multiple_px`, within
-    `limits` if there are any. `resample`: 'area' (OpenCV), or a filter of `video.resample`.
+    `limits` if there are any. `resample`: 'area' (swscale), or a filter of `video.resample`.
     `via_px`: the longer side of a first step, for processors that resize twice.
     `frames_per_step` frames become one grid frame, and each `token_px` x `token_px` square of it
     one token (None: `multiple_px`), or all of it `tokens_per_step` tokens. `overview`: mtmd cuts

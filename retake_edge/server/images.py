@@ -8,8 +8,7 @@ from pathlib import Path
 
 from retake_edge.errors import VideoError
 from retake_edge.server.errors import ApiError
-from retake_edge.video.process import DecoderProcess
-from retake_edge.video.read import VideoLimits, worker_request
+from retake_edge.video.process import DecoderProcess, VideoLimits
 
 _MODULE = "retake_edge.video.stills"
 _NAME = Path("the images")
@@ -30,8 +29,7 @@ def video_of_images(
     if fps < _LEAST_FPS:
         raise ApiError(400, f"fps is {fps}, but for images it must be at least {_LEAST_FPS}.")
     limits = limits or VideoLimits()
-    request = {**worker_request(_NAME, limits), "fps": fps}
-    with DecoderProcess(_NAME, limits.no_progress_s, request, _MODULE) as process:
+    with DecoderProcess(_NAME, limits, _MODULE, fps=fps) as process:
         first = _size(process, images[0], 1, limits)
         for number, data in enumerate(images[1:], 2):
             width, height = _size(process, data, number, limits)

@@ -19,9 +19,8 @@ from retake_edge.session.store.features import SavedFeatures
 from retake_edge.session.store.looks import SavedLooks
 from retake_edge.stages import StageTimes
 from retake_edge.video.glance import SIDE_PX, Moment, unseen_moments
-from retake_edge.video.parts import PartReader
-from retake_edge.video.picture import GLANCE
-from retake_edge.video.sampling import time_grid
+from retake_edge.video.read import open_video
+from retake_edge.video.sampling import SampleTimes, time_grid
 from retake_edge.vision.encoder import VisionEncoder, VisionFeatures
 
 TIMES_CLOSER = 4
@@ -53,7 +52,7 @@ class FileFrames:
         path = Path(prefilled.video.path)
         if path.is_file() and not is_unchanged():
             raise VideoError(f"{path} has changed since it was read.")
-        self._reader = self._resources.enter_context(PartReader(path))
+        self._reader = self._resources.enter_context(open_video(path))
         n_frames = look_frames(prefilled.manifest, config)
         self._size = look_size(prefilled.manifest, n_frames, self._reader.info)
 
@@ -114,14 +113,9 @@ class FileFrames:
         if self._moments is None:
             grid = self.grid
             wanted = wanted_times(self._prefilled.manifest, self._config, self._reader.info)
-            frames = self._reader.frames(
-                grid.start_s,
-                grid.step_s,
-                grid.n,
-                (SIDE_PX, SIDE_PX),
-                resample=GLANCE,
-                batch_frames=_GLANCE_BATCH,
-            )
+            every = SampleTimes(grid.start_s, grid.step_s, grid.n)
+            size = SIDE_PX, SIDE_PX
+            frames = self._reader.frames(every, size, batch_frames=_GLANCE_BATCH)
             self._moments = unseen_moments(frames, wanted.all_s)
             self._saved.keep_moments(self._moments)
         return self._moments
@@ -157,18 +151,12 @@ class FileFrames:
 
     def _encoded(self, look: Look, times: StageTimes) -> VisionFeatures | None:
         rule, grid = self._prefilled.manifest.frames, self.grid
+        wanted = SampleTimes(grid.time_s(look.first), grid.step_s, look.n)
         with times.measure("decode again"):
-            batches = list(
-                self._reader.frames(
-                    grid.time_s(look.first),
-                    grid.step_s,
-                    look.n,
-                    self._size,
-                    fit=rule.fit,
-                    resample=rule.resample,
-                    via_px=rule.via_px,
-                )
+            looked_at = self._reader.frames(
+                wanted, self._size, fit=rule.fit, resample=rule.resample, via_px=rule.via_px
             )
+            batches = list(looked_at)
         if not batches:
             return None
         frames = np.concatenate([batch.frames for batch in batches])

@@ -46,17 +46,7 @@ class Goal:
 
     def first_from(self, time_s: float) -> int:
         """Return the number of the first time still to be served that is >= `time_s` (n: none)."""
-        if self.times_s:
-            return bisect_left(self.times_s, time_s, min(self.next, self.n))
-        if time_s > self.start_s + self.n * self.step_s:
-            return self.n
-        # Not a loop over the times: a damaged time stamp can lie years ahead.
-        at = max(self.next, min(self.n, math.ceil((time_s - self.start_s) / self.step_s)))
-        while at > self.next and self.start_s + (at - 1) * self.step_s >= time_s:
-            at -= 1
-        while at < self.n and self.start_s + at * self.step_s < time_s:
-            at += 1
-        return at
+        return bisect_left(range(self.n), time_s, min(self.next, self.n), key=self.at)
 
     def begin(self, first_s: float, after_s: float | None) -> None:
         """Pass over the times before the first picture, or up to one that was given before.

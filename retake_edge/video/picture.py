@@ -23,38 +23,46 @@ PQ, HLG = 16, 18
 REFERENCE_WHITE_NITS = 203.0
 MAX_PIXEL_ASPECT = 8.0
 
-
-GLANCE = "glance"
-"""In place of a filter: a very small picture, made in one step."""
+MIN_FIELDS_SHARE = 1 / 8
+"""A picture that is shown with less than this share of its lines is not deinterlaced."""
 
 
 def finished(shown: Shown, plan: dict[str, Any]) -> Pixels:
-    """Return a picture as it is wanted: upright, square pixels, the size asked for."""
-    import cv2
+    """Return a picture as it is wanted: upright, square pixels, the size and the filter asked for.
 
-    pixels = rgb_of(shown)
-    square = square_size(pixels.shape[1], pixels.shape[0], shown.film)
-    if square != (pixels.shape[1], pixels.shape[0]):
-        pixels = cv2.resize(pixels, square, interpolation=cv2.INTER_LINEAR)
-    pixels = resize(
-        pixels,
-        plan["width_px"],
-        plan["height_px"],
-        plan["fit"],
-        plan["resample"],
-        plan["via_px"],
-    )
-    if is_high_range(shown.frame):
-        pixels = tone_mapped(pixels, int(shown.frame.color_trc))
-    return pixels
+    `pad` keeps its shape, between black bars. `via_px`: with a filter, the longer side of a first
+    step that keeps its shape.
+    """
+    from retake_edge.video.resample import long_side_size, resample
+
+    film, wanted, kernel = shown.film, (plan["width_px"], plan["height_px"]), plan["resample"]
+    frame = progressive(shown, max(wanted))
+    square = shape = shown_size(frame, film)
+    if kernel != "area" and plan["via_px"] is not None:
+        shape = long_side_size(*square, plan["via_px"])
+    inner = inside(shape, wanted) if plan["fit"] == "pad" else wanted
+    if kernel == "area":
+        pixels = rgb_of(frame, inner, film.matrix)
+    else:
+        pixels = rgb_of(frame, square, film.matrix)
+        pixels = resample(resample(pixels, *shape, kernel), *inner, kernel)
+    pixels = padded(pixels, *wanted)
+    return tone_mapped(pixels, int(frame.color_trc)) if is_high_range(frame) else pixels
 
 
-def glanced(shown: Shown, plan: dict[str, Any]) -> Pixels:
-    """Return a very small picture, quickly: not turned, and with no regard for fine print."""
-    size = plan["width_px"], plan["height_px"]
-    small = _reformatter().reformat(shown.frame, *size, format="rgb24", interpolation="AREA")
-    pixels: Pixels = small.to_ndarray()
-    return pixels
+def rgb_of(frame: Any, size: tuple[int, int], matrix: Matrix) -> Pixels:
+    """Return a frame as uint8 (H, W, 3) RGB, turned, with that (width, height).
+
+    A side that shrinks is averaged, for one that grows neighbours are mixed.
+    """
+    from av.video.reformatter import Interpolation
+
+    width, height = size[::-1] if matrix[0] == 0 else size
+    how = Interpolation.BILINEAR
+    if (width, height) != (frame.width, frame.height):
+        how = Interpolation.AREA | Interpolation.FULL_CHR_H_INT
+    scaled = _reformatter().reformat(frame, width, height, "rgb24", interpolation=how, threads=1)
+    return turned(scaled.to_ndarray(), matrix)
 
 
 @lru_cache(maxsize=1)
@@ -65,57 +73,47 @@ def _reformatter() -> Any:
     return VideoReformatter()
 
 
-def resize(
-    rgb: Pixels, width: int, height: int, fit: str, resample: str, via_px: int | None = None
-) -> Pixels:
-    """Scale an RGB picture to (height, width, 3); `pad` keeps its shape and centres it.
+def inside(size: tuple[int, int], room: tuple[int, int]) -> tuple[int, int]:
+    """Return the largest (width, height) of the shape of `size` within `room`."""
+    scale = min(room[0] / size[0], room[1] / size[1])
+    return min(room[0], max(1, round(size[0] * scale))), min(
+        room[1], max(1, round(size[1] * scale))
+    )
 
-    `via_px`: with a filter, the longer side of a first step that keeps its shape.
-    """
-    import cv2
+
+def padded(pixels: Pixels, width: int, height: int) -> Pixels:
+    """Return a picture in the middle of (height, width, 3), black around it."""
     import numpy as np
 
-    from retake_edge.video.resample import long_side_size
-    from retake_edge.video.resample import resample as filtered
-
-    if via_px is not None and resample != "area":
-        rgb = filtered(rgb, *long_side_size(rgb.shape[1], rgb.shape[0], via_px), resample)
-    scale = min(width / rgb.shape[1], height / rgb.shape[0])
-    inner_w, inner_h = width, height
-    if fit == "pad":
-        inner_w = min(width, max(1, round(rgb.shape[1] * scale)))
-        inner_h = min(height, max(1, round(rgb.shape[0] * scale)))
-    if resample != "area":
-        rgb = filtered(rgb, inner_w, inner_h, resample)
-    elif (inner_w, inner_h) != (rgb.shape[1], rgb.shape[0]):
-        # Area averaging has no aliasing, but turns into pixel repetition when enlarging.
-        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        rgb = cv2.resize(rgb, (inner_w, inner_h), interpolation=method)
+    inner_h, inner_w, _ = pixels.shape
     if (inner_w, inner_h) == (width, height):
-        return rgb
+        return pixels
     canvas = np.zeros((height, width, 3), np.uint8)
     top, left = (height - inner_h) // 2, (width - inner_w) // 2
-    canvas[top : top + inner_h, left : left + inner_w] = rgb
+    canvas[top : top + inner_h, left : left + inner_w] = pixels
     return canvas
 
 
-def rgb_of(shown: Shown) -> Pixels:
-    """Return the picture as uint8 (H, W, 3) RGB: deinterlaced and turned, pixels as stored."""
-    frame = deinterlaced(shown) if shown.has_two_fields else shown.frame
-    return turned(frame.to_ndarray(format="rgb24"), shown.film.matrix)
+def progressive(shown: Shown, n_lines: int) -> Any:
+    """Return the frame as one whole picture, of which `n_lines` will be shown.
 
-
-def deinterlaced(shown: Shown) -> Any:
-    """Return the frame with both fields' lines of one moment, with help of its neighbours."""
+    Lines of two moments become lines of one, with help of the neighbours. Also a whole picture may
+    be marked as interlaced: swscale would scale its halves one by one.
+    """
     import av
 
-    frame = shown.frame
-    kin = [f for f in (shown.before, frame, shown.after) if f is not None and alike(f, frame)]
+    frame, kin, name, how = shown.frame, [shown.frame], "setfield", "mode=prog"
+    if not frame.interlaced_frame:
+        return frame
+    if shown.has_two_fields and n_lines >= MIN_FIELDS_SHARE * frame.height:
+        name, how = "bwdif", "mode=send_frame:deint=all"
+        near = shown.before, frame, shown.after
+        kin = [f for f in near if f is not None and alike(f, frame)]
     graph = av.filter.Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
     )
-    filters = graph.add("bwdif", "mode=send_frame:deint=all"), graph.add("buffersink")
+    filters = graph.add(name, how), graph.add("buffersink")
     for one, other in zip((source, *filters), filters, strict=False):
         one.link_to(other)
     graph.configure()
@@ -160,15 +158,16 @@ def rotation_deg(matrix: Matrix) -> int:
     return 180 if a < 0 and d < 0 else 0
 
 
-def square_size(width: int, height: int, film: Film) -> tuple[int, int]:
-    """Return the (width, height) at which pixels are square: the short way is stretched.
+def shown_size(frame: Any, film: Film) -> tuple[int, int]:
+    """Return the (width, height) at which a frame is upright and its pixels are square.
 
-    `width`, `height`: after the film's turn.
+    The short way is stretched.
     """
-    aspect = film.pixel_aspect
+    width, height, aspect = frame.width, frame.height, film.pixel_aspect
+    if film.is_turned:
+        width, height, aspect = height, width, 1 / aspect
     if not 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT:
         return width, height
-    aspect = 1 / aspect if film.is_turned else aspect
     return (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
 
 

@@ -15,11 +15,12 @@ import sys
 import threading
 import time
 from collections import deque
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from retake_edge.errors import VideoError
+from retake_edge.errors import ConfigError, VideoError
 from retake_edge.video.worker import MESSAGE_HEAD
 
 log = logging.getLogger(__name__)
@@ -50,19 +51,41 @@ ERRORS = {
 }
 
 
+@dataclass(frozen=True)
+class VideoLimits:
+    """The limits of the decoder process.
+
+    `no_progress_s`: seconds without a packet or frame before it is ended. `max_memory_bytes`:
+    address space beyond its libraries (Linux). `max_pixels`: width x height of a frame.
+    """
+
+    no_progress_s: float = 30.0
+    max_memory_bytes: int = 4 << 30
+    max_pixels: int = 8192 * 4320
+
+    def __post_init__(self) -> None:
+        for name in ("no_progress_s", "max_memory_bytes", "max_pixels"):
+            value = getattr(self, name)
+            if not value > 0:
+                raise ConfigError(f"{name} is {value!r}, but it must be above 0.")
+
+
 class DecoderProcess:
-    """A worker on one file; a context manager that leaves no process behind."""
+    """A worker on one file; a context manager that leaves no process behind.
+
+    `more`: what is told the worker besides the path and the limits.
+    """
 
     def __init__(
         self,
         path: Path,
-        no_progress_s: float,
-        request: dict[str, object],
+        limits: VideoLimits,
         module: str = "retake_edge.video.worker",
+        **more: object,
     ) -> None:
         self.path, self.module = path, module
-        self.no_progress_s = no_progress_s
-        self.request = request
+        self.no_progress_s = limits.no_progress_s
+        self.request = {"path": str(path), **asdict(limits), **more}
         self.stalled = False
         self.noise: deque[bytes] = deque(maxlen=20)
         self._wait_until_s: float | None = None  # None: the parent is not waiting

@@ -14,7 +14,8 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from retake_edge.formats import told_apart
 from retake_edge.video.frame_size import SizeRule
 from retake_edge.video.packets import Packets
 from retake_edge.video.path import check_path
-from retake_edge.video.process import DecoderProcess
+from retake_edge.video.process import DecoderProcess, VideoLimits
 from retake_edge.video.resample import FILTERS
 from retake_edge.video.sampling import SampleTimes, sample_times
 
@@ -40,25 +41,6 @@ log = logging.getLogger(__name__)
 
 class VideoWarning(UserWarning):
     """Part of the video could not be read; what was read is used. The message is one sentence."""
-
-
-@dataclass(frozen=True)
-class VideoLimits:
-    """The limits of the decoder process.
-
-    `no_progress_s`: seconds without a packet or frame before it is ended. `max_memory_bytes`:
-    address space beyond its libraries (Linux). `max_pixels`: width x height of a frame.
-    """
-
-    no_progress_s: float = 30.0
-    max_memory_bytes: int = 4 << 30
-    max_pixels: int = 8192 * 4320
-
-    def __post_init__(self) -> None:
-        for name in ("no_progress_s", "max_memory_bytes", "max_pixels"):
-            value = getattr(self, name)
-            if not value > 0:
-                raise ConfigError(f"{name} is {value!r}, but it must be above 0.")
 
 
 @dataclass(frozen=True)
@@ -119,6 +101,64 @@ class FrameBatch:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class OpenVideo:
+    """A video of which frames are taken, part after part, while its decoder process runs."""
+
+    info: VideoInfo
+    limits: VideoLimits
+    decoder: DecoderProcess
+
+    def frames(
+        self,
+        wanted: SampleTimes,
+        target_size: SizeRule | tuple[int, int] | None,
+        *,
+        fit: str = "stretch",
+        resample: str = "area",
+        via_px: int | None = None,
+        batch_frames: int = 64,
+        after_s: float | None = None,
+    ) -> Generator[FrameBatch, None, dict[str, Any]]:
+        """Yield the frames shown at the wanted times, with the arguments of `sample_frames`.
+
+        There may be fewer, or none: where the video ends, or has fewer frames a second. All must be
+        taken before others are asked for. Returns how many times were given and missed.
+
+        Raises:
+            VideoError: decoding failed. ConfigError: the size is out of range.
+        """
+        width, height = resolve_size(self.info, wanted.n, target_size, self.limits)
+        size = {"width_px": width, "height_px": height, "fit": fit}
+        how = {"resample": resample, "via_px": via_px, "batch_frames": batch_frames}
+        self.decoder.send({**asdict(wanted), **size, **how, "after_s": after_s})
+        while True:
+            message, raw = self.decoder.receive()
+            if message["kind"] == "end":
+                return message
+            frames = np.frombuffer(raw, np.uint8).reshape(message["shape"])
+            times_s = np.asarray(message["times_s"], np.float64)
+            yield FrameBatch(frames, times_s, wanted.even_step_s, message["seconds"])
+
+
+@contextmanager
+def open_video(
+    path: str | os.PathLike[str], limits: VideoLimits | None = None
+) -> Iterator[OpenVideo]:
+    """Read what `path` holds: every packet is read (one pass over the file), one frame decoded.
+
+    Raises:
+        VideoError: there is no such file, it is no video, or nothing in it can be decoded.
+    """
+    limits = limits or VideoLimits()
+    file = check_path(path)
+    with DecoderProcess(file, limits) as decoder:
+        message, raw = decoder.receive()
+        del message["kind"]
+        info = VideoInfo(path=file, packets=Packets.from_bytes(raw), **message)
+        yield OpenVideo(info, limits, decoder)
+
+
 def check_part(info: VideoInfo, start_s: float, end_s: float | None) -> None:
     """Check that there is a picture between two times.
 
@@ -139,15 +179,9 @@ def check_part(info: VideoInfo, start_s: float, end_s: float | None) -> None:
 
 
 def probe_video(path: str | os.PathLike[str], limits: VideoLimits | None = None) -> VideoInfo:
-    """Read what `path` holds: every packet is read (one pass over the file), one frame decoded.
-
-    Raises:
-        VideoError: there is no such file, it is no video, or nothing in it can be decoded.
-    """
-    limits = limits or VideoLimits()
-    file = check_path(path)
-    with DecoderProcess(file, limits.no_progress_s, worker_request(file, limits)) as decoder:
-        return read_info(decoder, file)
+    """Return what `path` holds, as `open_video` finds it."""
+    with open_video(path, limits) as video:
+        return video.info
 
 
 def sample_frames(
@@ -194,24 +228,14 @@ def sample_frames(
         VideoError: the file cannot be read, nothing decodes, or start_s is beyond the end.
     """
     check_sampling(fps, max_frames, start_s, end_s, fit, resample, batch_frames, sampling)
-    limits = limits or VideoLimits()
-    plan = {
-        "fit": fit,
-        "resample": resample,
-        "via_px": via_px,
-        "batch_frames": batch_frames,
-        "max_pixels": limits.max_pixels,
-    }
 
     def batches() -> Iterator[FrameBatch]:
-        file = check_path(path)
-        with DecoderProcess(file, limits.no_progress_s, worker_request(file, limits)) as decoder:
-            info = read_info(decoder, file)
+        with open_video(path, limits) as video:
             if on_info is not None:
-                on_info(info)
-            check_part(info, start_s, end_s)
+                on_info(video.info)
+            check_part(video.info, start_s, end_s)
             wanted = sample_times(
-                info,
+                video.info,
                 fps=fps,
                 max_frames=max_frames,
                 start_s=start_s,
@@ -219,10 +243,21 @@ def sample_frames(
                 sampling=sampling,
                 frames_per_step=frames_per_step,
             )
-            width, height = resolve_size(info, wanted.n, target_size, limits)
-            size = {"width_px": width, "height_px": height}
-            decoder.send({**plan, **asdict(wanted), **size, "after_s": after_s})
-            yield from receive_batches(decoder, info, wanted, may_be_none=after_s is not None)
+            end = yield from video.frames(
+                wanted,
+                target_size,
+                fit=fit,
+                resample=resample,
+                via_px=via_px,
+                batch_frames=batch_frames,
+                after_s=after_s,
+            )
+            if not end["n_given"] and after_s is None:
+                raise VideoError(
+                    f"No frame of {video.info.path} could be decoded between the start and end "
+                    "asked for; re-encode it, or choose another part."
+                )
+            warn_if_incomplete(video.info, wanted.n, end["n_missed"])
 
     return batches()
 
@@ -253,23 +288,6 @@ def check_sampling(
             raise ConfigError(f"{name} is {value!r}, but it must be {must}.")
 
 
-def worker_request(file: Path, limits: VideoLimits) -> dict[str, object]:
-    """Return the first line for the worker."""
-    return {
-        "path": str(file),
-        "max_memory_bytes": limits.max_memory_bytes,
-        "max_pixels": limits.max_pixels,
-        "no_progress_s": limits.no_progress_s,
-    }
-
-
-def read_info(decoder: DecoderProcess, file: Path) -> VideoInfo:
-    """Wait for the worker's description of the file."""
-    message, raw = decoder.receive()
-    fields = {key: value for key, value in message.items() if key != "kind"}
-    return VideoInfo(path=file, packets=Packets.from_bytes(raw), **fields)
-
-
 def resolve_size(
     info: VideoInfo,
     n_frames: int,
@@ -295,35 +313,11 @@ def resolve_size(
     return int(width), int(height)
 
 
-def receive_batches(
-    decoder: DecoderProcess, info: VideoInfo, wanted: SampleTimes, *, may_be_none: bool = False
-) -> Iterator[FrameBatch]:
-    """Yield the worker's batches, and warn at the end if something was missing.
-
-    `may_be_none`: that no frame comes is no error.
-    """
-    n_received = 0
-    while True:
-        message, raw = decoder.receive()
-        if message["kind"] == "end":
-            break
-        frames = np.frombuffer(raw, np.uint8).reshape(message["shape"])
-        times_s = np.asarray(message["times_s"], np.float64)
-        n_received += len(times_s)
-        yield FrameBatch(frames, times_s, wanted.even_step_s, message["seconds"])
-    if n_received == 0 and not may_be_none:
-        raise VideoError(
-            f"No frame of {info.path} could be decoded between the start and end asked for; "
-            "re-encode it, or choose another part."
-        )
-    warn_if_incomplete(info, wanted.n, message)
-
-
-def warn_if_incomplete(info: VideoInfo, n: int, end: dict[str, Any]) -> None:
+def warn_if_incomplete(info: VideoInfo, n: int, n_missed: int) -> None:
     """Warn of sampled times without a decodable frame, or of a file that stops early."""
-    if end["n_missed"]:
+    if n_missed:
         text = (
-            f"{info.path}: {end['n_missed']} of {n} sampled times have no decodable frame; "
+            f"{info.path}: {n_missed} of {n} sampled times have no decodable frame; "
             "the file is damaged or cut short."
         )
     elif info.is_truncated:

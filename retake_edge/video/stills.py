@@ -10,18 +10,10 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import sys
 from fractions import Fraction
 from typing import Any, BinaryIO
 
-from retake_edge.video.worker import (
-    Channel,
-    WorkerError,
-    extend_cpu_limit,
-    limit_memory,
-    report_failures,
-)
+from retake_edge.video.worker import Channel, WorkerError, limit_memory, run
 
 _CODEC, _CONTAINER, _PIXELS = "ffv1", "matroska", "bgr0"
 _BLOCK_BYTES = 1 << 20
@@ -76,16 +68,5 @@ def _decoded(data: bytes) -> Any:
     return picture
 
 
-def main() -> None:
-    """Read the request, serve it, and report every failure as a message."""
-    # FFmpeg and OpenCV may print: keep the message stream to ourselves, print to stderr.
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    request = json.loads(sys.stdin.buffer.readline())
-    channel = Channel(out, request["no_progress_s"])
-    extend_cpu_limit(request["no_progress_s"])
-    report_failures(serve, request, channel, sys.stdin.buffer)
-
-
 if __name__ == "__main__":
-    main()
+    run(serve)

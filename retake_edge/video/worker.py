@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
+from itertools import islice
 from threading import Lock
 from typing import Any, BinaryIO, TypeVar
 
@@ -30,7 +32,7 @@ from retake_edge.video.goal import Goal
 from retake_edge.video.index import FrameIndex, index_film
 from retake_edge.video.mark import is_marked
 from retake_edge.video.packets import PacketLog
-from retake_edge.video.picture import GLANCE, finished, glanced, rotation_deg, square_size
+from retake_edge.video.picture import finished, rotation_deg, shown_size
 from retake_edge.video.pieces import WHOLE, Piece, pieces_of
 from retake_edge.video.stream import MAX_THREADS, Film, Join, NoFilmError
 
@@ -166,12 +168,8 @@ def index_pieces(path: str, channel: Channel, max_pixels: int) -> tuple[list[Fra
 
 def describe(film: Film, pieces: list[FrameIndex], frame: Any) -> dict[str, object]:
     """Collect the fields of VideoInfo from the indices and the first frame."""
-    width, height = frame.width, frame.height
-    if film.is_turned:
-        width, height = height, width
-    width, height = square_size(width, height, film)
+    width, height = shown_size(frame, film)
     return {
-        "kind": "info",
         "width_px": width,
         "height_px": height,
         "rotation_deg": rotation_deg(film.matrix),
@@ -192,48 +190,39 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise WorkerError("too_large", width_px=width, height_px=height)
 
 
-def decode(path: str, pieces: list[FrameIndex], channel: Channel, plan: dict[str, Any]) -> None:
+def decode(
+    request: dict[str, Any], pieces: list[FrameIndex], channel: Channel, plan: dict[str, Any]
+) -> None:
     """Send the pictures that are shown at the planned times, in batches."""
     import numpy as np
 
     first = pieces[0]
     slack_s = min(first.gap_s / 2, MAX_SLACK_S)
     grid = plan["start_s"], plan["step_s"], plan["n"]
-    goal = Goal(*grid, slack_s, first.gap_s, times_s=plan.get("times_s", ()))
+    goal = Goal(*grid, slack_s, first.gap_s, times_s=plan["times_s"])
     goal.begin(first.times_s[0], plan["after_s"])
-    frames: list[Any] = []
-    times_s: list[float] = []
     decoding, scaling = StageTimes(), StageTimes()  # one for each thread
+    reopen = partial(open_again, request["path"], channel=channel)
+    shown_ones = decoding.each("decode", shown_pictures(reopen, pieces, goal, channel.beat))
 
-    def flush() -> None:
-        if frames:
-            batch = np.stack(frames)
-            seconds = {**decoding.seconds, **scaling.seconds}
-            head = {
-                "kind": "frames",
-                "times_s": times_s,
-                "shape": batch.shape,
-                "seconds": seconds,
-            }
-            channel.send(head, batch.tobytes())
-            frames.clear()
-            times_s.clear()
+    def pictures() -> Iterator[tuple[float, Any]]:
+        last, picture = None, None
+        for time_s, shown in ahead(shown_ones):
+            if shown.frame is not last:
+                check_size(shown.frame.width, shown.frame.height, request["max_pixels"])
+                with scaling.measure("scale"):
+                    last, picture = shown.frame, finished(shown, plan)
+            yield time_s, picture
 
-    last, picture = None, None
-    finish = glanced if plan["resample"] == GLANCE else finished
-    reopen = partial(open_again, path, channel=channel)
-    shown_ones = shown_pictures(reopen, pieces, goal, channel.beat)
-    for time_s, shown in ahead(decoding.each("decode", shown_ones)):
-        if shown.frame is not last:
-            check_size(shown.frame.width, shown.frame.height, plan["max_pixels"])
-            with scaling.measure("scale"):
-                last, picture = shown.frame, finish(shown, plan)
-        frames.append(picture)
-        times_s.append(time_s)
-        if len(frames) == plan["batch_frames"]:
-            flush()
-    flush()
-    channel.send({"kind": "end", "n_missed": goal.n_missed + goal.n - goal.next})
+    coming = pictures()
+    while batch := list(islice(coming, plan["batch_frames"])):
+        times_s, frames = zip(*batch, strict=True)
+        pixels = np.stack(frames)
+        seconds = {**decoding.seconds, **scaling.seconds}
+        head = {"kind": "frames", "times_s": times_s, "shape": pixels.shape, "seconds": seconds}
+        channel.send(head, pixels.tobytes())
+    n_missed = goal.n_missed + goal.n - goal.next
+    channel.send({"kind": "end", "n_given": goal.n_given, "n_missed": n_missed})
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
@@ -247,9 +236,8 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
 
 def serve(request: dict[str, Any], channel: Channel, commands: BinaryIO) -> None:
     """Index the file, prove that a frame decodes, then send the frames that each line asks for."""
-    import cv2
-
-    cv2.setNumThreads(1)
+    for library in ("av", "numpy"):  # what they map does not count
+        import_module(library)
     limit_memory(request["max_memory_bytes"])
     path = request["path"]
     pieces, n_unread = index_pieces(path, channel, request["max_pixels"])
@@ -261,29 +249,20 @@ def serve(request: dict[str, Any], channel: Channel, commands: BinaryIO) -> None
         info = describe(film, pieces, first[1])
         del first
     packets = PacketLog.joined(piece.packets for piece in pieces)
-    channel.send({**info, "n_unread": n_unread}, packets.to_bytes())
+    channel.send({"kind": "info", **info, "n_unread": n_unread}, packets.to_bytes())
     for line in iter(commands.readline, b""):
-        decode(path, pieces, channel, json.loads(line))
+        decode(request, pieces, channel, json.loads(line))
 
 
-def main() -> None:
-    """Read the request, serve it, and report every failure as a message."""
-    # FFmpeg may print: keep the message stream to ourselves, print to stderr.
+def run(served: Callable[[dict[str, Any], Channel, BinaryIO], None]) -> None:
+    """Read a request and serve it; whatever that raises becomes a message to the parent."""
+    # FFmpeg and OpenCV may print: keep the message stream to ourselves, print to stderr.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     commands = sys.stdin.buffer
     request = json.loads(commands.readline())
     channel = Channel(out, request["no_progress_s"])
-    report_failures(serve, request, channel, commands)
-
-
-def report_failures(
-    served: Callable[[dict[str, Any], Channel, BinaryIO], None],
-    request: dict[str, Any],
-    channel: Channel,
-    commands: BinaryIO,
-) -> None:
-    """Serve a request; whatever it raises becomes a message to the parent."""
+    extend_cpu_limit(request["no_progress_s"])
     try:
         served(request, channel, commands)
     except WorkerError as error:
@@ -300,4 +279,4 @@ def report_failures(
 
 
 if __name__ == "__main__":
-    main()
+    run(serve)

@@ -1,6 +1,6 @@
 """Compare our reader with the truth that was drawn and with ffmpeg, for one file.
 
-Tolerances, and why:
+What is sampled far apart is also scaled down. Tolerances, and why:
 - A time t may show the frame of any time from t to t + half a frame, 0.05 s at most: time bases
   round (1/1000 in Matroska, 1/90000 in MPEG), and to a person so little is the same picture.
 - Where sound begins a little before the picture, or a container keeps no presentation times (AVI,
@@ -21,6 +21,7 @@ import warnings
 from bisect import bisect_right
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -65,14 +66,19 @@ class Verdict:
         return asdict(self)
 
 
-def look(path: Path, fps: float, start_s: float = 0.0) -> Seen:
-    """Sample `path` with our reader."""
+def look(path: Path, fps: float, start_s: float = 0.0, shrink: int = 1) -> Seen:
+    """Sample `path` with our reader, the sides divided by `shrink`."""
     infos: list[VideoInfo] = []
     shown: list[tuple[float, Picture]] = []
     step_s = 0.0
+
+    def size(width: int, height: int, _: int) -> tuple[int, int]:
+        return max(1, width // shrink), max(1, height // shrink)
+
+    given: dict[str, Any] = {"fps": fps, "start_s": start_s, "target_size": size}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for batch in sample_frames(path, fps=fps, start_s=start_s, on_info=infos.append):
+        for batch in sample_frames(path, **given, on_info=infos.append):
             step_s = batch.step_s
             shown += [
                 (float(t), frame) for t, frame in zip(batch.times_s, batch.frames, strict=True)
@@ -95,16 +101,19 @@ def compare(one: Case, path: Path) -> Verdict:
     lead_s = found.times_s[0] - one.truth.starts_s[0]
     lead_s = lead_s if "wild" not in one.mark and abs(lead_s) <= MAX_LEAD_S else 0.0
     truth, faults = best_clock(one, dense, lead_s, 0.0, dense_fps)
-    quality, against = check_reference(one, dense, found, size, truth)
-    faults = [*check_info(one, dense.info), *check_said(one, dense), *faults, *against]
+    quality, against = check_pictures(one, dense, found, truth)
+    faults = [*check_info(one, dense.info), *check_said(one, dense), *faults]
+    faults += [*check_length(one, dense.info, found, truth), *against]
     if length_s >= 2 and not one.mark & {"damaged", "once"}:
         start_s, sparse_fps = 0.3 * length_s, N_SPARSE / (0.7 * length_s)
         try:
-            sparse = look(path, sparse_fps, start_s)
+            sparse = look(path, sparse_fps, start_s, shrink=2)
         except VideoError as error:
             return Verdict(one.name, [*faults, f"far apart: not read: {error}"])
         far = check_times(one, truth, sparse, start_s, sparse_fps)
-        faults += [f"far apart: {fault}" for fault in far]
+        lower, against = check_pictures(one, sparse, found, truth)
+        quality = min(quality, lower)
+        faults += [f"far apart and small: {fault}" for fault in (*far, *against)]
     info = dense.info
     return Verdict(
         one.name,
@@ -233,32 +242,43 @@ def compared_size(info: VideoInfo) -> tuple[int, int]:
     return max(1, round(info.width_px * scale)), max(1, round(info.height_px * scale))
 
 
-def check_reference(
-    one: Case, seen: Seen, found: Reference, size: tuple[int, int], truth: Truth
+def lead_of(found: Reference, truth: Truth) -> float:
+    """Return how much later than the drawn truth ffmpeg's first picture comes."""
+    lead_s = found.times_s[0] - truth.starts_s[0]
+    return lead_s if abs(lead_s) <= MAX_LEAD_S else 0.0
+
+
+def usual_s(found: Reference) -> float:
+    """Return the usual distance of two of ffmpeg's frames."""
+    gaps = np.diff(found.times_s)
+    return float(np.median(gaps)) if len(gaps) else 0.04
+
+
+def check_length(one: Case, info: VideoInfo, found: Reference, truth: Truth) -> list[str]:
+    """Compare the length with ffmpeg's."""
+    if one.mark & {"wild", "still"}:
+        return []
+    length_slack_s = usual_s(found) + 0.05 + (0.3 if "damaged" in one.mark else 0.0)
+    end_s = max(found.end_s, found.times_s[-1] + usual_s(found)) - lead_of(found, truth)
+    if abs(info.duration_s - end_s) <= length_slack_s:
+        return []
+    return [f"length {info.duration_s:.3f} s, ffmpeg's {end_s:.3f}"]
+
+
+def check_pictures(
+    one: Case, seen: Seen, found: Reference, truth: Truth
 ) -> tuple[float, list[str]]:
-    """Compare pictures, times and length with ffmpeg's."""
+    """Return the lowest likeness to ffmpeg's pictures, and those that are not like them."""
     faults: list[str] = []
     lowest = 99.0
-    gaps = np.diff(found.times_s)
-    usual_s = float(np.median(gaps)) if len(gaps) else 0.04
-    end_s = max(found.end_s, found.times_s[-1] + usual_s)
     if "wild" in one.mark:
         return lowest, faults
-    length_slack_s = usual_s + 0.05 + (0.3 if "damaged" in one.mark else 0.0)
-    shift_s = found.times_s[0] - truth.starts_s[0]
-    shift_s = shift_s if abs(shift_s) <= MAX_LEAD_S else 0.0
-    end_s -= shift_s
-    if "still" not in one.mark and abs(seen.info.duration_s - end_s) > length_slack_s:
-        faults.append(f"length {seen.info.duration_s:.3f} s, ffmpeg's {end_s:.3f}")
     n_hurt = 0
     for own_s, frame in seen.shown:
-        time_s, small = own_s + shift_s, frame
-        if (frame.shape[1], frame.shape[0]) != size:
-            small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-        best = -1.0
-        for t in (time_s - 0.003, time_s, time_s + slack_s(usual_s)):
+        time_s, best = own_s + lead_of(found, truth), -1.0
+        for t in (time_s - 0.003, time_s, time_s + slack_s(usual_s(found))):
             k = max(0, bisect_right(found.times_s, t + 1e-6) - 1)
-            best = max(best, pictures.psnr(small, found.frames[k]))
+            best = max(best, likeness_db(frame, found.frames[k]))
         lowest = min(lowest, best)
         limit = 24.0 if "interlaced" in one.mark else one.min_psnr_db
         n_hurt += best < DAMAGED_PSNR_DB
@@ -267,3 +287,11 @@ def check_reference(
     if "damaged" in one.mark and n_hurt > 0.4 * len(seen.shown):
         faults.append(f"{n_hurt} of {len(seen.shown)} pictures are not ffmpeg's")
     return lowest, faults[:4]
+
+
+def likeness_db(a: Picture, b: Picture) -> float:
+    """Return the PSNR of two pictures, the larger one scaled down to the size of the other."""
+    small, large = sorted((a, b), key=lambda picture: picture.size)
+    if small.shape != large.shape:
+        large = cv2.resize(large, small.shape[1::-1], interpolation=cv2.INTER_AREA)
+    return pictures.psnr(small, large)

@@ -13,7 +13,8 @@ from retake_edge.bench.scenes.render import frames
 from retake_edge.bench.scenes.scene import make_scene
 from retake_edge.server.errors import ApiError
 from retake_edge.server.images import video_of_images
-from retake_edge.video.read import VideoLimits, sample_frames
+from retake_edge.video.process import VideoLimits
+from retake_edge.video.read import sample_frames
 
 
 def encoded(kind, *pictures):

@@ -7,9 +7,8 @@ from retake_edge.bench.scenes.brief import make_brief_scene
 from retake_edge.bench.scenes.render import write_video
 from retake_edge.errors import VideoError
 from retake_edge.video.glance import SIDE_PX, Moment, unseen_moments
-from retake_edge.video.parts import PartReader
-from retake_edge.video.picture import GLANCE
-from retake_edge.video.read import FrameBatch, sample_frames
+from retake_edge.video.read import FrameBatch, open_video, sample_frames
+from retake_edge.video.sampling import SampleTimes
 
 SCENE = make_brief_scene(4, 24, n_cards=3, card_s=0.25, difficulty="hard")
 
@@ -28,10 +27,11 @@ def joined(batches):
 
 
 def test_parts_are_what_sampling_them_gives_in_any_order(video):
-    with PartReader(video) as reader:
+    with open_video(video) as reader:
         for start_s, fps in ((10.0, 8.0), (2.0, 4.0), (10.0, 2.0)):
             n = round(4 * fps)
-            part = joined(reader.frames(start_s, 1 / fps, n, (112, 112), fit="pad"))
+            wanted = SampleTimes(start_s, 1 / fps, n)
+            part = joined(reader.frames(wanted, (112, 112), fit="pad"))
             sampled = sample_frames(
                 video,
                 fps=fps,
@@ -45,22 +45,23 @@ def test_parts_are_what_sampling_them_gives_in_any_order(video):
 
 
 def test_a_part_beyond_the_end_is_empty(video):
-    with PartReader(video) as reader:
-        assert list(reader.frames(30.0, 0.5, 4, (28, 28))) == []
-        assert len(joined(reader.frames(0.0, 0.5, 4, (28, 28)))[1]) == 4
+    with open_video(video) as reader:
+        assert list(reader.frames(SampleTimes(30.0, 0.5, 4), (28, 28))) == []
+        assert len(joined(reader.frames(SampleTimes(0.0, 0.5, 4), (28, 28)))[1]) == 4
 
 
 def test_no_process_is_left_where_the_file_is_no_video(tmp_path):
     file = tmp_path / "no.mp4"
     file.write_bytes(b"no video")
-    with pytest.raises(VideoError, match=r"no\.mp4"):
-        PartReader(file)
+    with pytest.raises(VideoError, match=r"no\.mp4"), open_video(file):
+        pass
 
 
 def test_cards_between_the_samples_are_moments(video):
     step_s = 0.5
-    with PartReader(video) as reader:
-        frames = reader.frames(0.0, step_s / 4, 24 * 8, (SIDE_PX, SIDE_PX), resample=GLANCE)
+    with open_video(video) as reader:
+        every = SampleTimes(0.0, step_s / 4, 24 * 8)
+        frames = reader.frames(every, (SIDE_PX, SIDE_PX))
         found = unseen_moments(frames, np.arange(0.0, 24.0, step_s))
     hidden = [c for c in SCENE.cards if not sampled_inside(c, step_s)]
     assert hidden

@@ -30,14 +30,8 @@ from retake_edge.video import worker as video_worker
 from retake_edge.video.frame_size import long_side_rule
 from retake_edge.video.goal import Goal
 from retake_edge.video.index import FrameIndex, index_film, without_wild_end
-from retake_edge.video.read import (
-    VideoInfo,
-    VideoLimits,
-    VideoWarning,
-    probe_video,
-    sample_frames,
-    worker_request,
-)
+from retake_edge.video.process import VideoLimits
+from retake_edge.video.read import VideoInfo, VideoWarning, probe_video, sample_frames
 from retake_edge.video.sampling import time_grid
 from retake_edge.video.stream import Film
 
@@ -601,8 +595,7 @@ def test_a_worker_without_progress_is_ended(workers: list[subprocess.Popen[bytes
 
 def test_a_slow_consumer_is_not_taken_for_a_stuck_worker() -> None:
     """The watchdog's clock runs only while the caller waits for the worker."""
-    file, limits = DATA / "h264.mp4", VideoLimits()
-    with video_process.DecoderProcess(file, 60.0, worker_request(file, limits)) as decoder:
+    with video_process.DecoderProcess(DATA / "h264.mp4", VideoLimits()) as decoder:
         assert decoder._wait_until_s is None
         assert decoder.receive()[0]["kind"] == "info"
         assert decoder._wait_until_s is None
