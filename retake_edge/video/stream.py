@@ -27,6 +27,7 @@ CONTAINERS = (
 JOIN_BACK_S, JOIN_AHEAD_S = 0.1, 10.0
 FALLBACK_FRAME_S = 0.04
 MAX_THREADS = 8
+AV1_PICTURES = "4"  # decoded at once
 
 Beat = Callable[[int], None]
 Join = tuple[int, int]
@@ -67,8 +68,12 @@ class Film:
             self.container: Any = av.open(source, "r", options=options, metadata_errors="replace")
             opened.callback(self.container.close)
             self.stream = best_stream(self.container)
-            self.stream.codec_context.thread_count = min(os.cpu_count() or 1, MAX_THREADS)
-            self.stream.codec_context.thread_type = "AUTO"
+            context, n_threads = self.stream.codec_context, os.cpu_count() or 1
+            if context.codec.canonical_name == "av1":
+                # dav1d's threads wait for one another: with more of them, and more pictures at
+                # once, no core is left idle.
+                n_threads, context.options = 2 * n_threads, {"max_frame_delay": AV1_PICTURES}
+            context.thread_count, context.thread_type = min(n_threads, MAX_THREADS), "AUTO"
             self.opened = opened.pop_all()
         self.piece, self.begins_s, self.read_to_s = piece, begins_s, begins_s
         self.tick_s = float(self.stream.time_base)

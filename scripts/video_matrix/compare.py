@@ -34,6 +34,7 @@ from video_matrix.picture import Picture
 from video_matrix.reference import Reference, decode
 
 MAX_COMPARED_PX = 200  # larger pictures are compared scaled down
+MAX_SMALL_PX = 400  # the longer side of what both scale down
 COMBED = 40.0
 MAX_SLACK_S = 0.05
 MAX_LEAD_S = 0.13
@@ -66,15 +67,11 @@ class Verdict:
         return asdict(self)
 
 
-def look(path: Path, fps: float, start_s: float = 0.0, shrink: int = 1) -> Seen:
-    """Sample `path` with our reader, the sides divided by `shrink`."""
+def look(path: Path, fps: float, start_s: float = 0.0, size: tuple[int, int] | None = None) -> Seen:
+    """Sample `path` with our reader, in its own size where no other is given."""
     infos: list[VideoInfo] = []
     shown: list[tuple[float, Picture]] = []
     step_s = 0.0
-
-    def size(width: int, height: int, _: int) -> tuple[int, int]:
-        return max(1, width // shrink), max(1, height // shrink)
-
     given: dict[str, Any] = {"fps": fps, "start_s": start_s, "target_size": size}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -107,10 +104,12 @@ def compare(one: Case, path: Path) -> Verdict:
     if length_s >= 2 and not one.mark & {"damaged", "once"}:
         start_s, sparse_fps = 0.3 * length_s, N_SPARSE / (0.7 * length_s)
         try:
-            sparse = look(path, sparse_fps, start_s, shrink=2)
+            small = smaller_size(dense.info)
+            sparse = look(path, sparse_fps, start_s, small)
         except VideoError as error:
             return Verdict(one.name, [*faults, f"far apart: not read: {error}"])
         far = check_times(one, truth, sparse, start_s, sparse_fps)
+        found = decode(path, *small, deinterlace="interlaced" in one.mark)
         lower, against = check_pictures(one, sparse, found, truth)
         quality = min(quality, lower)
         faults += [f"far apart and small: {fault}" for fault in (*far, *against)]
@@ -242,6 +241,12 @@ def compared_size(info: VideoInfo) -> tuple[int, int]:
     return max(1, round(info.width_px * scale)), max(1, round(info.height_px * scale))
 
 
+def smaller_size(info: VideoInfo) -> tuple[int, int]:
+    """Return the size to which pictures are scaled down by both."""
+    times = max(2, math.ceil(max(info.width_px, info.height_px) / MAX_SMALL_PX))
+    return max(1, info.width_px // times), max(1, info.height_px // times)
+
+
 def lead_of(found: Reference, truth: Truth) -> float:
     """Return how much later than the drawn truth ffmpeg's first picture comes."""
     lead_s = found.times_s[0] - truth.starts_s[0]
@@ -276,9 +281,13 @@ def check_pictures(
     n_hurt = 0
     for own_s, frame in seen.shown:
         time_s, best = own_s + lead_of(found, truth), -1.0
+        size = found.frames.shape[2:0:-1]
+        small = frame
+        if frame.shape[1::-1] != size:
+            small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
         for t in (time_s - 0.003, time_s, time_s + slack_s(usual_s(found))):
             k = max(0, bisect_right(found.times_s, t + 1e-6) - 1)
-            best = max(best, likeness_db(frame, found.frames[k]))
+            best = max(best, pictures.psnr(small, found.frames[k]))
         lowest = min(lowest, best)
         limit = 24.0 if "interlaced" in one.mark else one.min_psnr_db
         n_hurt += best < DAMAGED_PSNR_DB
@@ -287,11 +296,3 @@ def check_pictures(
     if "damaged" in one.mark and n_hurt > 0.4 * len(seen.shown):
         faults.append(f"{n_hurt} of {len(seen.shown)} pictures are not ffmpeg's")
     return lowest, faults[:4]
-
-
-def likeness_db(a: Picture, b: Picture) -> float:
-    """Return the PSNR of two pictures, the larger one scaled down to the size of the other."""
-    small, large = sorted((a, b), key=lambda picture: picture.size)
-    if small.shape != large.shape:
-        large = cv2.resize(large, small.shape[1::-1], interpolation=cv2.INTER_AREA)
-    return pictures.psnr(small, large)
