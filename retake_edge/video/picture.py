@@ -35,7 +35,8 @@ def finished(shown: Shown, plan: dict[str, Any]) -> Pixels:
     """
     from retake_edge.video.resample import long_side_size, resample
 
-    film, wanted, kernel = shown.film, (plan["width_px"], plan["height_px"]), plan["resample"]
+    film, kernel = shown.film, plan["resample"]
+    wanted: tuple[int, int] = plan["width_px"], plan["height_px"]
     frame = progressive(shown, max(wanted))
     square = shape = shown_size(frame, film)
     if kernel != "area" and plan["via_px"] is not None:
