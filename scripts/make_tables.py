@@ -73,7 +73,7 @@ STILL_TIME_COMMAND = (
     "--videos 2 --questions 0 -t 1 --out benchmarks/still-time.json"
 )
 STILL_REAL_COMMAND = (
-    "retake-edge bench still --shape qwen2.5-vl-3b --layers 6 -s 20261206 --footage slides,camera "
+    "retake-edge bench still --shape qwen2.5-vl-3b --layers 4 -s 20261206 --footage slides,camera "
     "--seconds 112 --videos 1 --questions 0 --long-side 336 -t 2 --cache-dir shapes "
     "--out benchmarks/still-real.json"
 )
