@@ -59,8 +59,8 @@ CASES: dict[str, tuple[str, str, Any, RuntimeConfig | None]] = {
     "still": (
         "still.run_still",
         "--seed 5 --footage slides,moving --seconds 64 --videos 2 --questions 9 --keep-ratio 0.3 "
-        "--still 7",
-        StillSettings(5, ("slides", "moving"), 64, 2, 9, 0.3, 7),
+        "--still 7 --long-side 112",
+        StillSettings(5, ("slides", "moving"), 64, 2, 9, 0.3, 7, 112),
         None,
     ),
     "sampling": (
