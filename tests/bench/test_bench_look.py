@@ -7,7 +7,7 @@ import pytest
 
 from retake_edge.bench.look.report import auroc, look_results, look_table, sure_table
 from retake_edge.bench.look.run import LookSettings, look_scene, run_look
-from retake_edge.bench.scenes.brief import make_print_scene, make_repeat_scene
+from retake_edge.bench.scenes.brief import make_repeat_scene
 from retake_edge.config import RuntimeConfig
 from retake_edge.errors import ConfigError
 from retake_edge.models.resolve import resolve_model
@@ -103,10 +103,8 @@ def test_the_same_seed_gives_the_same_videos():
         assert look_scene(settings, scenes, 0, 1) == look_scene(settings, scenes, 0, 1)
 
 
-def test_small_print_fits_into_the_frame_and_flashes_follow_each_other():
+def test_flashes_follow_each_other():
     for seed in range(20):
-        cards = make_print_scene(seed, 32, n_cards=6, size=0.2).cards
-        assert all(0.1 <= at <= 0.9 for card in cards for at in (card.x, card.y))
         flashes = make_repeat_scene(seed, 32, on_s=0.25, off_s=0.125).cards
         assert 2 <= len(flashes) <= 6 and flashes[0].start_s >= 1 and flashes[-1].end_s <= 31
         starts = [card.start_s for card in flashes]

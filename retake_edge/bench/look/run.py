@@ -17,7 +17,6 @@ from retake_edge.bench.scenes.absent import absent_questions
 from retake_edge.bench.scenes.brief import (
     GRID,
     make_brief_scene,
-    make_print_scene,
     make_repeat_scene,
 )
 from retake_edge.bench.scenes.questions import Question, grade, make_questions
@@ -44,9 +43,9 @@ LOOK_SCENES = {
     "ordinary": TURNS,
 }
 """Scenes, and the kinds of questions about them: cards shown for less than half a sampling step;
-cards of a fifth of the frame's side, which half-size frames cannot show; two to six cards, one
-every 0.375 s; scenes as the model knows them."""
-PRINT_PX = 112, 224
+cards whose numbers cannot be read in frames of half the size; two to six cards, one every 0.375 s;
+scenes as the model knows them."""
+PRINT_PX = 56, 112
 """Longer side of a frame of small print, at first and in full detail."""
 _READING = ("decode", "encode", "prefill", "score", "select", "compact")
 _LOOKING = ("open again", "glance", "decode again", "encode again", "prefill again", "generate")
@@ -54,7 +53,8 @@ _SEED_STRIDE = 1_000_003
 _N_CARDS = 6
 ABSENT_TURNS = ("number", "when_card", "when_object", "motion")
 """Kinds that are asked about what is there and about what is not."""
-_PRINT_SIZE = 0.2
+_PRINT_S = 2.0
+"""Seconds that a card of small print is shown, long enough for a first reading's steps."""
 _FLASH_S = {"on_s": 0.25, "off_s": 0.125}
 
 
@@ -166,7 +166,9 @@ def look_scene(settings: LookSettings, scenes: str, card_s: float, index: int) -
             seed, settings.seconds, n_cards=_N_CARDS, card_s=card_s, difficulty=difficulty
         )
     if scenes == "print":
-        return make_print_scene(seed, settings.seconds, n_cards=_N_CARDS, size=_PRINT_SIZE)
+        return make_scene(
+            seed, settings.seconds, n_cards=_N_CARDS, card_s=_PRINT_S, difficulty=difficulty
+        )
     if scenes == "repeats":
         return make_repeat_scene(seed, settings.seconds, **_FLASH_S)
     return make_scene(seed, settings.seconds, difficulty=difficulty)

@@ -1,4 +1,4 @@
-"""Scenes with what a first reading may miss: brief events, small print, quick repeats."""
+"""Scenes with what a first reading may miss: brief events, quick repeats."""
 
 from __future__ import annotations
 
@@ -26,21 +26,6 @@ def make_brief_scene(
     for card in scene.cards:
         start_s = card.start_s + int(rng.integers(GRID)) / GRID
         cards.append(replace(card, start_s=start_s, end_s=min(start_s + card_s, seconds)))
-    return replace(scene, cards=tuple(cards))
-
-
-def make_print_scene(seed: int, seconds: float, *, n_cards: int, size: float) -> Scene:
-    """Make a scene whose cards are `size` of the frame's side, and stay for 2 s.
-
-    Raises:
-        ValueError: as `make_scene`.
-    """
-    scene = make_scene(seed, seconds, difficulty="mixed", n_cards=n_cards, card_s=2)
-    rng = np.random.default_rng((seed, GRID, 1))
-    places = rng.uniform(size / 2, 1 - size / 2, (n_cards, 2)).tolist()
-    cards = (
-        replace(card, size=size, x=x, y=y) for card, (x, y) in zip(scene.cards, places, strict=True)
-    )
     return replace(scene, cards=tuple(cards))
 
 
