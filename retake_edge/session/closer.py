@@ -104,7 +104,8 @@ def looks(
     `spans`, `weights` f32 [T]: where the first answer looked, the heaviest span first, and the
     share of each grid frame at `frame_times_s` f64 [T]. `probability`: of the first answer.
     Half of the frames are for what was not seen, as far as there is any; the rest for the times
-    that the question names, and for one span of a sure answer, up to three of an unsure one.
+    that the question names, and for one span of a sure answer. Of an unsure one it is up to three,
+    and frames that are left go to the grid frames with the largest shares.
     """
     chosen = _Chosen(grid, n_frames)
     n_moments = min(len(moments), n_frames // 2 // grid.frames_per_step)
@@ -120,6 +121,10 @@ def looks(
         window = max(0.0, span.start_s - margin_s), span.end_s + margin_s
         share = max(0, n_close - chosen.n) // (len(spans) - i)
         chosen.add(*window, _heaviest_s(span, weights, frame_times_s), share, "evidence")
+    if probability < SURE and weights is not None:
+        for at_s in frame_times_s[np.argsort(-weights, kind="stable")]:
+            window = float(at_s), float(at_s) + 2 * margin_s
+            chosen.add(*window, sum(window) / 2, n_close - chosen.n, "evidence")
     added = (moment for moment in moments if chosen.add_moment(moment))
     for _ in islice(added, n_moments):
         pass

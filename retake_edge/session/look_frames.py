@@ -12,7 +12,7 @@ import numpy as np
 from retake_edge.config import RetakeConfig
 from retake_edge.engine.state import ImageRule
 from retake_edge.errors import VideoError
-from retake_edge.plan.frames import look_frames, look_size, wanted_times
+from retake_edge.plan.frames import look_frames, look_size, plan_frames, wanted_times
 from retake_edge.session.closer import Grid, Look, SampledGrid
 from retake_edge.session.prefilled import PrefilledVideo
 from retake_edge.session.store.features import SavedFeatures
@@ -24,12 +24,12 @@ from retake_edge.video.sampling import SampleTimes, time_grid
 from retake_edge.vision.encoder import VisionEncoder, VisionFeatures
 
 TIMES_CLOSER = 4
-"""Frames a second of a second look, against the first reading's."""
+"""Tokens a second of a second look, against the first reading's: more frames, or larger ones."""
 _GLANCE_BATCH = 256
 
 
 class FileFrames:
-    """Frames of the file: more of them a second than at first, of the model's full size.
+    """Frames of the file, of the model's full size: more of them a second, or larger than at first.
 
     `saved`: what was looked at before. `without_file`: ''. To be closed after use.
 
@@ -55,6 +55,9 @@ class FileFrames:
         self._reader = self._resources.enter_context(open_video(path))
         n_frames = look_frames(prefilled.manifest, config)
         self._size = look_size(prefilled.manifest, n_frames, self._reader.info)
+        first = plan_frames(prefilled.manifest, config, self._reader.info)
+        n_first = prefilled.manifest.frames.n_vision_tokens(first.width_px, first.height_px)
+        self._times_denser = max(1.0, TIMES_CLOSER * n_first / self.n_vision_tokens)
 
     def close(self) -> None:
         """End the decoder and free the tower."""
@@ -97,7 +100,7 @@ class FileFrames:
             first_s=info.first_s,
         )
         end_s = min(sampling.end_s or info.duration_s, info.duration_s)
-        step_s /= TIMES_CLOSER
+        step_s /= self._times_denser
         if rule.kind in ("mrope-time", "mrope-clock"):  # two moments need two positions
             step_s = max(step_s, 1 / (rule.positions_per_second * per_step))
         return Grid(start_s, max(step_s, info.frame_s), end_s, per_step)
