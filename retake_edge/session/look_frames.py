@@ -111,6 +111,8 @@ class FileFrames:
         Raises:
             VideoError: the file cannot be read.
         """
+        if self._times_denser == 1:
+            return ()  # no frame lies between those of the first reading
         if self._moments is None:
             self._moments = self._saved.moments()
         if self._moments is None:

@@ -11,7 +11,13 @@ from session_support import command, question_logits
 from retake_edge.bench.scenes.brief import make_brief_scene
 from retake_edge.bench.scenes.questions import Question, grade
 from retake_edge.bench.scenes.render import write_video
-from retake_edge.config import CompressionConfig, GenerationConfig, RetakeConfig, RuntimeConfig
+from retake_edge.config import (
+    CompressionConfig,
+    GenerationConfig,
+    RetakeConfig,
+    RuntimeConfig,
+    SamplingConfig,
+)
 from retake_edge.engine.beside import Beside
 from retake_edge.engine.chunks import ChunkBuilder, FrameBlock
 from retake_edge.engine.engine import Engine
@@ -22,6 +28,7 @@ from retake_edge.models.manifest import load_manifest
 from retake_edge.session.closer import Grid, looks, named_times, shown_spans
 from retake_edge.session.conversation import Conversation
 from retake_edge.session.evidence import Span
+from retake_edge.session.look_frames import TIMES_CLOSER
 from retake_edge.session.open import open_session, open_video
 from retake_edge.session.second_look import SecondLook
 from retake_edge.session.store.looks import SavedLooks
@@ -264,6 +271,30 @@ def test_an_unsure_answer_is_looked_at_in_more_places():
         for probability in (0.99, 0.5)
     ]
     assert n == [1, 3]
+
+
+def test_frames_that_an_unsure_answer_leaves_go_to_the_heaviest_seconds():
+    times_s, weights = np.arange(60.0), np.linspace(0, 0.1, 60, dtype=np.float32)
+    weights[[40, 50]] = 1, 0.5
+    grid = Grid(0.0, 1 / 2, 60.0, 2)
+    span = Span(20.0, 21.0, 0.3, (20.0,))
+    sure, unsure = (looks(grid, 8, "", [span], weights, times_s, [], p) for p in (0.99, 0.5))
+    assert sum(look.n for look in sure) == 4
+    seen = {grid.time_s(look.first + i) for look in unsure for i in range(look.n)}
+    assert sum(look.n for look in unsure) == 8 and {40.0, 40.5, 50.0, 50.5} <= seen
+
+
+def test_larger_frames_are_not_denser(video, tmp_path):
+    tiny = load_manifest("tiny")
+    any_size = replace(tiny.frames, width_px=None, height_px=None, long_side_px=112)
+    small = replace(config(), sampling=SamplingConfig(long_side_px=56))
+    model = replace(tiny, frames=any_size)
+    with open_video(video, model, small, cache_dir=tmp_path) as session:
+        found = session.ask("What number is shown at 0:12?").looked_again
+    with opened(video, tmp_path) as session:
+        usual = session.ask("What number is shown at 0:12?").looked_again
+    assert usual.fps == TIMES_CLOSER * found.fps
+    assert "unseen" not in found.why
 
 
 def test_clock_times_of_a_question_are_seconds():
