@@ -74,7 +74,7 @@ STILL_TIME_COMMAND = (
 )
 STILL_REAL_COMMAND = (
     "retake-edge bench still --shape qwen2.5-vl-3b --layers 4 -s 20261206 --footage slides,camera "
-    "--seconds 112 --videos 1 --questions 0 --long-side 336 -t 2 --cache-dir shapes "
+    "--seconds 56 --videos 1 --questions 0 --long-side 336 -t 1 --cache-dir shapes "
     "--out benchmarks/still-real.json"
 )
 SURE_COMMAND = (
