@@ -12,7 +12,7 @@ import numpy as np
 from retake_edge.config import RetakeConfig
 from retake_edge.engine.state import ImageRule
 from retake_edge.errors import VideoError
-from retake_edge.plan.frames import look_frames, look_size, plan_frames, wanted_times
+from retake_edge.plan.frames import look_frames, look_size, wanted_times
 from retake_edge.session.closer import Grid, Look, SampledGrid
 from retake_edge.session.prefilled import PrefilledVideo
 from retake_edge.session.store.features import SavedFeatures
@@ -55,8 +55,11 @@ class FileFrames:
         self._reader = self._resources.enter_context(open_video(path))
         n_frames = look_frames(prefilled.manifest, config)
         self._size = look_size(prefilled.manifest, n_frames, self._reader.info)
-        first = plan_frames(prefilled.manifest, config, self._reader.info)
-        n_first = prefilled.manifest.frames.n_vision_tokens(first.width_px, first.height_px)
+        info, rule = self._reader.info, prefilled.manifest.frames
+        self._first_times = wanted_times(prefilled.manifest, config, info)
+        n, long_side_px = self._first_times.n, config.sampling.long_side_px
+        first_size = rule.frame_size(info.width_px, info.height_px, n, long_side_px)
+        n_first = rule.n_vision_tokens(*first_size)
         self._times_denser = max(1.0, TIMES_CLOSER * n_first / self.n_vision_tokens)
 
     def close(self) -> None:
@@ -117,11 +120,10 @@ class FileFrames:
             self._moments = self._saved.moments()
         if self._moments is None:
             grid = self.grid
-            wanted = wanted_times(self._prefilled.manifest, self._config, self._reader.info)
             every = SampleTimes(grid.start_s, grid.step_s, grid.n)
             size = SIDE_PX, SIDE_PX
             frames = self._reader.frames(every, size, batch_frames=_GLANCE_BATCH)
-            self._moments = unseen_moments(frames, wanted.all_s)
+            self._moments = unseen_moments(frames, self._first_times.all_s)
             self._saved.keep_moments(self._moments)
         return self._moments
 
