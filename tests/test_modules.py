@@ -39,7 +39,6 @@ REACHED_BY = {
     "server/test_requests.py": "server.grammar_trial",
     "server/test_safety.py": "server.status_routes",
     "session/test_resume.py": "engine.state",
-    "session/test_keep_features.py": "session.look_frames",
     "session/test_session.py": "session.saved_video",
     "video/test_video_matrix.py": "video.pieces video.stills",
 }
