@@ -23,6 +23,9 @@ PQ, HLG = 16, 18
 REFERENCE_WHITE_NITS = 203.0
 MAX_PIXEL_ASPECT = 8.0
 
+_FULL_CHROMA = 0x2000
+"""libswscale's SWS_FULL_CHR_H_INT, which PyAV names from its version 18 on."""
+
 MIN_FIELDS_SHARE = 1 / 8
 """A picture that is shown with less than this share of its lines is not deinterlaced."""
 
@@ -59,9 +62,9 @@ def rgb_of(frame: Any, size: tuple[int, int], matrix: Matrix) -> Pixels:
     from av.video.reformatter import Interpolation
 
     width, height = size[::-1] if matrix[0] == 0 else size
-    how = Interpolation.BILINEAR
+    how = int(Interpolation.BILINEAR)
     if (width, height) != (frame.width, frame.height):
-        how = Interpolation.AREA | Interpolation.FULL_CHR_H_INT
+        how = int(Interpolation.AREA) | _FULL_CHROMA
     scaled = _reformatter().reformat(frame, width, height, "rgb24", interpolation=how, threads=1)
     return turned(scaled.to_ndarray(), matrix)
 

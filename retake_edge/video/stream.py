@@ -86,7 +86,8 @@ class Film:
         # Without an index in the file, the byte of a key frame leads to it, and a time may not. In
         # MPEG-PS, some pictures have a time, and how FFmpeg counts on is not alike after a jump.
         self.seeks_bytes = self.container.format.name == "mpegts"
-        has_palette = self.stream.codec_context.pix_fmt == "pal8"  # its first packet holds it
+        pixels = self.stream.codec_context.format  # None where the file does not say
+        has_palette = pixels is not None and pixels.name == "pal8"  # its first packet holds it
         self.never_seeks = self.container.format.name == "mpeg" or has_palette
         self.is_intra = bool(self.stream.codec_context.codec.intra_only) and not has_palette
         self.codec = self.stream.codec_context.name
