@@ -8,6 +8,7 @@
 
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 // A refusal on its way to the C boundary: a status of retake_kvc_status and one sentence.

@@ -14,6 +14,7 @@
 #include <exception>
 #include <iterator>
 #include <limits>
+#include <memory>
 #include <typeinfo>
 
 namespace {

@@ -65,7 +65,10 @@ class Film:
             # FFmpeg gets the bytes, not the name: that is no pattern and no protocol, then, tells
             # nothing about what is inside, and no other file can be opened.
             source = PieceFile(file, piece)
-            self.container: Any = av.open(source, "r", options=options, metadata_errors="replace")
+            # PyAV 19 takes a title that is no UTF-8 as it is; before, it had to be told.
+            is_old = int(av.__version__.partition(".")[0]) < 19
+            how: dict[str, Any] = {"metadata_errors": "replace"} if is_old else {}
+            self.container: Any = av.open(source, "r", options=options, **how)
             opened.callback(self.container.close)
             self.stream = best_stream(self.container)
             context, n_threads = self.stream.codec_context, os.cpu_count() or 1
@@ -226,13 +229,13 @@ def display_matrix(frame: Any) -> Matrix:
 
     # PyAV 18 fails on a frame with a kind of side data that it does not know, such as EXIF.
     Type._missing_ = classmethod(lambda cls, _: cls.PANSCAN)  # type: ignore[assignment]
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            a, b, _, c, d = struct.unpack_from("=5i", bytes(data))
-            if abs(a) + abs(d) >= abs(b) + abs(c):
-                return (-1 if a < 0 else 1), 0, 0, (-1 if d < 0 else 1)
-            return 0, (-1 if b < 0 else 1), (-1 if c < 0 else 1), 0
-    return UPRIGHT
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return UPRIGHT
+    a, b, _, c, d = struct.unpack_from("=5i", bytes(data))
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return (-1 if a < 0 else 1), 0, 0, (-1 if d < 0 else 1)
+    return 0, (-1 if b < 0 else 1), (-1 if c < 0 else 1), 0
 
 
 def best_stream(container: Any) -> Any:
