@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
 
 from retake_edge.formats import clock
 from retake_edge.session.evidence import Doubles, Floats, Span
@@ -97,15 +98,19 @@ def looks(
     weights: Floats | None,
     frame_times_s: Doubles,
     moments: Sequence[Moment],
-    probability: float,
+    is_sure: bool,
+    are_larger: bool,
 ) -> list[Look]:
     """Return what to look at again, in order of time, without overlaps: `n_frames` at most.
 
     `spans`, `weights` f32 [T]: where the first answer looked, the heaviest span first, and the
-    share of each grid frame at `frame_times_s` f64 [T]. `probability`: of the first answer.
+    share of each grid frame at `frame_times_s` f64 [T]. `is_sure`: of the first answer.
+    `are_larger`: the frames, than those of the first reading.
     Half of the frames are for what was not seen, as far as there is any; the rest for the times
     that the question names, and for one span of a sure answer. Of an unsure one it is up to three,
-    and frames that are left go to the grid frames with the largest shares.
+    and frames that are left go to the grid frames with the largest shares, peaks first. If frames
+    are larger, all go there: what was too small to be read may be misread with all certainty, and
+    one frame shows as much of a moment as its whole span.
     """
     chosen = _Chosen(grid, n_frames)
     n_moments = min(len(moments), n_frames // 2 // grid.frames_per_step)
@@ -113,16 +118,19 @@ def looks(
     named = [s for s in named_times(question) if grid.start_s <= s < grid.end_s]
     for time_s in named:
         chosen.add(time_s, time_s + _NAMED_S, time_s + _NAMED_S / 2, n_close // len(named), "named")
-    if probability >= SURE:
-        spans, n_close = spans[:1], min(n_close, n_frames // 2)
-    spans = spans[:_MOST_SPANS]
+    n_spans = _MOST_SPANS
+    if are_larger:
+        n_spans = 0
+    elif is_sure:
+        n_spans, n_close = 1, min(n_close, n_frames // 2)
+    spans = spans[:n_spans]
     margin_s = _step_s(frame_times_s) / 2
     for i, span in enumerate(spans):
         window = max(0.0, span.start_s - margin_s), span.end_s + margin_s
         share = max(0, n_close - chosen.n) // (len(spans) - i)
         chosen.add(*window, _heaviest_s(span, weights, frame_times_s), share, "evidence")
-    if probability < SURE and weights is not None:
-        for at_s in frame_times_s[np.argsort(-weights, kind="stable")]:
+    if n_spans != 1 and weights is not None:
+        for at_s in frame_times_s[_peaks_first(weights)]:
             window = float(at_s), float(at_s) + 2 * margin_s
             chosen.add(*window, sum(window) / 2, n_close - chosen.n, "evidence")
     added = (moment for moment in moments if chosen.add_moment(moment))
@@ -137,6 +145,13 @@ def named_times(question: str) -> list[float]:
         3600.0 * int(hours or 0) + 60.0 * int(minutes) + int(seconds)
         for hours, minutes, seconds in _CLOCK.findall(question)
     ]
+
+
+def _peaks_first(weights: Floats) -> npt.NDArray[np.intp]:
+    """Return the order from the heaviest local peak to the lightest, then that of the rest."""
+    around = np.concatenate([[-np.inf], weights, [-np.inf]])
+    is_peak = (weights >= around[:-2]) & (weights > around[2:])
+    return np.lexsort((-weights, ~is_peak))
 
 
 def _heaviest_s(span: Span, weights: Floats | None, frame_times_s: Doubles) -> float:

@@ -31,7 +31,8 @@ _GLANCE_BATCH = 256
 class FileFrames:
     """Frames of the file, of the model's full size: more of them a second, or larger than at first.
 
-    `saved`: what was looked at before. `without_file`: ''. To be closed after use.
+    `saved`: what was looked at before. `without_file`: ''. `are_larger`: what they show may be too
+    small to be read in the first reading's frames. To be closed after use.
 
     Raises:
         VideoError: the file is gone, cannot be read, or `is_unchanged` says that it has changed.
@@ -60,6 +61,7 @@ class FileFrames:
         n, long_side_px = self._first_times.n, config.sampling.long_side_px
         first_size = rule.frame_size(info.width_px, info.height_px, n, long_side_px)
         n_first = rule.n_vision_tokens(*first_size)
+        self.are_larger = self.n_vision_tokens > n_first
         self._times_denser = max(1.0, TIMES_CLOSER * n_first / self.n_vision_tokens)
 
     def close(self) -> None:
@@ -177,6 +179,8 @@ class KeptFrames:
 
     `without_file`: why they stand in for the file. They show no moments between them.
     """
+
+    are_larger = False
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +18,7 @@ from retake_edge.engine.beside import Beside, why_not_beside
 from retake_edge.engine.chunks import ChunkBuilder, FrameBlock, n_text_per_step
 from retake_edge.errors import ModelError, RetakeError, VideoError
 from retake_edge.plan.frames import look_frames
-from retake_edge.session.closer import looks, shown_spans
+from retake_edge.session.closer import SURE, looks, shown_spans
 from retake_edge.session.evidence import Floats, Span
 from retake_edge.session.look_frames import FileFrames, KeptFrames
 from retake_edge.session.prefilled import PrefilledVideo
@@ -35,8 +35,10 @@ class LookedAgain:
     `spans`: (start, end) in seconds of what was looked at, in order of time, and `why` of each:
     'named' in the question, 'evidence' of the first answer, 'unseen' by the first reading.
     `n_frames` in all, `fps` of them a second. `first_text`: the first answer, with its
-    `first_probability`. `without_file`: why the frames are those that the first reading kept, ''
-    where the file was read. `problem`: why it was not done, '' if it was.
+    `first_probability`; it stands (`first_stands`) where that of the second answer was lower, which
+    then is `second_text` with `second_probability`. `without_file`: why the frames are those that
+    the first reading kept, '' where the file was read. `problem`: why it was not done, '' if it
+    was.
     """
 
     spans: tuple[tuple[float, float], ...] = ()
@@ -45,6 +47,9 @@ class LookedAgain:
     fps: float = 0.0
     first_text: str = ""
     first_probability: float = 0.0
+    first_stands: bool = False
+    second_text: str = ""
+    second_probability: float = 0.0
     without_file: str = ""
     problem: str = ""
 
@@ -59,8 +64,13 @@ class LookedAgain:
         if n := len(pairs) - len(near):
             parts.append(f"{n} moment{'s' if n > 1 else ''} between its frames")
         line = f"looked again at {' and '.join(parts)} ({self.n_frames} frames)"
-        why = self.without_file
-        return f"{line}, as kept of the first reading and not in the file: {why}" if why else line
+        if self.without_file:
+            line += f", as kept of the first reading and not in the file: {self.without_file}"
+        return f"{line}; the first answer stands: it is surer" if self.first_stands else line
+
+    def without_use(self, text: str, probability: float) -> LookedAgain:
+        """Return this look with an answer that does not count, since the first one is surer."""
+        return replace(self, first_stands=True, second_text=text, second_probability=probability)
 
 
 @dataclass(frozen=True)
@@ -167,7 +177,8 @@ class SecondLook:
             first.weights,
             self._prefilled.video_map.frame_times_s,
             moments,
-            first.probability,
+            is_sure=first.probability >= SURE,
+            are_larger=frames.are_larger,
         )
         if not where:
             return None

@@ -50,6 +50,10 @@ _log = logging.getLogger(__name__)
 _PROFILE_NAMES = {"decode": "waiting", "wait": "waiting", "generate": "answer"}
 _NOT_SEEN = (VideoError, ModelError, MemoryBudgetError, NativeError, SessionError)
 _LEAST_ROOM = 64  # tokens that an answer can have after a second look
+_LESS_SURE = 0.01
+"""A second answer whose probability is lower by more than this does not count."""
+_OF_TEXT = ("text", "n_tokens", "probability", "positions")
+"""Fields of an answer that belong to its text alone."""
 
 
 def _probability(log_probs: Sequence[float]) -> float | None:
@@ -122,7 +126,7 @@ class Session:
     def stream(self, question: str) -> Generator[str, None, None]:
         """Yield the answer as it is generated; `last_answer` has all of it afterwards.
 
-        Where the video is looked at again, the first answer's pieces are empty.
+        Where the video is looked at again, pieces are empty until it is known which answer counts.
 
         Raises:
             MemoryBudgetError: question and answer do not fit into the cells left. ConfigError: a
@@ -221,7 +225,7 @@ class Session:
         end: int,
         forget: Callable[[], None] = lambda: None,
     ) -> Generator[str, None, None]:
-        """Yield a first answer as nothing, then that of a second look; or, without one, the first.
+        """Yield a first answer as nothing, and that of a second look, too; then the surer one.
 
         `prompt`: the question as the model gets it; `end`: the position where it begins. `forget`
         is called before the video is asked again: it removes the first answer from the cells.
@@ -232,6 +236,7 @@ class Session:
         for _ in first:
             yield ""
         answer, times = self.last_answer(), self._times_of_first()
+        tokens = self.answer_tokens
         with ExitStack() as resources:
             try:
                 found = self._looked(question, prompt, answer, times)
@@ -250,7 +255,14 @@ class Session:
                 yield answer.text
                 return
             self._answer = replace(answer, looked_again=found[1])
-            yield from self.collect(question, beside.generate(prompt), None, times)
+            for _ in self.collect(question, beside.generate(prompt), None, times):
+                yield ""
+        second = self.last_answer()
+        if (second.probability or 0.0) < (answer.probability or 0.0) - _LESS_SURE:
+            again = found[1].without_use(second.text, second.probability or 0.0)
+            same = {name: getattr(answer, name) for name in _OF_TEXT}
+            self._answer, self.answer_tokens = replace(second, **same, looked_again=again), tokens
+        yield self.last_answer().text
 
     def _times_of_first(self) -> StageTimes:
         """The clock of the answer at hand, running on towards a second one."""

@@ -29,27 +29,19 @@ def test_a_run_tells_what_was_lost_and_what_came_back():
     [row] = results["rows"]
     assert len(tried) == 8
     assert row["first"]["n"] == row["again"]["n"] == len(row["kind"]) == len(row["answers"]) == 6
-    digits = [int(digit) for digit in row["answers"]]
+    digits = [int(digit, 16) for digit in row["answers"]]
     assert row["back"]["n"] == sum(d & 6 == 4 for d in digits)
-    assert row["back"]["right"] == sum(d == 5 for d in digits)
+    assert row["back"]["right"] == sum(d & 7 == 5 for d in digits)
     assert row["broken"]["right"] == sum(d & 3 == 2 for d in digits)
-    assert row["full"]["right"] == sum(d >= 4 for d in digits)
+    assert row["always"]["broken"]["right"] == sum(d & 10 == 2 for d in digits)
+    assert row["full"]["right"] == sum(d & 4 > 0 for d in digits)
+    for digit, first_p, second_p in zip(digits, row["first_p"], row["second_p"], strict=True):
+        counts = 2 if second_p < first_p - 0.01 else 8
+        assert abs(second_p - first_p + 0.01) < 0.001 or digit & 1 == (digit & counts > 0)
     assert row["look_s"] > 0
     assert results["sure"]["again"]["n"]["absent"] == 2
     assert "| events of 0.25 s | 0.0625 |" in look_table(results)
-    surer = [again if b > a else first for a, b, first, again in answered(row)]
-    assert row["surer"]["broken"]["right"] == sum(
-        not ok for ok, (_, _, first, _) in zip(surer, answered(row), strict=True) if first
-    )
     assert sure_table(results).count("\n") == 4
-
-
-def answered(row):
-    """First and second probability, and whether first and second answer are right."""
-    digits = [int(digit) for digit in row["answers"]]
-    rights = [(bool(digit & 2), bool(digit & 1)) for digit in digits]
-    pairs = zip(row["first_p"], row["again_p"], rights, strict=True)
-    return [(first_p, again_p, *right) for first_p, again_p, right in pairs]
 
 
 def test_small_print_is_read_at_two_sizes_and_repeats_are_counted():

@@ -366,7 +366,7 @@ def test_looks_at_sampled_frames_take_whole_ones_in_the_seconds_wanted():
         assert [grid.at(time_s) for time_s in times_s] == pytest.approx(list(range(0, 80, 2)))
         first = int(rng.integers(2, 30))
         span = Span(float(times_s[first]), float(times_s[first + 3]), 0.5, ())
-        found = looks(grid, 12, "", [span], None, times_s, (), 0.5)
+        found = looks(grid, 12, "", [span], None, times_s, (), is_sure=False, are_larger=False)
         frames = [i for look in found for i in range(look.first, look.first + look.n)]
         assert 2 <= len(frames) <= 12 and frames[0] % 2 == 0 and len(frames) % 2 == 0
         assert first - 2 <= frames[0] // 2 and frames[-1] // 2 <= first + 4

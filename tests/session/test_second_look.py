@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -66,10 +67,11 @@ def test_events_between_the_sampled_frames_are_found_again(video, tmp_path):
     with opened(video, tmp_path) as session:
         asked = [number_of(card) for card in SCENE.cards]
         answers = [session.ask(question.text) for question in asked]
-    first = [grade(q, a.looked_again.first_text) for q, a in zip(asked, answers, strict=True)]
-    again = [grade(q, a.text) for q, a in zip(asked, answers, strict=True)]
+    looks = [answer.looked_again for answer in answers]
+    first = [grade(q, look.first_text) for q, look in zip(asked, looks, strict=True)]
+    texts = [a.looked_again.second_text or a.text for a in answers]
     assert not all(first)
-    assert all(again)
+    assert all(grade(q, text) for q, text in zip(asked, texts, strict=True))
 
 
 def test_the_cache_is_bit_by_bit_as_before(video, tmp_path):
@@ -145,6 +147,37 @@ def test_no_second_look_is_asked_for_with_0(video, tmp_path):
     assert plain.looked_again is None
     assert again.session.is_reused  # the cells are the same with and without
     assert again.looked_again.first_text == plain.text
+
+
+@pytest.mark.parametrize(("second", "stands"), [(0.85, True), (0.945, False), (0.99, False)])
+def test_the_surer_answer_counts(video, tmp_path, monkeypatch, second, stands):
+    question = "What number is on the cyan card?"
+    with opened(video, tmp_path) as session:
+        sure = cycle((0.95, second))
+        monkeypatch.setattr("retake_edge.session.session._probability", lambda _: next(sure))
+        pieces = list(session.stream(question))
+        found = session.last_answer()
+    again = found.looked_again
+    assert again.first_text == "88"  # that of another card
+    assert (again.first_probability, again.first_stands) == (0.95, stands)
+    assert "".join(pieces) == found.text == ("88" if stands else "86")
+    assert (again.second_text, again.second_probability) == (("86", 0.85) if stands else ("", 0.0))
+    assert found.probability == (0.95 if stands else second)
+    assert ("the first answer stands" in str(again)) == stands
+
+
+def test_a_conversation_goes_on_from_the_answer_that_counts(video, tmp_path, monkeypatch):
+    asked = [number_of(card).text for card in SCENE.cards[:2]]
+    with opened(video, tmp_path) as session, Conversation(session) as talk:
+        sure = cycle((0.8, 0.5))
+        monkeypatch.setattr("retake_edge.session.session._probability", lambda _: next(sure))
+        turns = [talk.ask(question) for question in asked]
+        assert all(turn.looked_again.first_stands for turn in turns)
+        n_cells, place = session.engine.n_cells, talk._position
+        talk.reset()
+        for turn in turns:
+            talk.recall(turn.question, turn.text)
+        assert (session.engine.n_cells, talk._position) == (n_cells, place)
 
 
 def test_a_look_stays_within_its_frames_and_its_cells(video, tmp_path):
@@ -255,7 +288,8 @@ def test_looks_do_not_overlap_and_are_no_more_than_asked():
         moments = [Moment(float(t) / 8, 9.0) for t in rng.integers(0, 480, rng.integers(0, 12))]
         n = int(rng.integers(2, 40))
         weights = rng.random(60).astype(np.float32)
-        found = looks(grid, n, "at 0:30?", spans, weights, times_s, moments, rng.random())
+        kind = {name: bool(rng.random() < 0.5) for name in ("is_sure", "are_larger")}
+        found = looks(grid, n, "at 0:30?", spans, weights, times_s, moments, **kind)
         frames = [i for look in found for i in range(look.first, look.first + look.n)]
         assert len(frames) == len(set(frames)) <= n
         assert frames == sorted(frames)
@@ -267,8 +301,8 @@ def test_an_unsure_answer_is_looked_at_in_more_places():
     spans = [Span(float(a), a + 2.0, 0.3, (float(a),)) for a in (5, 25, 45)]
     grid = Grid(0.0, 1 / 8, 60.0, 2)
     n = [
-        len(looks(grid, 24, "", spans, weights, times_s, [], probability))
-        for probability in (0.99, 0.5)
+        len(looks(grid, 24, "", spans, weights, times_s, [], is_sure=sure, are_larger=False))
+        for sure in (True, False)
     ]
     assert n == [1, 3]
 
@@ -278,10 +312,29 @@ def test_frames_that_an_unsure_answer_leaves_go_to_the_heaviest_seconds():
     weights[[40, 50]] = 1, 0.5
     grid = Grid(0.0, 1 / 2, 60.0, 2)
     span = Span(20.0, 21.0, 0.3, (20.0,))
-    sure, unsure = (looks(grid, 8, "", [span], weights, times_s, [], p) for p in (0.99, 0.5))
+    sure, unsure = (
+        looks(grid, 8, "", [span], weights, times_s, [], is_sure=is_sure, are_larger=False)
+        for is_sure in (True, False)
+    )
     assert sum(look.n for look in sure) == 4
     seen = {grid.time_s(look.first + i) for look in unsure for i in range(look.n)}
     assert sum(look.n for look in unsure) == 8 and {40.0, 40.5, 50.0, 50.5} <= seen
+
+
+@pytest.mark.parametrize("is_sure", [True, False])
+def test_larger_frames_go_to_the_peaks_of_attention_however_sure_the_answer_is(is_sure):
+    times_s, weights = np.arange(60.0), np.zeros(60, np.float32)
+    weights[[10, 20, 30, 40, 50]] = 0.3, 0.2, 0.1, 0.08, 0.05
+    weights[[11, 12, 21]] = 0.25, 0.22, 0.15  # beside peaks: they come after all of these
+    grid, span = Grid(0.0, 1 / 2, 60.0, 2), Span(9.0, 14.0, 0.8, (10.0,))
+    kind = {"is_sure": is_sure, "are_larger": True}
+    found = looks(grid, 10, "", [span], weights, times_s, [], **kind)
+    assert [grid.time_s(look.first) for look in found] == [10.0, 20.0, 30.0, 40.0, 50.0]
+    found = looks(grid, 10, "at 0:55?", [span], weights, times_s, [], **kind)
+    assert [(grid.time_s(look.first), look.why) for look in found] == [
+        *((at_s, "evidence") for at_s in (10.0, 20.0, 30.0, 40.0)),
+        (55.0, "named"),
+    ]
 
 
 def test_larger_frames_are_not_denser(video, tmp_path):

@@ -18,9 +18,9 @@ def look_results(tried: Sequence[Tried]) -> dict[str, Any]:
     """Return the figures as plain values: a row for each kind of scenes and keep ratio.
 
     `lost`: right with full detail, wrong at first; `back`: of them, right after the second look;
-    `broken`: of the first answers that were right, those wrong afterwards; in `surer` the second
-    answer counts only where its probability is the higher one. Intervals are 95 %. The answers
-    themselves stand in `answers`, one digit a question: 4 full, 2 first, 1 again.
+    `broken`: of the first answers that were right, those wrong afterwards; in `always` the second
+    answer counts also where the first one is surer. Intervals are 95 %. The answers themselves
+    stand in `answers`, one digit a question: 4 full, 2 first, 1 again, 8 second.
     """
     rows = []
     for row in dict.fromkeys((t.scenes, t.card_s, t.keep_ratio) for t in tried):
@@ -42,9 +42,9 @@ def _row(tried: Sequence[Tried]) -> dict[str, Any]:
         "again": share(t.is_again_right for t in asked).to_dict(),
         "back": share(t.is_again_right for t in lost).to_dict(),
         "broken": share(not t.is_again_right for t in right).to_dict(),
-        "surer": {
-            "back": share(t.is_surer_right for t in lost).to_dict(),
-            "broken": share(not t.is_surer_right for t in right).to_dict(),
+        "always": {
+            "back": share(t.is_second_right for t in lost).to_dict(),
+            "broken": share(not t.is_second_right for t in right).to_dict(),
         },
         "gain": [round(value, _DIGITS) for value in gain],
         "reading_s": _mean(t.reading_s for t in asked),
@@ -53,10 +53,17 @@ def _row(tried: Sequence[Tried]) -> dict[str, Any]:
         "kinds": "".join(dict.fromkeys(f"{t.kind} " for t in asked)).split(),
         "kind": [t.kind for t in asked],
         "answers": "".join(
-            str(4 * t.is_full_right + 2 * t.is_first_right + t.is_again_right) for t in asked
+            format(
+                8 * t.is_second_right
+                + 4 * t.is_full_right
+                + 2 * t.is_first_right
+                + t.is_again_right,
+                "x",
+            )
+            for t in asked
         ),
         "first_p": [round(t.first_p, _DIGITS) for t in asked],
-        "again_p": [round(t.again_p, _DIGITS) for t in asked],
+        "second_p": [round(t.second_p, _DIGITS) for t in asked],
     }
 
 
@@ -119,13 +126,13 @@ def look_table(results: dict[str, Any]) -> str:
     """Return a Markdown table: what was lost, what came back, and what it took."""
     lines = [
         "| scenes | keep | full detail | first answer | second look | got back | broken "
-        "| the surer one: got back | broken | reading | a look, the video's first |",
+        "| the second always: got back | broken | reading | a look, the video's first |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in results["rows"]:
         shares = " | ".join(_percent(row[name]) for name in ("full", "first", "again"))
-        surer = row.get("surer", {})  # run files of before have none
-        counted = (row["back"], row["broken"], surer.get("back"), surer.get("broken"))
+        always = row.get("always", {})  # in run files of before, the second answer always counted
+        counted = (row["back"], row["broken"], always.get("back"), always.get("broken"))
         name = f"events of {row['card_s']:g} s" if row["card_s"] else _NAMES[row["scenes"]]
         lines.append(
             f"| {name} | {row['keep_ratio']:g} | {shares} | {' | '.join(map(_of, counted))} "

@@ -105,6 +105,8 @@ class LookSettings:
 class Tried:
     """A question as it was answered: text and probability, after full detail, first, and again.
 
+    `again` is what the session says at last, `second` what it said after the second look, even
+    where its first answer stands.
     `card_s`: length of a brief card, 0 in other `scenes`. `keep_ratio`: of the first reading.
     `is_absent`: the question is about what is not there. `reading_s`: the first reading; `look_s`:
     the second look with its answer, `is_first`: the video's first, with what is done once.
@@ -122,15 +124,12 @@ class Tried:
     full_p: float
     first_p: float
     again_p: float
+    is_second_right: bool
+    second_p: float
     reading_s: float
     look_s: float
     is_first: bool
-    texts: tuple[str, str, str] = field(default=("", "", ""))
-
-    @property
-    def is_surer_right(self) -> bool:
-        """Whether that of the two answers is right that has the higher probability."""
-        return self.is_again_right if self.again_p > self.first_p else self.is_first_right
+    texts: tuple[str, str, str, str] = field(default=("", "", "", ""))
 
 
 def run_look(
@@ -204,7 +203,10 @@ def _tried(
             was_looked = looked is not None and not looked.problem
             first_text = looked.first_text if looked and was_looked else answer.text
             first_p = looked.first_probability if looked and was_looked else answer.probability
-            texts = whole.text, first_text, answer.text
+            second_text, second_p = answer.text, answer.probability
+            if looked and looked.first_stands:
+                second_text, second_p = looked.second_text, looked.second_probability
+            texts = whole.text, first_text, answer.text, second_text
             right = tuple(_right(question, text) for text in texts)
             found.append(
                 Tried(
@@ -220,6 +222,8 @@ def _tried(
                     full_p=whole.probability or 0.0,
                     first_p=first_p or 0.0,
                     again_p=answer.probability or 0.0,
+                    is_second_right=right[3],
+                    second_p=second_p or 0.0,
                     reading_s=sum(answer.seconds.get(stage, 0.0) for stage in _READING),
                     look_s=sum(answer.seconds.get(stage, 0.0) for stage in _LOOKING)
                     if looked
