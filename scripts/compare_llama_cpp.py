@@ -33,6 +33,7 @@ from retake_edge.bench.scenes.questions import Question, grade, make_questions
 from retake_edge.bench.scenes.render import write_video
 from retake_edge.models.manifest import ModelFiles, ModelManifest
 from retake_edge.models.resolve import resolve_model
+from retake_edge.vision.still import THRESHOLD
 
 FILM_FPS = 24
 CASES = {
@@ -45,7 +46,12 @@ CASES = {
 """Kind of footage (`retake-edge scene --footage`) and seconds, by name."""
 KINDS = ("first_card", "last_card")
 """Kinds of the two questions: the numbers on the first card and on the last one."""
-OURS = {"everything kept": ("--policy", "none"), "a quarter kept": ("--keep-ratio", "0.25")}
+_QUARTER = ("--keep-ratio", "0.25")
+OURS = {
+    "everything kept": ("--policy", "none"),
+    "a quarter kept": _QUARTER,
+    "a quarter kept, still pictures once": (*_QUARTER, "--still", f"{THRESHOLD:g}"),
+}
 STOCK = "llama-mtmd-cli"
 SHORT_CASES = ("slides, 2 min", "moving, 5 min", "moving, 1 h")
 """Videos of the README's table."""
@@ -136,7 +142,8 @@ def compare(case: str, folder: Path, program: Path, options: argparse.Namespace)
         asked, facts = ask_ours(film.path, questions, told, limits)
         if "n_cells_before" in facts:
             frame_tokens = frame_tokens or facts["n_cells_before"] // facts["n_grid_frames"]
-            known = {"n_tokens": facts["n_cells_before"], "n_kept": facts["n_cells_kept"]}
+            n_tokens = facts["n_cells_before"] - facts["n_left_out"]
+            known = {"n_tokens": n_tokens, "n_kept": facts["n_cells_kept"]}
             asked = Asked(**{**asdict(asked), **known})
         rows.append(row(case, f"retake-edge, {name}", asked, film, facts["again_s"]))
         say(rows[-1])

@@ -70,12 +70,12 @@ STILL_ANSWERS_COMMAND = (
 )
 STILL_TIME_COMMAND = (
     "retake-edge bench still -s 20261205 --footage slides,camera,speaker,moving --seconds 128 "
-    "--videos 2 --questions 0 -t 1 --out benchmarks/still-time.json"
+    "--videos 8 --questions 0 -t 1 --out benchmarks/still-time.json"
 )
 STILL_REAL_COMMAND = (
-    "retake-edge bench still --shape qwen2.5-vl-3b --layers 4 -s 20261206 --footage slides,camera "
-    "--seconds 56 --videos 1 --questions 0 --long-side 336 -t 1 --cache-dir shapes "
-    "--out benchmarks/still-real.json"
+    "retake-edge bench still --shape qwen2.5-vl-3b --layers 4 -s 20261206 "
+    "--footage slides,camera,moving --seconds 56 --videos 1 --questions 0 --long-side 336 -t 1 "
+    "--cache-dir shapes --out benchmarks/still-real.json"
 )
 SURE_COMMAND = (
     "retake-edge bench quality --absent -s 20261211 --policies none,spread --keep-ratio 1,0.125 "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 Z_95 = 1.959963984540054
@@ -61,3 +61,23 @@ def paired_difference(ours: Iterable[bool], theirs: Iterable[bool]) -> tuple[flo
     variance = sum((gap - mean) ** 2 for gap in gaps) / max(1, len(gaps) - 1)
     half = Z_95 * math.sqrt(variance / len(gaps))
     return mean, mean - half, mean + half
+
+
+def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
+    """Return the geometric mean of ours / theirs over the same videos, and its 95 % interval.
+
+    All values are above 0. The interval of a single pair is (0, inf).
+    Source: normal interval of the mean of paired logarithms.
+
+    Raises:
+        ValueError: the two have different lengths, or are empty.
+    """
+    logs = [math.log(a / b) for a, b in zip(ours, theirs, strict=True)]
+    if not logs:
+        raise ValueError("no pair to compare")
+    mean = sum(logs) / len(logs)
+    if len(logs) == 1:
+        return math.exp(mean), 0.0, math.inf
+    variance = sum((value - mean) ** 2 for value in logs) / (len(logs) - 1)
+    half = Z_95 * math.sqrt(variance / len(logs))
+    return math.exp(mean), math.exp(mean - half), math.exp(mean + half)

@@ -18,7 +18,7 @@ from retake_edge.bench.scenes.footage import FOOTAGE, make_footage, require_foot
 from retake_edge.bench.scenes.questions import Question, grade, make_questions
 from retake_edge.bench.scenes.render import write_video
 from retake_edge.bench.scenes.scene import Scene
-from retake_edge.bench.stats import paired_difference, share
+from retake_edge.bench.stats import paired_difference, paired_ratio, share
 from retake_edge.config import RetakeConfig
 from retake_edge.errors import ConfigError
 from retake_edge.models.manifest import ModelFiles, ModelManifest
@@ -200,6 +200,7 @@ def _row(kind: str, readings: Sequence[Reading]) -> dict[str, Any]:
         for way in ("all", "still")
     ]
     lost, low, high = paired_difference(right["all"], right["still"])
+    cpu_s = ([r.cpu_s for r in ways[way]] for way in ("still", "all"))
     return {
         "kind": kind,
         "encodes_fewer": round(sums[0]["n_encoded"] / sums[1]["n_encoded"], 2),
@@ -207,6 +208,9 @@ def _row(kind: str, readings: Sequence[Reading]) -> dict[str, Any]:
         "read_s": [round(way["read_s"], 3) for way in sums],
         "cpu_s": [round(way["cpu_s"], 2) for way in sums],
         "faster": round(sums[0]["cpu_s"] / sums[1]["cpu_s"], 2),
+        "cpu_percent": [round(100 * value, 2) for value in paired_ratio(*cpu_s)]
+        if len(ways["all"]) > 1
+        else None,
         "right": {way: share(right[way]).to_dict() for way in WAYS},
         "lost_points": [round(100 * value, 2) for value in (lost, low, high)],
         "spans": {way: share(s for r in ways[way] for s in r.spans).to_dict() for way in WAYS},
@@ -216,13 +220,17 @@ def _row(kind: str, readings: Sequence[Reading]) -> dict[str, Any]:
 def cost_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return a Markdown table: what reading still pictures once takes of reading everything."""
     lines = [
-        "| footage | encodes | tokens | CPU s, all read | CPU s, still once | CPU time |",
-        "|---|---|---|---|---|---|",
+        "| footage | encodes | tokens | CPU s, all read | CPU s, still once | CPU time "
+        "| of a video's, in % |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         factors = [f"1/{row[name]:g}" for name in ("encodes_fewer", "tokens_fewer", "faster")]
         seconds = [f"{s:.1f}" for s in row["cpu_s"]]
-        lines.append(f"| {' | '.join([row['kind'], *factors[:2], *seconds, factors[2]])} |")
+        mean, low, high = row.get("cpu_percent") or (None, None, None)
+        of_each = "-" if mean is None else f"{mean:.1f} ({low:.1f} to {high:.1f})"
+        cells = [row["kind"], *factors[:2], *seconds, factors[2], of_each]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from retake_edge.bench.stats import Share, paired_difference, share
+from retake_edge.bench.stats import Share, paired_difference, paired_ratio, share
 
 
 def test_the_interval_of_half_of_ten_is_wilsons():
@@ -42,3 +42,21 @@ def test_pairing_makes_a_difference_surer_than_the_shares_are():
 def test_answers_to_different_questions_cannot_be_paired():
     with pytest.raises(ValueError, match="longer"):
         paired_difference([True], [True, False])
+
+
+def test_a_ratio_that_every_pair_has_is_certain_and_one_pair_tells_nothing_of_others():
+    assert paired_ratio([1.0, 2.0, 4.0], [2.0, 4.0, 8.0]) == pytest.approx((0.5, 0.5, 0.5))
+    assert paired_ratio([3.0], [2.0]) == pytest.approx((1.5, 0.0, math.inf))
+
+
+def test_ratios_up_and_down_by_the_same_factor_are_none_and_their_spread_shows():
+    mean, low, high = paired_ratio([2.0, 1.0], [1.0, 2.0])
+    assert mean == pytest.approx(1.0)
+    half = 1.959963984540054 * math.log(2)  # deviation sqrt(2) ln 2 of two pairs
+    assert (low, high) == pytest.approx((math.exp(-half), math.exp(half)))
+
+
+@pytest.mark.parametrize("pairs", [([], []), ([1.0], [1.0, 2.0])])
+def test_what_cannot_be_paired_has_no_ratio(pairs):
+    with pytest.raises(ValueError, match=r"longer|no pair"):
+        paired_ratio(*pairs)
