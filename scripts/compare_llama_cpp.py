@@ -53,7 +53,7 @@ OURS = {
     "a quarter kept, still pictures once": (*_QUARTER, "--still", f"{THRESHOLD:g}"),
 }
 STOCK = "llama-mtmd-cli"
-SHORT_CASES = ("slides, 2 min", "moving, 5 min", "moving, 1 h")
+SHORT_CASES = ("slides, 2 min", "moving, 5 min", "slides, 1 h", "moving, 1 h")
 """Videos of the README's table."""
 
 

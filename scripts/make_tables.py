@@ -57,7 +57,7 @@ SPEED_COMMAND = (
 )
 SAMPLING_COMMAND = "retake-edge bench sampling -s 20261302 --out benchmarks/sampling.json"
 LOOK_COMMAND = (
-    "retake-edge bench look -s 20261203 --videos 2 --events 0.25 -t 1 "
+    "retake-edge bench look -s 20261222 --videos 4 --events 0.25 -t 1 "
     "--out benchmarks/second-look.json"
 )
 STILL_COMMAND = (
