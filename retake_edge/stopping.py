@@ -7,11 +7,13 @@ native library reads between two nodes of its graph; `Context` raises KeyboardIn
 from __future__ import annotations
 
 import ctypes
+import threading
 from typing import Any
 
 from retake_edge.errors import NativeError
 
 _wanted = ctypes.c_int32(0)
+_is_obeyed = False  # by the main thread
 
 
 def request() -> None:
@@ -21,7 +23,8 @@ def request() -> None:
 
 def clear() -> None:
     """Take the wish back, once it was obeyed."""
-    _wanted.value = 0
+    global _is_obeyed
+    _wanted.value, _is_obeyed = 0, False
 
 
 def is_requested() -> bool:
@@ -31,8 +34,15 @@ def is_requested() -> bool:
 
 def obey() -> None:
     """Raise KeyboardInterrupt if work is asked to stop."""
+    global _is_obeyed
     if is_requested():
+        _is_obeyed = _is_obeyed or threading.current_thread() is threading.main_thread()
         raise KeyboardInterrupt
+
+
+def is_obeyed() -> bool:
+    """Return whether the main thread is on its way out of what it was asked to stop."""
+    return _is_obeyed
 
 
 def abort_callback(llama: Any) -> tuple[Any, Any]:

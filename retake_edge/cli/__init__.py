@@ -16,7 +16,7 @@ import retake_edge
 from retake_edge.cli import ask, bench, chat, evaluate, index, plan, report, run, serve, sessions
 from retake_edge.cli.doctor import doctor
 from retake_edge.cli.help import HelpfulCommand, show_log
-from retake_edge.cli.interrupts import EXIT_INTERRUPTED, handle_interrupts
+from retake_edge.cli.interrupts import EXIT_INTERRUPTED, handle_interrupts, ignore_interrupts
 from retake_edge.cli.models import models
 from retake_edge.cli.pull import pull
 from retake_edge.cli.scene import scene
@@ -121,4 +121,5 @@ def main() -> NoReturn:
         leave_output()
         sys.exit(EXIT_READER_GONE)
     except (KeyboardInterrupt, typer.Abort):
+        ignore_interrupts()
         sys.exit(EXIT_INTERRUPTED)

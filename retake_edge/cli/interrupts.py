@@ -38,6 +38,8 @@ class _State:
     def __init__(self) -> None:
         self.n_pressed = 0
         self.n_own = 0  # signals sent by `_again`, which nobody pressed
+        self.is_own = False  # the next signal is one of these
+        self.is_raised = False  # the main thread is on its way out of what it did
         self.say: Callable[[str], None] = _say_on_stderr
         self.answer: Callable[[], str | None] = lambda: "stopping"
         self.terminal: list[Any] | None = None
@@ -63,6 +65,11 @@ def handle_interrupts() -> None:
         import termios
 
         _state.terminal = termios.tcgetattr(0)
+
+
+def ignore_interrupts() -> None:
+    """Let Ctrl-C change nothing any more: the process is about to end by the first one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
@@ -93,6 +100,7 @@ def obeyed() -> None:
     """Note that what Ctrl-C asked for was done, and that work goes on."""
     if _state.pipe is None:
         return
+    _state.is_raised = False
     # Through the pipe, too: what was pressed before may not have been read yet.
     _state.is_clear.clear()
     os.write(_state.pipe, _OBEYED)
@@ -143,11 +151,18 @@ def _leave() -> None:
 
 
 def _on_signal(_signal: int, frame: FrameType | None) -> None:
+    is_own, _state.is_own = _state.is_own, False
     while frame is not None:
         if frame.f_code in library.CALLBACKS:
             _again()
             return
         frame = frame.f_back
+    if _state.answer() is not None:
+        if _state.is_raised or stopping.is_obeyed():
+            if is_own:
+                return  # what it repeats was obeyed meanwhile
+            _leave()  # `_watch` may be slower than the way out, at whose end none is caught
+        _state.is_raised = True
     raise KeyboardInterrupt
 
 
@@ -156,6 +171,7 @@ _show_unraisable = sys.unraisablehook
 
 def _on_unraisable(dropped: sys.UnraisableHookArgs) -> None:
     if dropped.exc_type is KeyboardInterrupt:
+        _state.is_raised = False
         _again()
     else:
         _show_unraisable(dropped)
@@ -164,6 +180,7 @@ def _on_unraisable(dropped: sys.UnraisableHookArgs) -> None:
 def _again() -> None:
     def send() -> None:
         _state.n_own += 1
+        _state.is_own = True
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     timer = threading.Timer(_AGAIN_AFTER_S, send)

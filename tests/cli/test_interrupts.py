@@ -2,6 +2,8 @@
 
 import re
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -19,6 +21,33 @@ pytestmark = pytest.mark.process
 
 EXIT_INTERRUPTED = 130
 _SMALL = ("--long-side", "224", "--keep-ratio", "0.5")  # enough of a wait to press a key in
+
+
+_TWICE = """
+import signal
+from retake_edge import stopping
+from retake_edge.cli.interrupts import handle_interrupts, obeyed
+handle_interrupts()
+for _ in range(2):
+    stopping.request()
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        obeyed()
+        print("went on", flush=True)
+stopping.request()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    signal.raise_signal(signal.SIGINT)
+    print("not reached")
+"""
+
+
+def test_a_second_ctrl_c_on_the_way_out_leaves_without_a_traceback():
+    done = subprocess.run([sys.executable, "-c", _TWICE], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (EXIT_INTERRUPTED, "went on\n" * 2)
+    assert "Traceback" not in done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """ask, index and chat at a terminal of 80 and 120 columns, with and without colour."""
 
 import re
+import time
 
 import pytest
 from pty_support import SIZES, at_terminal
@@ -77,6 +78,7 @@ def test_a_chat_from_its_banner_to_bye(columns, colour, cache):
         assert "/help shows what else there is" in shown
         terminal.send("half a question")
         terminal.wait_for("half a question")
+        time.sleep(0.1)  # readline shows a key before it can see a signal again
         terminal.interrupt()
         terminal.wait_for(lambda text: text.count("\n>") == 2)
         terminal.line("/HELP")

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,8 +45,7 @@ class Terminal:
         self.process.send(text + "\r")
 
     def interrupt(self) -> None:
-        """Press Ctrl-C, no sooner than a person would after what is on the screen."""
-        time.sleep(_POLL_S)  # readline shows a key before it can see a signal again
+        """Press Ctrl-C."""
         self.process.sendcontrol("c")
 
     def end_input(self) -> None:
