@@ -2,7 +2,7 @@
 
     A red card with the number 42.
     at 14:01-14:09 (44 %), 12:36-12:52 (21 %)
-    looked again at 14:00-14:05 and 6 moments between its frames (24 frames)
+    looked again at 14:00-14:05 and 6 moments that it had missed (24 frames)
     qwen2.5-vl-3b, talk.mp4 0:00-1:02:00, a frame every 0.5 s
 
 Everything but the text goes to standard error; the engine's figures are for -v and --json.

@@ -46,13 +46,23 @@ def has_time_axis(rule: PositionRule, engine: Engine) -> bool:
 class Beside:
     """The second sequence: made of frames by `add`, in order of time, then asked by `generate`.
 
-    `builder`: as for the video itself; `end`: where text after the video would begin. A context
-    manager that leaves the first sequence and the engine as they were.
+    `builder`: as for the video itself; `end`: where text after the video would begin. `in_place`:
+    frames stand in place of the video's cells of the same time, not with them. A context manager
+    that leaves the first sequence and the engine as they were.
     """
 
-    def __init__(self, engine: Engine, rule: PositionRule, builder: ChunkBuilder, end: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        rule: PositionRule,
+        builder: ChunkBuilder,
+        end: int,
+        *,
+        in_place: bool = False,
+    ) -> None:
         self._engine, self._builder, self._end = engine, builder, end
         self._is_timed = has_time_axis(rule, engine)
+        self._in_place = in_place
         self._taken = -1  # the video's cells below this position are taken over
         self._n_cells_before = engine.n_cells
 
@@ -94,6 +104,8 @@ class Beside:
         self._end = max(self._end, highest)
         engine.decode(chunk, seq=SEQUENCE)
         engine.n_cells += len(chunk.frame)
+        if self._is_timed and self._in_place:
+            self._taken = max(self._taken, int(positions.time_axis(chunk.positions).max()) + 1)
 
     def _take_over(self, until: int) -> None:
         """Take over the first sequence's cells below a position."""

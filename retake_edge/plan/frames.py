@@ -24,6 +24,7 @@ from retake_edge.engine.chunks import n_text_per_step
 from retake_edge.errors import MemoryBudgetError
 from retake_edge.llama.model import Model
 from retake_edge.models.manifest import ModelManifest
+from retake_edge.plan.look import look_frames, look_size
 from retake_edge.video.read import VideoInfo, check_part
 from retake_edge.video.sampling import SampleTimes, sample_times
 
@@ -189,21 +190,6 @@ def video_shape(
 def guide_tokens(model: Model, manifest: ModelManifest, guide: str) -> list[int]:
     """Return the tokens of the question that a video is read for, as it is asked; '': none."""
     return model.tokenize(manifest.prompt.question(guide)) if guide else []
-
-
-def look_frames(manifest: ModelManifest, settings: RetakeConfig) -> int:
-    """Return the most frames of a second look, whole grid frames; 0 for none."""
-    asked, step = settings.look.frames, manifest.frames.frames_per_step
-    n = manifest.look_again if asked is None else asked
-    return max(n // step, 1) * step if n else 0
-
-
-def look_size(manifest: ModelManifest, n_frames: int, video: VideoInfo) -> tuple[int, int]:
-    """Return (width, height) in pixels of the frames of a second look: the model's full size.
-
-    That of a video of so few frames, whatever the first reading's frames were capped at.
-    """
-    return manifest.frames.frame_size(video.width_px, video.height_px, max(1, n_frames))
 
 
 def plan_memory(

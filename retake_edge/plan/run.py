@@ -20,7 +20,8 @@ from retake_edge.llama.model import Model
 from retake_edge.models.families import infer_manifest, manifest_of
 from retake_edge.models.manifest import ModelFiles, ModelManifest
 from retake_edge.plan.cells import CellPlan, plan_cells
-from retake_edge.plan.frames import FramePlan, look_frames, look_size, plan_frames
+from retake_edge.plan.frames import FramePlan, plan_frames
+from retake_edge.plan.look import look_frames, look_size
 from retake_edge.plan.memory import DeviceUse, fits, memory_use, model_buffers
 from retake_edge.plan.seconds import Calibration, Work, calibration_key, work_of
 from retake_edge.video.read import VideoInfo

@@ -1,5 +1,5 @@
 """Places to look at again after a first answer: times that a question names, the seconds that the
-answer looked at, and moments between the sampled frames that no frame showed.
+answer looked at, and moments that nothing shows of what is kept.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class SampledGrid(Grid):
 class Look:
     """Frames `first` to `first` + `n` - 1 of a grid, looked at again.
 
-    `why`: 'named' in the question, 'evidence' of the first answer, or 'unseen' before.
+    `why`: 'named' in the question, 'evidence' of the first answer, or 'unseen' so far.
     """
 
     first: int
@@ -115,16 +115,17 @@ def looks(
     chosen = _Chosen(grid, n_frames)
     n_moments = min(len(moments), n_frames // 2 // grid.frames_per_step)
     n_close = n_frames - n_moments * grid.frames_per_step
+    margin_s = _step_s(frame_times_s) / 2
     named = [s for s in named_times(question) if grid.start_s <= s < grid.end_s]
     for time_s in named:
-        chosen.add(time_s, time_s + _NAMED_S, time_s + _NAMED_S / 2, n_close // len(named), "named")
+        window = time_s, time_s + _NAMED_S + 2 * margin_s  # it may begin late in that second
+        chosen.add(*window, time_s + _NAMED_S / 2, n_close // len(named), "named")
     n_spans = _MOST_SPANS
     if are_larger:
         n_spans = 0
     elif is_sure:
         n_spans, n_close = 1, min(n_close, n_frames // 2)
     spans = spans[:n_spans]
-    margin_s = _step_s(frame_times_s) / 2
     for i, span in enumerate(spans):
         window = max(0.0, span.start_s - margin_s), span.end_s + margin_s
         share = max(0, n_close - chosen.n) // (len(spans) - i)

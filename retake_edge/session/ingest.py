@@ -15,6 +15,7 @@ from retake_edge.errors import NativeError, SessionError
 from retake_edge.models.manifest import ModelManifest
 from retake_edge.plan.cells import CellPlan, plan_cells
 from retake_edge.plan.frames import CellBudget, VideoShape, guide_tokens, ledger_of, plan_frames
+from retake_edge.plan.look import closer_frames, look_frames
 from retake_edge.plan.run import RunPlan, RunPlanner, require_room
 from retake_edge.progress import in_percent
 from retake_edge.session.prefilled import (
@@ -34,7 +35,8 @@ from retake_edge.session.store.checkpoint import (
     read_resume,
 )
 from retake_edge.session.telling import Teller
-from retake_edge.video.read import probe_video
+from retake_edge.video.read import VideoInfo, probe_video
+from retake_edge.video.sampling import SampleTimes
 from retake_edge.vision.encoder import VisionEncoder, newline_of
 from retake_edge.vision.reader import Done, VideoReader
 
@@ -228,7 +230,12 @@ class _Beginning:
 
     def _reader(self, done: Done | None = None) -> VideoReader:
         request, manifest = self._request, self._plan.manifest
-        return VideoReader(request.path, manifest, request.config, self._times, done)
+
+        def glance(video: VideoInfo, first: SampleTimes) -> SampleTimes:
+            return closer_frames(manifest, request.config, video, first).every
+
+        glanced = glance if look_frames(manifest, request.config) else None
+        return VideoReader(request.path, manifest, request.config, self._times, done, glanced)
 
     def _teller(self, reader: VideoReader) -> Teller:
         teller = Teller(self._request, reader, self._plan.estimate, self._times)

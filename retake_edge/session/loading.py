@@ -9,7 +9,8 @@ from typing import Any
 
 from retake_edge.engine.engine import Engine, EngineState
 from retake_edge.models.manifest import ModelManifest
-from retake_edge.plan.frames import kv_bytes_per_cell, look_frames, padded
+from retake_edge.plan.frames import kv_bytes_per_cell, padded
+from retake_edge.plan.look import look_frames
 from retake_edge.session.prefilled import (
     OpenRequest,
     PrefilledVideo,

@@ -27,6 +27,7 @@ from retake_edge.progress import ProgressCallback, in_percent
 from retake_edge.session.store.checkpoint import Chunks
 from retake_edge.session.video_map import VideoMap, VideoStats
 from retake_edge.stages import StageTimes
+from retake_edge.video.glance import Glanced
 from retake_edge.vision.reader import Thumbnail
 
 
@@ -86,7 +87,8 @@ class PrefilledVideo:
     `times`: what this process spent; `index_seconds`: what reading the video took, whenever that
     was. `resources` closes model and context; `is_saved`: whether a finished session holds it all;
     `n_before`: the position after the text before the video; `estimate`: how much work it was (None
-    where it was not done now).
+    where it was not done now). `glanced`: what a glance found meanwhile, None where there was
+    none.
     """
 
     engine: Engine
@@ -100,6 +102,7 @@ class PrefilledVideo:
     is_saved: bool
     n_before: int
     estimate: Estimate | None = None
+    glanced: Glanced | None = None
 
 
 def video_map_of(grid_times_s: list[float], chunks: Chunks) -> VideoMap:

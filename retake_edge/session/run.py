@@ -263,6 +263,7 @@ class Run:
             is_saved=self.recorder is not None,
             n_before=self.n_before,
             estimate=self.estimate,
+            glanced=self.reader.glanced,
         )
 
     def _stats(self, video_map: VideoMap) -> VideoStats:

@@ -42,6 +42,7 @@ from retake_edge.session.store.key import (
     session_facts,
     session_key,
 )
+from retake_edge.session.store.looks import SavedLooks
 from retake_edge.video.path import check_path
 
 _MAX_REMEMBERED = 1000
@@ -95,8 +96,11 @@ def open_saved(
         prefilled, is_reused = _made(
             request, plan, store, key, lambda: file_identity(file) == identity, on_note
         )
-    saved = SavedState(key, is_reused, store.n_bytes(key)) if prefilled.is_saved else SavedState()
-    return SavedVideo(prefilled, saved, hashes)
+    if not prefilled.is_saved:
+        return SavedVideo(prefilled, SavedState(), hashes)
+    if prefilled.glanced is not None:
+        SavedLooks(store.looks(key)).keep_glanced(prefilled.glanced)
+    return SavedVideo(prefilled, SavedState(key, is_reused, store.n_bytes(key)), hashes)
 
 
 @dataclass(frozen=True)

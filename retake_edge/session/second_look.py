@@ -17,7 +17,7 @@ from retake_edge.config import RetakeConfig
 from retake_edge.engine.beside import Beside, why_not_beside
 from retake_edge.engine.chunks import ChunkBuilder, FrameBlock, n_text_per_step
 from retake_edge.errors import ModelError, RetakeError, VideoError
-from retake_edge.plan.frames import look_frames
+from retake_edge.plan.look import look_frames
 from retake_edge.session.closer import SURE, looks, shown_spans
 from retake_edge.session.evidence import Floats, Span
 from retake_edge.session.look_frames import FileFrames, KeptFrames
@@ -33,7 +33,8 @@ class LookedAgain:
     """A second look at a video.
 
     `spans`: (start, end) in seconds of what was looked at, in order of time, and `why` of each:
-    'named' in the question, 'evidence' of the first answer, 'unseen' by the first reading.
+    'named' in the question, 'evidence' of the first answer, or 'unseen': nothing shows it of what
+    is kept of the first reading.
     `n_frames` in all, `fps` of them a second. `first_text`: the first answer, with its
     `first_probability`; it stands (`first_stands`) where that of the second answer was lower, which
     then is `second_text` with `second_probability`. `without_file`: why the frames are those that
@@ -62,7 +63,7 @@ class LookedAgain:
         if near := [span for span, why in pairs if why != "unseen"]:
             parts.append(shown_spans(near))
         if n := len(pairs) - len(near):
-            parts.append(f"{n} moment{'s' if n > 1 else ''} between its frames")
+            parts.append(f"{n} moment{'s' if n > 1 else ''} that it had missed")
         line = f"looked again at {' and '.join(parts)} ({self.n_frames} frames)"
         if self.without_file:
             line += f", as kept of the first reading and not in the file: {self.without_file}"
@@ -71,6 +72,18 @@ class LookedAgain:
     def without_use(self, text: str, probability: float) -> LookedAgain:
         """Return this look with an answer that does not count, since the first one is surer."""
         return replace(self, first_stands=True, second_text=text, second_probability=probability)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a second look saw: features in order of time, and what it was.
+
+    `are_larger`: the frames show all that the first reading saw of their seconds, and more.
+    """
+
+    features: list[VisionFeatures]
+    looked_again: LookedAgain
+    are_larger: bool
 
 
 @dataclass(frozen=True)
@@ -106,6 +119,8 @@ class SecondLook:
     ) -> None:
         self._prefilled, self._config, self._saved = prefilled, config, saved
         self._read_kept, self._is_unchanged = kept, is_unchanged
+        if prefilled.glanced is not None and saved.glanced() is None:
+            saved.keep_glanced(prefilled.glanced)
         self._resources = ExitStack()
 
     def close(self) -> None:
@@ -139,10 +154,8 @@ class SecondLook:
         self._resources.callback(found.close)
         return found
 
-    def see(
-        self, first: FirstAnswer, n_text: int, times: StageTimes
-    ) -> tuple[list[VisionFeatures], LookedAgain] | None:
-        """Return what is seen after a first answer, and what it was; None if there is nothing.
+    def see(self, first: FirstAnswer, n_text: int, times: StageTimes) -> Seen | None:
+        """Return what is seen after a first answer; None if there is nothing to look at.
 
         `n_text`: cells for the question and its second answer.
 
@@ -160,12 +173,14 @@ class SecondLook:
         except VideoError as error:
             if self.kept is None:
                 raise
-            kept = KeptFrames(self._prefilled, self._config, self.kept, problem_of(error))
+            kept = KeptFrames(
+                self._prefilled, self._config, self._saved, self.kept, problem_of(error)
+            )
         return self._see(kept, first, n_text, times)
 
     def _see(
         self, frames: FileFrames | KeptFrames, first: FirstAnswer, n_text: int, times: StageTimes
-    ) -> tuple[list[VisionFeatures], LookedAgain] | None:
+    ) -> Seen | None:
         with times.measure("glance"):
             moments = frames.moments()
         grid = frames.grid
@@ -191,7 +206,7 @@ class SecondLook:
             first_probability=first.probability,
             without_file=frames.without_file,
         )
-        return frames.features(where, times), again
+        return Seen(frames.features(where, times), again, frames.are_larger)
 
     def n_affordable(self, n_vision_tokens: int, n_text: int) -> int:
         """Return the frames for which there are cells, besides `n_text` of text.
@@ -210,10 +225,11 @@ class SecondLook:
     def _n_steps(self) -> int:
         return len(self._prefilled.video_map.frame_times_s)
 
-    def beside(self, end: int) -> Beside:
-        """Return the sequence of the video, to which features can be added from `blocks`.
+    def beside(self, end: int, *, in_place: bool = False) -> Beside:
+        """Return the sequence of the video, to which features can be added as `block`s.
 
-        `end`: where text after the video, or a conversation, would begin.
+        `end`: where text after the video, or a conversation, would begin. `in_place`: of what is
+        kept of their seconds.
         """
         prefilled = self._prefilled
         manifest, engine = prefilled.manifest, prefilled.engine
@@ -222,7 +238,7 @@ class SecondLook:
         builder = ChunkBuilder(
             engine.model, manifest.positions, prefilled.n_before, origin_s, newline
         )
-        return Beside(engine, manifest.positions, builder, end)
+        return Beside(engine, manifest.positions, builder, end, in_place=in_place)
 
     def block(self, features: VisionFeatures) -> FrameBlock:
         """Return features as frames of the video: numbered as those of the first reading were."""

@@ -38,10 +38,15 @@ from retake_edge.questions import checked_question
 from retake_edge.session.answer import Answer, SavedState, versions
 from retake_edge.session.evidence import Floats, Span, attended_spans, frame_weights, without_sinks
 from retake_edge.session.prefilled import PrefilledVideo
-from retake_edge.session.second_look import FirstAnswer, LookedAgain, SecondLook, problem_of
+from retake_edge.session.second_look import (
+    FirstAnswer,
+    LookedAgain,
+    SecondLook,
+    Seen,
+    problem_of,
+)
 from retake_edge.session.store.looks import SavedLooks
 from retake_edge.stages import Profile, StageTimes
-from retake_edge.vision.encoder import VisionFeatures
 from retake_edge.vision.reader import Thumbnail
 
 _log = logging.getLogger(__name__)
@@ -50,8 +55,8 @@ _log = logging.getLogger(__name__)
 _PROFILE_NAMES = {"decode": "waiting", "wait": "waiting", "generate": "answer"}
 _NOT_SEEN = (VideoError, ModelError, MemoryBudgetError, NativeError, SessionError)
 _LEAST_ROOM = 64  # tokens that an answer can have after a second look
-_LESS_SURE = 0.01
-"""A second answer whose probability is lower by more than this does not count."""
+_LESS_SURE, _SURE = 0.01, 0.95
+"""A second answer does not count that is less probable by more than this, and than this."""
 _OF_TEXT = ("text", "n_tokens", "probability", "positions")
 """Fields of an answer that belong to its text alone."""
 
@@ -242,9 +247,10 @@ class Session:
                 found = self._looked(question, prompt, answer, times)
                 if found is not None:
                     forget()
-                    beside = resources.enter_context(self.second_look.beside(end))
+                    closer = self.second_look.beside(end, in_place=found.are_larger)
+                    beside = resources.enter_context(closer)
                     with times.measure("prefill again"):
-                        for features in found[0]:
+                        for features in found.features:
                             beside.add(self.second_look.block(features))
             except _NOT_SEEN as error:
                 found = None
@@ -254,12 +260,12 @@ class Session:
                 self._answer = replace(answer, profile=self._profile(times))
                 yield answer.text
                 return
-            self._answer = replace(answer, looked_again=found[1])
+            self._answer = replace(answer, looked_again=found.looked_again)
             for _ in self.collect(question, beside.generate(prompt), None, times):
                 yield ""
         second = self.last_answer()
-        if (second.probability or 0.0) < (answer.probability or 0.0) - _LESS_SURE:
-            again = found[1].without_use(second.text, second.probability or 0.0)
+        if (second.probability or 0.0) < min(_SURE, (answer.probability or 0.0) - _LESS_SURE):
+            again = found.looked_again.without_use(second.text, second.probability or 0.0)
             same = {name: getattr(answer, name) for name in _OF_TEXT}
             self._answer, self.answer_tokens = replace(second, **same, looked_again=again), tokens
         yield self.last_answer().text
@@ -275,10 +281,8 @@ class Session:
         """The profile of an answer: the video's opening, and the clock of the question."""
         return times.after(self.times).profile(_PROFILE_NAMES)
 
-    def _looked(
-        self, question: str, prompt: str, first: Answer, times: StageTimes
-    ) -> tuple[list[VisionFeatures], LookedAgain] | None:
-        """Return what a second look sees, and what it was; None if there is nothing to look at.
+    def _looked(self, question: str, prompt: str, first: Answer, times: StageTimes) -> Seen | None:
+        """Return what a second look sees; None if there is nothing to look at.
 
         Raises:
             RetakeError: the video cannot be looked at again.

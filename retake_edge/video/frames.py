@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from retake_edge.video.goal import Goal
+from retake_edge.video.goal import Goal, Goals
 from retake_edge.video.index import FrameIndex, Key
 from retake_edge.video.stream import Beat, Film
 
@@ -41,34 +41,34 @@ class JumpFailedError(Exception):
 
 
 def shown_pictures(
-    open_film: Callable[[FrameIndex], Film], pieces: list[FrameIndex], goal: Goal, beat: Beat
-) -> Iterator[tuple[float, Shown]]:
-    """Yield (time in seconds, picture) for the times of `goal`, from the pieces of a video in turn.
+    open_film: Callable[[FrameIndex], Film], pieces: list[FrameIndex], goals: Goals, beat: Beat
+) -> Iterator[tuple[Goal, float, Shown]]:
+    """Yield (goal, time in seconds, picture) for the times of all goals, from each piece in turn.
 
     A jump that fails is made good by decoding the piece from its start without jumps.
     """
     for piece in pieces:
-        if piece is not pieces[-1] and goal.time_s >= piece.end_s - goal.slack_s:
+        if piece is not pieces[-1] and goals.from_s >= piece.end_s:
             continue
         try:
             with open_film(piece) as film:
-                yield from wanted_pictures(film, piece, goal, beat, piece.can_seek)
+                yield from wanted_pictures(film, piece, goals, beat, piece.can_seek)
         except JumpFailedError:
             with open_film(piece) as film:
-                yield from wanted_pictures(film, piece, goal, beat, may_jump=False)
-        if goal.next >= goal.n:
+                yield from wanted_pictures(film, piece, goals, beat, may_jump=False)
+        if not goals.open:
             return
 
 
 def wanted_pictures(
-    film: Film, index: FrameIndex, goal: Goal, beat: Beat, may_jump: bool
-) -> Iterator[tuple[float, Shown]]:
-    """Decode, from one jump to the next, and yield what `goal` wants.
+    film: Film, index: FrameIndex, goals: Goals, beat: Beat, may_jump: bool
+) -> Iterator[tuple[Goal, float, Shown]]:
+    """Decode, from one jump to the next, and yield what the goals want.
 
     Raises:
         JumpFailedError: a jump did not lead to what is wanted.
     """
-    key = jump_target(index, goal, -math.inf) if may_jump else None
+    key = jump_target(index, goals, -math.inf) if may_jump else None
     is_first = key is None and not index.begins_s
     left_s = -math.inf  # the time from which the last jump started
     while True:
@@ -77,53 +77,56 @@ def wanted_pictures(
             film.seek(*jump)
         before = held = None
         held_s = -math.inf
-        for time_s, frame in decoded(film, index, goal, beat):
+        for time_s, frame in decoded(film, index, goals, beat):
             if jump is not None and held is None:
-                if time_s - goal.slack_s > goal.time_s:
+                if time_s > goals.from_s:
                     raise JumpFailedError
                 may_jump = time_s > left_s  # else it went back: no more of that
             if held is not None:
                 is_next = time_s - held_s < NEXT_FRAMES * index.gap_s
                 until_s = time_s if is_next else index.after(held_s)
-                given = goal.serve(held_s, min(until_s, time_s), is_first)
-                for give_s in chain(given, goal.complete_pair(time_s)):
-                    yield give_s, Shown(film, held, before, frame)
+                shown = Shown(film, held, before, frame)
+                for goal in goals.all:
+                    given = goal.serve(held_s, min(until_s, time_s), is_first)
+                    for give_s in chain(given, goal.complete_pair(time_s)):
+                        yield goal, give_s, shown
                 is_first = False
-                if goal.next >= goal.n:
+                if not goals.open:
                     return
-                key = jump_target(index, goal, time_s) if may_jump else None
+                key = jump_target(index, goals, time_s) if may_jump else None
                 if key is not None:
                     left_s = time_s
                     break
             before, held, held_s = held, frame, time_s
         else:
             if held is not None:
-                until_s = index.after(held_s)
-                until_s += goal.slack_s if until_s == index.end_s else 0.0
-                for give_s in goal.serve(held_s, until_s, is_first):
-                    yield give_s, Shown(film, held, before)
+                end_s, shown = index.after(held_s), Shown(film, held, before)
+                for goal in goals.all:
+                    until_s = end_s + (goal.slack_s if end_s == index.end_s else 0.0)
+                    for give_s in goal.serve(held_s, until_s, is_first):
+                        yield goal, give_s, shown
             elif jump is not None:
                 raise JumpFailedError
             return
 
 
-def jump_target(index: FrameIndex, goal: Goal, time_s: float) -> Key | None:
+def jump_target(index: FrameIndex, goals: Goals, time_s: float) -> Key | None:
     """Return the key frame to jump to from `time_s`, if that skips enough."""
-    key = index.key_before(goal.time_s + goal.slack_s)
+    key = index.key_before(goals.from_s)
     if key is None or key.time_s < max(time_s, index.times_s[0]) + MIN_JUMP_S:
         return None
     return key
 
 
-def decoded(film: Film, index: FrameIndex, goal: Goal, beat: Beat) -> Iterator[tuple[float, Any]]:
+def decoded(film: Film, index: FrameIndex, goals: Goals, beat: Beat) -> Iterator[tuple[float, Any]]:
     """Yield (time in seconds, frame) in the order of showing, from where the film stands."""
     import av
 
     context = film.stream.codec_context
-    may_skip = not index.by_count and goal.step_s > 2 * index.gap_s
+    may_skip = not index.by_count and goals.step_s > 2 * index.gap_s
     last_s = -math.inf
     for packet in chain(film.packets(beat), [None]):
-        skips = may_skip and packet is not None and not needs(film, index, goal, packet)
+        skips = may_skip and packet is not None and not needs(film, index, goals, packet)
         if skips and film.is_intra:
             continue
         context.skip_frame = "NONREF" if skips else "DEFAULT"
@@ -145,9 +148,9 @@ def decoded(film: Film, index: FrameIndex, goal: Goal, beat: Beat) -> Iterator[t
             yield time_s, frame
 
 
-def needs(film: Film, index: FrameIndex, goal: Goal, packet: Any) -> bool:
+def needs(film: Film, index: FrameIndex, goals: Goals, packet: Any) -> bool:
     """Return whether the picture of a packet is wanted, or may be."""
     time_s = film.time_s(packet.pts)
     if time_s is None or (packet.is_keyframe and not film.is_intra):
         return True
-    return goal.wants(time_s - index.gap_s, index.after(time_s) + index.gap_s)
+    return goals.wants(time_s - index.gap_s, index.after(time_s) + index.gap_s)

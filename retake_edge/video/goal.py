@@ -100,3 +100,29 @@ class Goal:
             self.last_s = time_s
             self.n_given += 1
             yield time_s
+
+
+class Goals:
+    """Goals that one pass over a video serves, each as if it were alone."""
+
+    def __init__(self, *goals: Goal) -> None:
+        self.all = goals
+
+    @property
+    def open(self) -> list[Goal]:
+        """Those with times still to be served."""
+        return [goal for goal in self.all if goal.next < goal.n]
+
+    @property
+    def from_s(self) -> float:
+        """From when on a picture may serve the next time of any; infinite if all are served."""
+        return min((goal.time_s + goal.slack_s for goal in self.open), default=math.inf)
+
+    @property
+    def step_s(self) -> float:
+        """The smallest distance of two times."""
+        return min(goal.step_s for goal in self.all)
+
+    def wants(self, from_s: float, until_s: float) -> bool:
+        """Is a picture wanted that is shown from `from_s` until `until_s`?"""
+        return any(goal.wants(from_s, until_s) for goal in self.all)

@@ -6,8 +6,9 @@ plain tone curve: reference white becomes white, colours go from BT.2020 to BT.7
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from retake_edge.video.frames import Shown
@@ -65,16 +66,18 @@ def rgb_of(frame: Any, size: tuple[int, int], matrix: Matrix) -> Pixels:
     how = int(Interpolation.BILINEAR)
     if (width, height) != (frame.width, frame.height):
         how = int(Interpolation.AREA) | _FULL_CHROMA
-    scaled = _reformatter().reformat(frame, width, height, "rgb24", interpolation=how, threads=1)
+    scaled = _reformat_to(width, height)(frame, interpolation=how)
     return turned(scaled.to_ndarray(), matrix)
 
 
-@lru_cache(maxsize=1)
-def _reformatter() -> Any:
-    """One for all frames: making its tables takes longer than using them."""
+@lru_cache(maxsize=2)
+def _reformat_to(width: int, height: int) -> Callable[..., Any]:
+    """One reformatter for all frames of a size: making its tables takes longer than using them."""
     from av.video.reformatter import VideoReformatter
 
-    return VideoReformatter()
+    return partial(
+        VideoReformatter().reformat, width=width, height=height, format="rgb24", threads=1
+    )
 
 
 def inside(size: tuple[int, int], room: tuple[int, int]) -> tuple[int, int]:

@@ -27,6 +27,7 @@ from retake_edge.config import SAMPLINGS
 from retake_edge.errors import ConfigError, VideoError, VideoRangeError
 from retake_edge.formats import told_apart
 from retake_edge.video.frame_size import SizeRule
+from retake_edge.video.glance import SEEN_PX, SIDE_PX, Glanced, Moment
 from retake_edge.video.packets import Packets
 from retake_edge.video.path import check_path
 from retake_edge.video.process import DecoderProcess, VideoLimits
@@ -35,6 +36,9 @@ from retake_edge.video.sampling import SampleTimes, sample_times
 
 FITS = ("stretch", "pad")
 RESAMPLES = ("area", *FILTERS)
+
+GlancedAt = Callable[["VideoInfo", SampleTimes], SampleTimes]
+"""Says which frames of a video are glanced at, for those that are sampled."""
 
 log = logging.getLogger(__name__)
 
@@ -102,12 +106,31 @@ class FrameBatch:
 
 
 @dataclass(frozen=True)
+class End:
+    """What there was: wanted times with a frame and without one, and what a glance found."""
+
+    n_given: int
+    n_missed: int
+    glanced: Glanced | None
+
+
+@dataclass(frozen=True)
 class OpenVideo:
     """A video of which frames are taken, part after part, while its decoder process runs."""
 
     info: VideoInfo
     limits: VideoLimits
     decoder: DecoderProcess
+
+    def glance(self, first: SampleTimes, every: SampleTimes) -> Glanced:
+        """Glance at the times of `every`, for what the frames at the times `first` do not show.
+
+        Raises:
+            VideoError: decoding failed.
+        """
+        nothing = _asked(replace(first, n=0, times_s=()), SIDE_PX, SIDE_PX)
+        self.decoder.send({**nothing, "batch_frames": 1, "glance": _glanced_at(first, every)})
+        return _glanced(*self.decoder.receive())
 
     def frames(
         self,
@@ -119,26 +142,57 @@ class OpenVideo:
         via_px: int | None = None,
         batch_frames: int = 64,
         after_s: float | None = None,
-    ) -> Generator[FrameBatch, None, dict[str, Any]]:
+        glance: SampleTimes | None = None,
+    ) -> Generator[FrameBatch, None, End]:
         """Yield the frames shown at the wanted times, with the arguments of `sample_frames`.
 
         There may be fewer, or none: where the video ends, or has fewer frames a second. All must be
-        taken before others are asked for. Returns how many times were given and missed.
+        taken before others are asked for. `glance`: times at which to glance, too. Returns what
+        there was.
 
         Raises:
             VideoError: decoding failed. ConfigError: the size is out of range.
         """
         width, height = resolve_size(self.info, wanted.n, target_size, self.limits)
-        size = {"width_px": width, "height_px": height, "fit": fit}
-        how = {"resample": resample, "via_px": via_px, "batch_frames": batch_frames}
-        self.decoder.send({**asdict(wanted), **size, **how, "after_s": after_s})
+        plan = _asked(wanted, width, height, fit, resample, via_px, after_s)
+        small = None if glance is None else _glanced_at(wanted, glance)
+        self.decoder.send({**plan, "batch_frames": batch_frames, "glance": small})
         while True:
             message, raw = self.decoder.receive()
             if message["kind"] == "end":
-                return message
+                glanced = _glanced(message, raw) if glance else None
+                return End(message["n_given"], message["n_missed"], glanced)
             frames = np.frombuffer(raw, np.uint8).reshape(message["shape"])
             times_s = np.asarray(message["times_s"], np.float64)
             yield FrameBatch(frames, times_s, wanted.even_step_s, message["seconds"])
+
+
+def _asked(
+    wanted: SampleTimes,
+    width_px: int,
+    height_px: int,
+    fit: str = "stretch",
+    resample: str = "area",
+    via_px: int | None = None,
+    after_s: float | None = None,
+) -> dict[str, Any]:
+    """The pictures that the worker is asked for."""
+    size = {"width_px": width_px, "height_px": height_px, "fit": fit}
+    return {**asdict(wanted), **size, "resample": resample, "via_px": via_px, "after_s": after_s}
+
+
+def _glanced_at(first: SampleTimes, every: SampleTimes) -> dict[str, Any]:
+    """What the worker is to glance at, for what the frames at the times `first` do not show."""
+    return {**_asked(every, SIDE_PX, SIDE_PX), "seen_s": first.all_s.tolist()}
+
+
+def _glanced(message: dict[str, Any], raw: bytearray) -> Glanced:
+    """What the worker has found."""
+    return Glanced(
+        [Moment(*row) for row in message["moments"]],
+        np.asarray(message["seen_s"], np.float64),
+        np.frombuffer(raw, np.uint8).reshape(-1, SEEN_PX, SEEN_PX, 3),
+    )
 
 
 @contextmanager
@@ -201,6 +255,8 @@ def sample_frames(
     frames_per_step: int = 1,
     limits: VideoLimits | None = None,
     on_info: Callable[[VideoInfo], None] | None = None,
+    glance: GlancedAt | None = None,
+    on_end: Callable[[End], None] | None = None,
 ) -> Iterator[FrameBatch]:
     """Yield the frames that are shown at the sampled times, as batches of at most `batch_frames`.
 
@@ -216,9 +272,10 @@ def sample_frames(
     `via_px`: with a filter, the longer side of a first step, in the frame's own shape.
     `after_s`: go on after the frame of that time, which an earlier call with the same arguments
     yielded; then there may be no frame left.
-    `on_info` is called once, before the first batch. Arguments are checked at the call, the file
-    when the first batch is asked for. The decoder process ends with the iterator, also when that
-    is closed early.
+    `on_info` is called once, before the first batch, `on_end` after the last one. `glance` says
+    when to glance at the video, too (`End`); there is none where `after_s` is given. Arguments are
+    checked at the call, the file when the first batch is asked for. The decoder process ends with
+    the iterator, also when that is closed early.
 
     Warns:
         VideoWarning: the file is cut short or damaged, and only a part was read.
@@ -251,13 +308,16 @@ def sample_frames(
                 via_px=via_px,
                 batch_frames=batch_frames,
                 after_s=after_s,
+                glance=glance(video.info, wanted) if glance and after_s is None else None,
             )
-            if not end["n_given"] and after_s is None:
+            if not end.n_given and after_s is None:
                 raise VideoError(
                     f"No frame of {video.info.path} could be decoded between the start and end "
                     "asked for; re-encode it, or choose another part."
                 )
-            warn_if_incomplete(video.info, wanted.n, end["n_missed"])
+            if on_end is not None:
+                on_end(end)
+            warn_if_incomplete(video.info, wanted.n, end.n_missed)
 
     return batches()
 

@@ -7,7 +7,7 @@ part: uint64; both little-endian), the JSON part, and the raw part (frames only)
 
 The file is read twice. First only its packets, which costs one read of the file and gives the time
 of every picture; headers are estimates. Then decoded, from key frame to key frame where the wanted
-pictures are far apart.
+pictures are far apart. What is to be glanced at between them goes by in the same pass.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
 from importlib import import_module
 from itertools import islice
@@ -28,7 +28,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from retake_edge.stages import StageTimes
 from retake_edge.video.frames import decoded, shown_pictures
-from retake_edge.video.goal import Goal
+from retake_edge.video.goal import Goal, Goals
 from retake_edge.video.index import FrameIndex, index_film
 from retake_edge.video.mark import is_marked
 from retake_edge.video.packets import PacketLog
@@ -193,24 +193,27 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 def decode(
     request: dict[str, Any], pieces: list[FrameIndex], channel: Channel, plan: dict[str, Any]
 ) -> None:
-    """Send the pictures that are shown at the planned times, in batches."""
+    """Send the pictures of the planned times, in batches, and what was glanced at between them."""
     import numpy as np
 
-    first = pieces[0]
-    slack_s = min(first.gap_s / 2, MAX_SLACK_S)
-    grid = plan["start_s"], plan["step_s"], plan["n"]
-    goal = Goal(*grid, slack_s, first.gap_s, times_s=plan["times_s"])
-    goal.begin(first.times_s[0], plan["after_s"])
+    from retake_edge.video.glance import Glance
+
+    glanced_at = plan["glance"]
+    goals = [goal_of(pieces[0], part) for part in (plan, glanced_at) if part is not None]
+    goal, glance = goals[0], Glance(glanced_at["seen_s"] if glanced_at else ())
     decoding, scaling = StageTimes(), StageTimes()  # one for each thread
     reopen = partial(open_again, request["path"], channel=channel)
-    shown_ones = decoding.each("decode", shown_pictures(reopen, pieces, goal, channel.beat))
+    shown_ones = shown_pictures(reopen, pieces, Goals(*goals), channel.beat)
 
     def pictures() -> Iterator[tuple[float, Any]]:
         last, picture = None, None
-        for time_s, shown in ahead(shown_ones):
-            if shown.frame is not last:
-                check_size(shown.frame.width, shown.frame.height, request["max_pixels"])
-                with scaling.measure("scale"):
+        for wanted_by, time_s, shown in ahead(decoding.each("decode", shown_ones)):
+            check_size(shown.frame.width, shown.frame.height, request["max_pixels"])
+            with scaling.measure("scale"):
+                if wanted_by is not goal:
+                    glance.add(time_s, finished(shown, glanced_at))
+                    continue
+                if shown.frame is not last:
                     last, picture = shown.frame, finished(shown, plan)
             yield time_s, picture
 
@@ -222,7 +225,19 @@ def decode(
         head = {"kind": "frames", "times_s": times_s, "shape": pixels.shape, "seconds": seconds}
         channel.send(head, pixels.tobytes())
     n_missed = goal.n_missed + goal.n - goal.next
-    channel.send({"kind": "end", "n_given": goal.n_given, "n_missed": n_missed})
+    found = glance.found()
+    glanced = {"moments": [astuple(m) for m in found.moments], "seen_s": found.seen_s.tolist()}
+    end = {"kind": "end", "n_given": goal.n_given, "n_missed": n_missed, **glanced}
+    channel.send(end, found.seen.tobytes())
+
+
+def goal_of(first: FrameIndex, plan: dict[str, Any]) -> Goal:
+    """Return the planned times as a goal; `first`: the first piece of the video."""
+    slack_s = min(first.gap_s / 2, MAX_SLACK_S)
+    grid = plan["start_s"], plan["step_s"], plan["n"]
+    goal = Goal(*grid, slack_s, first.gap_s, times_s=plan["times_s"])
+    goal.begin(first.times_s[0], plan["after_s"])
+    return goal
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
@@ -242,7 +257,7 @@ def serve(request: dict[str, Any], channel: Channel, commands: BinaryIO) -> None
     path = request["path"]
     pieces, n_unread = index_pieces(path, channel, request["max_pixels"])
     with open_again(path, pieces[0], channel) as film:
-        first = next(decoded(film, pieces[0], Goal(0.0, 1.0, 1, 0.0), channel.beat), None)
+        first = next(decoded(film, pieces[0], Goals(Goal(0.0, 1.0, 1, 0.0)), channel.beat), None)
         if first is None:
             code = "webp" if film.codec == "webp" else "undecodable"
             raise WorkerError(code, codec=film.codec)

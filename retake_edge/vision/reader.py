@@ -16,7 +16,8 @@ from retake_edge.config import RetakeConfig
 from retake_edge.models.manifest import ModelManifest
 from retake_edge.progress import ProgressCallback, no_progress
 from retake_edge.stages import StageTimes
-from retake_edge.video.read import FrameBatch, VideoInfo, sample_frames
+from retake_edge.video.glance import Glanced
+from retake_edge.video.read import End, FrameBatch, GlancedAt, VideoInfo, sample_frames
 from retake_edge.video.sampling import SampleTimes, sample_times
 from retake_edge.vision.encoder import Bools, VisionEncoder, VisionFeatures, grid_times, repeat_last
 from retake_edge.vision.still import StillFilter
@@ -48,6 +49,8 @@ class VideoReader:
     `frame_times_s`: of every frame delivered so far; `times_s`: of every grid frame; `is_new`:
     which of those were encoded: the others stood still (`vision.still`). `thumbnails`: of evenly
     spaced grid frames, MAX_THUMBNAILS at most. `done`: the part that an earlier run has read.
+    `glance`: when to glance at it, too (`sample_frames`); `glanced`: what that has found, once the
+    video is read from its beginning to its end.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class VideoReader:
         config: RetakeConfig,
         times: StageTimes,
         done: Done | None = None,
+        glance: GlancedAt | None = None,
     ) -> None:
         sampling, done = config.sampling, done or Done()
         self.encoder: VisionEncoder | None = None
@@ -64,6 +68,7 @@ class VideoReader:
         self.frame_times_s, self.is_new = list(done.frame_times_s), list(done.is_new)
         self.times_s: list[float] = []
         self.thumbnails: list[Thumbnail] = []
+        self.glanced: Glanced | None = None
         self._is_stretched = manifest.frames.fit == "stretch"
         self._still = StillFilter(sampling.still) if sampling.still else None
         self._held: VisionFeatures | None = None  # the last grid frame that was encoded
@@ -88,6 +93,8 @@ class VideoReader:
             batch_frames=-(-config.runtime.encode_batch_frames // 2) * 2,
             after_s=self.frame_times_s[done.n_before - 1] if done.n_before else None,
             on_info=self._keep_info,
+            glance=glance,
+            on_end=self._keep_glanced,
         )
         self._batches = self._times.each("decode", batches)
         self.features = self._encode()
@@ -111,6 +118,9 @@ class VideoReader:
 
     def _keep_info(self, info: VideoInfo) -> None:
         self.info = info
+
+    def _keep_glanced(self, end: End) -> None:
+        self.glanced = end.glanced
 
     @property
     def n_frames(self) -> int:

@@ -26,14 +26,16 @@ from retake_edge.errors import ConfigError
 from retake_edge.llama.context import Context
 from retake_edge.llama.model import Model
 from retake_edge.models.manifest import load_manifest
-from retake_edge.session.closer import Grid, looks, named_times, shown_spans
+from retake_edge.plan.look import TIMES_CLOSER
+from retake_edge.session.closer import Grid, Look, looks, named_times, shown_spans
 from retake_edge.session.conversation import Conversation
 from retake_edge.session.evidence import Span
-from retake_edge.session.look_frames import TIMES_CLOSER
 from retake_edge.session.open import open_session, open_video
 from retake_edge.session.second_look import SecondLook
 from retake_edge.session.store.looks import SavedLooks
-from retake_edge.video.glance import Moment
+from retake_edge.stages import StageTimes
+from retake_edge.video.glance import Glanced, Moment
+from retake_edge.video.read import OpenVideo
 from retake_edge.vision.encoder import VisionEncoder, VisionFeatures
 
 SCENE = make_brief_scene(5, 32, n_cards=4, card_s=0.25)
@@ -332,9 +334,51 @@ def test_larger_frames_go_to_the_peaks_of_attention_however_sure_the_answer_is(i
     assert [grid.time_s(look.first) for look in found] == [10.0, 20.0, 30.0, 40.0, 50.0]
     found = looks(grid, 10, "at 0:55?", [span], weights, times_s, [], **kind)
     assert [(grid.time_s(look.first), look.why) for look in found] == [
-        *((at_s, "evidence") for at_s in (10.0, 20.0, 30.0, 40.0)),
+        *((at_s, "evidence") for at_s in (10.0, 20.0, 30.0)),
         (55.0, "named"),
     ]
+
+
+def test_a_video_is_glanced_at_once_while_it_is_read_if_it_is_read_for_that(
+    video, tmp_path, monkeypatch
+):
+    glances, glance = [], OpenVideo.glance
+
+    def counted(*arguments):
+        glances.append(arguments)
+        return glance(*arguments)
+
+    monkeypatch.setattr(OpenVideo, "glance", counted)
+    questions = [number_of(card).text for card in SCENE.cards]
+    with opened(video, tmp_path / "for it") as session:
+        meanwhile = [session.ask(question).looked_again for question in questions]
+    assert not glances
+    with opened(video, tmp_path / "for none", look_again=0):
+        pass
+    for _ in range(2):
+        with opened(video, tmp_path / "for none") as session:
+            later = [session.ask(question).looked_again for question in questions]
+        assert len(glances) == 1
+    assert [look.spans for look in later] == [look.spans for look in meanwhile]
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_frames_in_place_hide_what_was_kept_of_their_seconds(video, tmp_path, in_place):
+    """Frames of all seconds, beside a video of which a sixteenth is kept, and all."""
+    found = []
+    for keep_ratio in (0.0625, 1.0):
+        settings = replace(config(n_ctx=4096), compression=CompressionConfig(keep_ratio=keep_ratio))
+        with open_video(video, "tiny", settings, cache_dir=tmp_path) as session:
+            look, context = session.second_look, session.engine.context
+            [every] = look.file.features([Look(0, look.file.grid.n, "evidence")], StageTimes())
+            prompt = session.manifest.prompt.question("What number is on the red card?")
+            with look.beside(session.engine.next_position, in_place=in_place) as beside:
+                beside.add(look.block(every))
+                tokens = session.engine.model.tokenize(prompt)
+                context.decode_tokens(tokens, beside.finish(), seq=1)
+                found.append(context.logits())
+    difference = float(np.abs(found[0] - found[1]).max())
+    assert (difference < 0.3) == in_place
 
 
 def test_larger_frames_are_not_denser(video, tmp_path):
@@ -347,7 +391,10 @@ def test_larger_frames_are_not_denser(video, tmp_path):
     with opened(video, tmp_path) as session:
         usual = session.ask("What number is shown at 0:12?").looked_again
     assert usual.fps == TIMES_CLOSER * found.fps
-    assert "unseen" not in found.why
+    whole = replace(small, compression=CompressionConfig(keep_ratio=1))
+    with open_video(video, model, whole, cache_dir=tmp_path) as session:
+        of_whole = session.ask("What number is shown at 0:12?").looked_again
+    assert "unseen" in found.why and "unseen" not in of_whole.why  # all frames are kept there
 
 
 def test_clock_times_of_a_question_are_seconds():
@@ -364,9 +411,11 @@ def test_a_damaged_file_of_looks_is_done_without(tmp_path):
     file = tmp_path / "key.looks"
     file.write_bytes(b"no archive")
     saved = SavedLooks(file)
-    assert saved.moments() is None
-    saved.keep_moments([Moment(1.5, 9.0)])
-    assert SavedLooks(file).moments() == [Moment(1.5, 9.0)]
+    assert saved.glanced() is None
+    saved.keep_glanced(Glanced([Moment(1.5, 9.0)], np.arange(3.0), np.ones((3, 12, 12, 3), "u1")))
+    found = SavedLooks(file).glanced()
+    assert found.moments == [Moment(1.5, 9.0)]
+    assert found.seen_s.tolist() == [0, 1, 2] and found.seen.sum() == 3 * 12 * 12 * 3
 
 
 def test_the_oldest_looks_make_room(tmp_path, monkeypatch):

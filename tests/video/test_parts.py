@@ -1,13 +1,16 @@
 """Parts of a video from one process, and what happens between sampled frames."""
 
+import shutil
+import subprocess
+
 import numpy as np
 import pytest
 
 from retake_edge.bench.scenes.brief import make_brief_scene
 from retake_edge.bench.scenes.render import write_video
 from retake_edge.errors import VideoError
-from retake_edge.video.glance import SIDE_PX, Moment, unseen_moments
-from retake_edge.video.read import FrameBatch, open_video, sample_frames
+from retake_edge.video.glance import SIDE_PX, Glance, Glanced, Moment
+from retake_edge.video.read import open_video, sample_frames
 from retake_edge.video.sampling import SampleTimes
 
 SCENE = make_brief_scene(4, 24, n_cards=3, card_s=0.25, difficulty="hard")
@@ -57,50 +60,91 @@ def test_no_process_is_left_where_the_file_is_no_video(tmp_path):
         pass
 
 
+FIRST, EVERY = SampleTimes(0.0, 0.5, 48), SampleTimes(0.0, 0.125, 24 * 8)
+
+
 def test_cards_between_the_samples_are_moments(video):
-    step_s = 0.5
     with open_video(video) as reader:
-        every = SampleTimes(0.0, step_s / 4, 24 * 8)
-        frames = reader.frames(every, (SIDE_PX, SIDE_PX))
-        found = unseen_moments(frames, np.arange(0.0, 24.0, step_s))
-    hidden = [c for c in SCENE.cards if not sampled_inside(c, step_s)]
+        found = reader.glance(FIRST, EVERY).moments
+    hidden = [c for c in SCENE.cards if not sampled_inside(c, FIRST.step_s)]
     assert hidden
     for card in hidden:
         assert any(abs(moment.start_s - card.start_s) < 0.01 for moment in found)
+
+
+@pytest.mark.process
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="there is no ffmpeg")
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libvpx-vp9", "mpeg4", "mjpeg"])
+def test_frames_and_moments_of_one_pass_are_those_of_two(video, tmp_path, codec):
+    file = tmp_path / ("scene.webm" if "vp9" in codec else "scene.mkv")
+    command = ["ffmpeg", "-v", "error", "-i", str(video), "-c:v", codec, "-g", "40", str(file)]
+    subprocess.run(command, check=True)
+    size, ends = (112, 112), []
+    alone = joined(sample_frames(file, fps=2, target_size=size))
+    glancing = sample_frames(
+        file, fps=2, target_size=size, glance=lambda *_: EVERY, on_end=ends.append
+    )
+    both = joined(glancing)
+    for ours, theirs in zip(both, alone, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with open_video(file) as reader:
+        apart = reader.glance(FIRST, EVERY)
+    glanced = ends[0].glanced
+    assert glanced.moments == apart.moments != []
+    np.testing.assert_array_equal(glanced.seen_s, alone[1])
+    np.testing.assert_array_equal(glanced.seen, apart.seen)
+
+
+def test_nothing_is_glanced_at_unless_asked_for_nor_where_reading_goes_on(video):
+    ends = []
+    list(sample_frames(video, fps=2, on_end=ends.append))
+    list(sample_frames(video, fps=2, glance=lambda *_: EVERY, after_s=4.0, on_end=ends.append))
+    assert [end.glanced for end in ends] == [None, None]
 
 
 def sampled_inside(card, step_s):
     return np.ceil(card.start_s / step_s) * step_s < card.end_s
 
 
-def small(levels, step_s=0.25):
-    frames = np.repeat(np.array(levels, np.uint8), 4 * 3).reshape(-1, 2, 2, 3)
-    return [FrameBatch(frames, np.arange(len(levels)) * step_s, step_s)]
+def moments_of(levels, step_s=0.25):
+    """What a glance finds in frames of one grey level each, one sampled a second."""
+    glance = Glance(np.arange(30.0).tolist())
+    for i, level in enumerate(levels):
+        glance.add(i * step_s, np.full((SIDE_PX, SIDE_PX, 3), level, np.uint8))
+    return glance.found().moments
 
 
 def test_a_cut_and_a_ramp_are_no_moments_but_a_flash_is():
-    cut = [10, 10, 90, 90, 90, 90, 90, 90, 90]
-    ramp = [10, 11, 12, 13, 14, 15, 16, 17, 18]
-    assert unseen_moments(small(cut), np.arange(30.0)) == []
-    assert unseen_moments(small(ramp), np.arange(30.0)) == []
-    flash = [10] * 5 + [90, 90] + [10] * 10
-    assert unseen_moments(small(flash), np.arange(30.0)) == [Moment(1.25, 80.0)]
+    assert moments_of([10, 10, 90, 90, 90, 90, 90, 90, 90]) == []
+    assert moments_of([10, 11, 12, 13, 14, 15, 16, 17, 18]) == []
+    assert moments_of([10] * 5 + [90, 90] + [10] * 10) == [Moment(1.25, 80.0)]
 
 
 def test_where_all_moves_only_what_stands_out_is_a_moment():
     restless = [10, 40, 40, 40] * 20
-    assert unseen_moments(small(restless), np.arange(30.0)) == []
+    assert moments_of(restless) == []
     restless[42] = 90
-    [moment] = unseen_moments(small(restless), np.arange(30.0))
-    assert moment == Moment(10.5, 50.0)
+    assert moments_of(restless) == [Moment(10.5, 50.0)]
 
 
-def test_moments_come_in_order_of_novelty_over_any_batches():
+def test_moments_come_in_order_of_novelty():
     levels = [10, 40, 10, 10] + [10] * 20 + [10, 10, 90, 10] + [10] * 4
-    [whole] = small(levels)
-    batches = [
-        FrameBatch(whole.frames[i : i + 3], whole.times_s[i : i + 3], 0.25) for i in range(0, 32, 3)
-    ]
-    expected = [Moment(6.5, 80.0), Moment(0.25, 30.0)]
-    assert unseen_moments(batches, np.arange(30.0)) == expected
-    assert unseen_moments([whole], np.arange(30.0)) == expected
+    assert moments_of(levels) == [Moment(6.5, 80.0), Moment(0.25, 30.0)]
+    assert moments_of([]) == []
+
+
+def test_what_no_kept_frame_shows_is_a_moment_too():
+    levels = np.full(40, 10, np.uint8)
+    levels[[2, 3, 8, 37]] = 90, 90, 60, 70
+    seen = np.repeat(levels, 12 * 12 * 3).reshape(-1, 12, 12, 3)
+    glanced = Glanced([], np.arange(40.0), seen)
+    every_fourth = set(range(0, 40, 4))
+
+    def dropped(kept):
+        return glanced.dropped(np.isin(np.arange(40), list(kept)))
+
+    assert dropped(range(40)) == dropped(()) == []
+    ends = [Moment(2.0, 80.0), Moment(37.0, 60.0)]
+    assert dropped(every_fourth) == ends  # 8 is kept itself
+    assert dropped(every_fourth - {8}) == [ends[0], ends[1], Moment(8.0, 50.0)]
+    assert dropped(every_fourth | {3}) == [ends[1]]  # 3 shows what 2 does

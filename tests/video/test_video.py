@@ -28,7 +28,7 @@ from retake_edge.video import frames
 from retake_edge.video import process as video_process
 from retake_edge.video import worker as video_worker
 from retake_edge.video.frame_size import long_side_rule
-from retake_edge.video.goal import Goal
+from retake_edge.video.goal import Goal, Goals
 from retake_edge.video.index import FrameIndex, index_film, without_wild_end
 from retake_edge.video.process import VideoLimits
 from retake_edge.video.read import VideoInfo, VideoWarning, probe_video, sample_frames
@@ -323,8 +323,8 @@ def faststart_index() -> FrameIndex:
 def test_a_far_goal_is_jumped_to_and_a_near_one_is_not() -> None:
     """A key frame comes every second."""
     index = faststart_index()
-    assert frames.jump_target(index, Goal(0.5, 1.0, 5, 0.02), 0.0) is None
-    key = frames.jump_target(index, Goal(5.5, 1.0, 5, 0.02), 0.0)
+    assert frames.jump_target(index, Goals(Goal(0.5, 1.0, 5, 0.02)), 0.0) is None
+    key = frames.jump_target(index, Goals(Goal(5.5, 1.0, 5, 0.02)), 0.0)
     assert key is not None and key.time_s == 5.0
 
 
@@ -334,9 +334,9 @@ def test_a_jump_that_lands_too_late_is_made_good(monkeypatch: pytest.MonkeyPatch
     goal = Goal(start_s=0.0, step_s=2.0, n=3, slack_s=0.02)
     path = str(DATA / "faststart.mp4")
     shown = frames.shown_pictures(
-        lambda _: video_worker.open_film(path), [faststart_index()], goal, lambda _: None
+        lambda _: video_worker.open_film(path), [faststart_index()], Goals(goal), lambda _: None
     )
-    assert [round(time_s, 6) for time_s, _ in shown] == [0.0, 2.0, 4.0]
+    assert [round(time_s, 6) for _, time_s, _ in shown] == [0.0, 2.0, 4.0]
     assert goal.n_missed == 0
 
 

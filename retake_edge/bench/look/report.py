@@ -20,13 +20,16 @@ def look_results(tried: Sequence[Tried]) -> dict[str, Any]:
     `lost`: right with full detail, wrong at first; `back`: of them, right after the second look;
     `broken`: of the first answers that were right, those wrong afterwards; in `always` the second
     answer counts also where the first one is surer. Intervals are 95 %. The answers themselves
-    stand in `answers`, one digit a question: 4 full, 2 first, 1 again, 8 second.
+    stand in `answers`, one digit a question: 4 full, 2 first, 1 again, 8 second. `counts` of quick
+    repeats: the same of whole videos, each right where all colours are.
     """
     rows = []
     for row in dict.fromkeys((t.scenes, t.card_s, t.keep_ratio) for t in tried):
         some = [t for t in tried if (t.scenes, t.card_s, t.keep_ratio) == row]
         named = dict(zip(("scenes", "card_s", "keep_ratio"), row, strict=True))
         rows.append(named | _row(some))
+        if row[0] == "repeats":
+            rows[-1]["counts"] = _counts(some)
     return {"rows": rows, "sure": sure_results(tried)}
 
 
@@ -64,6 +67,24 @@ def _row(tried: Sequence[Tried]) -> dict[str, Any]:
         ),
         "first_p": [round(t.first_p, _DIGITS) for t in asked],
         "second_p": [round(t.second_p, _DIGITS) for t in asked],
+    }
+
+
+def _counts(tried: Sequence[Tried]) -> dict[str, Any]:
+    """How many videos were counted rightly: where each of their questions was answered rightly."""
+    videos = [[t for t in tried if t.video == video] for video in {t.video for t in tried}]
+    full, first, again = (
+        [all(_is_right(t, name) for t in video) for video in videos]
+        for name in ("full", "first", "again")
+    )
+    lost = [b for a, b, c in zip(full, again, first, strict=True) if a and not c]
+    right = [b for b, c in zip(again, first, strict=True) if c]
+    return {
+        "full": share(full).to_dict(),
+        "first": share(first).to_dict(),
+        "again": share(again).to_dict(),
+        "back": share(lost).to_dict(),
+        "broken": share(not b for b in right).to_dict(),
     }
 
 
@@ -138,6 +159,12 @@ def look_table(results: dict[str, Any]) -> str:
             f"| {name} | {row['keep_ratio']:g} | {shares} | {' | '.join(map(_of, counted))} "
             f"| {row['reading_s']:.2f} s | {row['look_s']:.2f} s, {row['first_look_s']:.2f} s |"
         )
+        if counts := row.get("counts"):
+            shares = " | ".join(_percent(counts[name]) for name in ("full", "first", "again"))
+            of = " | ".join(_of(counts[name]) for name in ("back", "broken"))
+            lines.append(
+                f"| their counts | {row['keep_ratio']:g} | {shares} | {of} | - | - | - | - |"
+            )
     return "\n".join(lines)
 
 

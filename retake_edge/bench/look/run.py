@@ -16,6 +16,7 @@ from retake_edge.bench.quality.videos import TURNS
 from retake_edge.bench.scenes.absent import absent_questions
 from retake_edge.bench.scenes.brief import (
     GRID,
+    colour_questions,
     make_brief_scene,
     make_repeat_scene,
 )
@@ -32,22 +33,22 @@ from retake_edge.config import (
 )
 from retake_edge.errors import ConfigError
 from retake_edge.models.manifest import ModelFiles, ModelManifest
+from retake_edge.plan.look import TIMES_CLOSER
 from retake_edge.session.answer import Answer
-from retake_edge.session.look_frames import TIMES_CLOSER
 from retake_edge.session.open import open_video
 
 LOOK_SCENES = {
     "brief": TURNS,
     "print": ("number", "number_at", "first_card", "last_card"),
-    "repeats": ("count",),
+    "repeats": ("card_exists",),
     "ordinary": TURNS,
 }
 """Scenes, and the kinds of questions about them: cards shown for less than half a sampling step;
-cards whose numbers cannot be read in frames of half the size; two to six cards, one every 0.375 s;
-scenes as the model knows them."""
+cards whose numbers cannot be read in frames of half the size; two to six cards, one every 0.375 s,
+each of another colour, and a question about each colour; scenes as the model knows them."""
 PRINT_PX = 56, 112
 """Longer side of a frame of small print, at first and in full detail."""
-_READING = ("decode", "encode", "prefill", "score", "select", "compact")
+_READING = ("plan", "decode", "encode", "prefill", "score", "select", "compact")
 _LOOKING = ("open again", "glance", "decode again", "encode again", "prefill again", "generate")
 _SEED_STRIDE = 1_000_003
 _N_CARDS = 6
@@ -62,11 +63,11 @@ _FLASH_S = {"on_s": 0.25, "off_s": 0.125}
 class LookSettings:
     """Settings of a run: `n_videos` of each of `scenes`, `seconds` long.
 
-    Of 'brief' ones there are as many for each length of a card in `cards_s`. Full detail is four
-    times `fps` frames a second and every cell; the first readings are `fps` at each ratio in
-    `keep_ratios`. `n_frames` of a second look; `n_questions` of a video about what is there,
-    `n_absent` about what is not. `without_file`: the second look sees the features that the first
-    reading has kept.
+    Of 'brief' ones there are as many for each length of a card in `cards_s`. Full detail is every
+    cell and four times `fps` frames a second, of small print frames twice as large; the first
+    readings are `fps` at each ratio in `keep_ratios`. `n_frames` of a second look; `n_questions` of
+    a video about what is there (of repeats: one for each colour), `n_absent` about what is not.
+    `without_file`: the second look sees the features that the first reading has kept.
     """
 
     scenes: tuple[str, ...] = ("brief",)
@@ -183,16 +184,21 @@ def _tried(
 ) -> list[Tried]:
     """All questions of one video."""
     scenes, card_s, index = which
-    asked = make_questions(scene, settings.n_questions, scene.seed, LOOK_SCENES[scenes])
+    asked = (
+        colour_questions(scene)
+        if scenes == "repeats"
+        else make_questions(scene, settings.n_questions, scene.seed, LOOK_SCENES[scenes])
+    )
     absent = absent_questions(scene, islice(cycle(ABSENT_TURNS), settings.n_absent))
     questions = [*asked, *absent]
     first_px = full_px = None
+    full_fps = TIMES_CLOSER * settings.fps
     if scenes == "print":
-        first_px, full_px = PRINT_PX
+        (first_px, full_px), full_fps = PRINT_PX, settings.fps
         if isinstance(source, ModelManifest):  # it may see all frames at one size
             frames = replace(source.frames, width_px=None, height_px=None, long_side_px=full_px)
             source = replace(source, frames=frames)
-    full = _config(TIMES_CLOSER * settings.fps, 1.0, LookConfig(frames=0), full_px, runtime)
+    full = _config(full_fps, 1.0, LookConfig(frames=0), full_px, runtime)
     full_answers = _answers(path, source, full, questions)
     found = []
     look = LookConfig(frames=settings.n_frames, keep_features=settings.without_file)

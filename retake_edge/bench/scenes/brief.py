@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from retake_edge.bench.scenes.questions import Question
 from retake_edge.bench.scenes.scene import COLOURS, Scene, make_scene, random_card
 
 GRID = 8
@@ -51,3 +52,17 @@ def make_repeat_scene(seed: int, seconds: float, *, on_s: float, off_s: float) -
         for at_s, colour in zip(starts, colours, strict=True)
     )
     return replace(scene, cards=tuple(cards))
+
+
+def colour_questions(scene: Scene) -> list[Question]:
+    """Return a question about each colour, whether there is such a card: together they count."""
+    shown = {card.colour: card.start_s for card in scene.cards}
+    return [
+        Question(
+            "card_exists",
+            f"Is there a {colour} card?",
+            "yes" if colour in shown else "no",
+            shown.get(colour),
+        )
+        for colour in COLOURS
+    ]

@@ -1,4 +1,4 @@
-"""Save the second looks of a session: features of frames, and moments between the first ones.
+"""Save the second looks of a session: features of frames, and what a glance at the video found.
 
 One file a session beside it, removed with it; the newest looks stay, up to a limit. A file that is
 damaged, or cannot be written, is ignored.
@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from retake_edge.files import write_atomically
-from retake_edge.video.glance import Moment
+from retake_edge.video.glance import Glanced, Moment
 from retake_edge.vision.encoder import VisionFeatures
 
 MOST_BYTES = 64 << 20
 """Of the features of one session's looks."""
 _MOST_MOMENTS = 1024
-_MOMENTS = "moments"
+_GLANCED = "moments", "seen_s", "seen"
 
 
 class SavedLooks:
@@ -35,15 +35,18 @@ class SavedLooks:
             with suppress(Exception), np.load(io.BytesIO(file.read_bytes())) as stored:
                 self._arrays = dict(stored)
 
-    def moments(self) -> list[Moment] | None:
-        """Return the moments that no frame of the first reading showed; None: not known yet."""
-        found = self._arrays.get(_MOMENTS)
-        return None if found is None else [Moment(*row) for row in found.tolist()]
+    def glanced(self) -> Glanced | None:
+        """Return what a glance at the video found; None: there was none yet."""
+        if not all(name in self._arrays for name in _GLANCED):
+            return None
+        moments, seen_s, seen = (self._arrays[name] for name in _GLANCED)
+        return Glanced([Moment(*row) for row in moments.tolist()], seen_s, seen)
 
-    def keep_moments(self, moments: list[Moment]) -> None:
-        """Keep the most novel of the moments."""
-        rows = [(moment.start_s, moment.novelty) for moment in moments[:_MOST_MOMENTS]]
-        self._arrays[_MOMENTS] = np.array(rows, np.float64).reshape(-1, 2)
+    def keep_glanced(self, glanced: Glanced) -> None:
+        """Keep what a glance found: of the moments the most novel ones."""
+        rows = [(moment.start_s, moment.novelty) for moment in glanced.moments[:_MOST_MOMENTS]]
+        arrays = np.array(rows, np.float64).reshape(-1, 2), glanced.seen_s, glanced.seen
+        self._arrays.update(zip(_GLANCED, arrays, strict=True))
         self._write()
 
     def features(self, name: str) -> VisionFeatures | None:
@@ -71,11 +74,15 @@ class SavedLooks:
         self._arrays[f"{name}/middle_s"] = features.middle_s
         shape = (features.rows, features.cols, features.step_s)
         self._arrays[f"{name}/shape"] = np.array(shape, np.float64)
-        while sum(array.nbytes for array in self._arrays.values()) > MOST_BYTES:
-            oldest = next(key for key in self._arrays if key != _MOMENTS).partition("/")[0]
+        while sum(self._arrays[key].nbytes for key in self._of_looks()) > MOST_BYTES:
+            oldest = self._of_looks()[0].partition("/")[0]
             for key in [key for key in self._arrays if key.partition("/")[0] == oldest]:
                 del self._arrays[key]
         self._write()
+
+    def _of_looks(self) -> list[str]:
+        """The arrays that are not the glance's."""
+        return [key for key in self._arrays if key not in _GLANCED]
 
     def _write(self) -> None:
         if self._file is None:
