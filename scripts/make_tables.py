@@ -57,7 +57,7 @@ SPEED_COMMAND = (
 )
 SAMPLING_COMMAND = "retake-edge bench sampling -s 20261302 --out benchmarks/sampling.json"
 LOOK_COMMAND = (
-    "retake-edge bench look -s 20261222 --videos 4 --events 0.25 -t 1 "
+    "retake-edge bench look -s 20261226 --videos 4 --events 0.25 -t 1 "
     "--out benchmarks/second-look.json"
 )
 STILL_COMMAND = (
@@ -263,11 +263,15 @@ def _hours(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
-def second_look() -> str:
-    """What a second look gets back, and its cost."""
-    if not is_measured("second-look"):
-        return _not_measured(LOOK_COMMAND)
-    return f"{look_table(run_file('second-look'))}\n\n{source('second-look')}"
+def _look(name: str) -> Callable[[], str]:
+    """What a second look gets back in one run, and its cost."""
+
+    def block() -> str:
+        if not is_measured(name):
+            return _not_measured(LOOK_COMMAND)
+        return f"{look_table(run_file(name))}\n\n{source(name)}"
+
+    return block
 
 
 def sure() -> str:
@@ -398,7 +402,14 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "text-needle-qwen": _text("text-needle-qwen"),
     "distinct-video": distinct_video,
     "eval-hours": eval_hours,
-    "second-look": second_look,
+    "second-look": _look("second-look"),
+    "second-look-long": _look("second-look-long"),
+    "second-look-print": _look("second-look-print"),
+    "second-look-print-12": _look("second-look-print-12"),
+    "second-look-repeats": _look("second-look-repeats"),
+    "second-look-repeats-24": _look("second-look-repeats-24"),
+    "second-look-ordinary": _look("second-look-ordinary"),
+    "second-look-kept": _look("second-look-kept"),
     "sure": sure,
     "absent": absent,
     "dpselect": dpselect,

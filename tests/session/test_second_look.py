@@ -30,9 +30,11 @@ from retake_edge.plan.look import TIMES_CLOSER
 from retake_edge.session.closer import Grid, Look, looks, named_times, shown_spans
 from retake_edge.session.conversation import Conversation
 from retake_edge.session.evidence import Span
+from retake_edge.session.look_frames import dropped_moments
 from retake_edge.session.open import open_session, open_video
 from retake_edge.session.second_look import SecondLook
 from retake_edge.session.store.looks import SavedLooks
+from retake_edge.session.video_map import VideoMap
 from retake_edge.stages import StageTimes
 from retake_edge.video.glance import Glanced, Moment
 from retake_edge.video.read import OpenVideo
@@ -362,6 +364,17 @@ def test_a_video_is_glanced_at_once_while_it_is_read_if_it_is_read_for_that(
     assert [look.spans for look in later] == [look.spans for look in meanwhile]
 
 
+def test_a_frame_counts_as_seen_while_a_cell_of_it_is_kept():
+    """Two frames each half a second make a grid frame; text is no cell of it."""
+    levels = np.full((16, 12, 12, 3), 10, np.uint8)
+    levels[4:6] = 90
+    glanced = Glanced([], np.arange(0, 8, 0.5), levels)
+    for third, expected in ((2, []), (-1 - 2, [Moment(2.0, 80.0)])):
+        cells = np.array([[0, 1, third, 3, 5], [0, 1, 3, 5, -1 - 7]], np.int32)
+        kept = VideoMap(np.arange(8.0), np.zeros(8, np.float32), cells)
+        assert dropped_moments(glanced, kept) == expected
+
+
 @pytest.mark.parametrize("in_place", [False, True])
 def test_frames_in_place_hide_what_was_kept_of_their_seconds(video, tmp_path, in_place):
     """Frames of all seconds, beside a video of which a sixteenth is kept, and all."""
@@ -377,8 +390,7 @@ def test_frames_in_place_hide_what_was_kept_of_their_seconds(video, tmp_path, in
                 tokens = session.engine.model.tokenize(prompt)
                 context.decode_tokens(tokens, beside.finish(), seq=1)
                 found.append(context.logits())
-    difference = float(np.abs(found[0] - found[1]).max())
-    assert (difference < 0.3) == in_place
+    assert (float(np.abs(found[0] - found[1]).max()) < 0.3) == in_place
 
 
 def test_larger_frames_are_not_denser(video, tmp_path):

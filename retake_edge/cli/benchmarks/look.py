@@ -36,7 +36,9 @@ def look(
     fps: Annotated[float, typer.Option(help="Frames a second of the first reading.")] = 2,
     keep_ratio: KeepRatios = "1,0.0625",
     look_again: Annotated[int, option("look.frames", "Frames of a second look.")] = 24,
-    questions: Annotated[int, typer.Option(help="Questions about each video.")] = 24,
+    questions: Annotated[
+        int, typer.Option(help="Questions about each video (repeats: one a colour).")
+    ] = 24,
     absent: Annotated[int, typer.Option(help="Questions about what it does not show.")] = 8,
     without_file: Annotated[
         bool, typer.Option("--without-file", help="Look at the features that were kept.")
