@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from retake_edge.config import RetakeConfig
 from retake_edge.engine.state import ImageRule
@@ -20,7 +22,7 @@ from retake_edge.session.store.features import SavedFeatures
 from retake_edge.session.store.looks import SavedLooks
 from retake_edge.session.video_map import VideoMap
 from retake_edge.stages import StageTimes
-from retake_edge.video.glance import Bools, Glanced, Moment
+from retake_edge.video.glance import Bools, Doubles, Glanced, Moment
 from retake_edge.video.read import open_video
 from retake_edge.video.sampling import SampleTimes
 from retake_edge.vision.encoder import VisionEncoder, VisionFeatures
@@ -174,9 +176,15 @@ class KeptFrames:
         set_image_rule(prefilled, non_causal=kept.non_causal)
 
     def moments(self) -> Sequence[Moment]:
-        """Return what nothing shows that was kept in the cache, if the video was glanced at."""
-        glanced = self._saved.glanced()
-        return dropped_moments(glanced, self._prefilled.video_map) if glanced else ()
+        """Return grid frames that nothing shows of what is kept, if the video was glanced at."""
+        glanced, video_map = self._saved.glanced(), self._prefilled.video_map
+        if glanced is None:
+            return ()
+        times_s = video_map.frame_times_s
+        return [
+            replace(moment, start_s=float(times_s[int(step_at(times_s, moment.start_s))]))
+            for moment in dropped_moments(glanced, video_map)
+        ]
 
     def features(self, looks: Iterable[Look], times: StageTimes) -> list[VisionFeatures]:
         """Return the vision features of looks.
@@ -209,5 +217,10 @@ def kept_steps(video_map: VideoMap) -> Bools:
 
 def dropped_moments(glanced: Glanced, video_map: VideoMap) -> list[Moment]:
     """Return the moments that no frame shows of which something is kept."""
-    steps = np.searchsorted(video_map.frame_times_s, glanced.seen_s + 1e-6, "right") - 1
-    return glanced.dropped(kept_steps(video_map)[np.maximum(steps, 0)])
+    steps = step_at(video_map.frame_times_s, glanced.seen_s)
+    return glanced.dropped(kept_steps(video_map)[steps])
+
+
+def step_at(times_s: Doubles, at_s: Doubles | float) -> npt.NDArray[np.intp]:
+    """Return which of the grid frames that begin at `times_s` f64 [T] is shown at a time."""
+    return np.maximum(np.searchsorted(times_s, np.asarray(at_s) + 1e-6, "right") - 1, 0)

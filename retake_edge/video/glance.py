@@ -1,7 +1,7 @@
 """Find what a reading did not see: moments between its frames, and frames of which nothing is kept.
 
-All frames are looked at, but very small. Where they are decoded anyway, for the sampled ones, that
-costs little; for itself, it costs what decoding costs. It is done once a video.
+Frames are looked at very small, once a video: while the sampled ones are decoded, which costs less
+than to decode it all once more.
 """
 
 from __future__ import annotations

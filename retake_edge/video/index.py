@@ -89,6 +89,7 @@ def index_film(film: Film, beat: Beat) -> FrameIndex | None:
     missing_s = announced_s(film, times_s[0]) - max(end_s, film.read_to_s)
     by_count = film.counts_frames or n_untimed > len(times_s) // 2
     can_seek = not n_placeless if film.seeks_bytes else not (film.joins or film.never_seeks)
+    can_seek = can_seek and (film.is_intra or not log.has_false_keys)
     return FrameIndex(
         times_s=times_s,
         keys=sorted(keys),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _MOST_BYTES = 2**32 - 1
+MIN_KEY_SHARE = 1 / 8
+"""Of the first picture's bytes, what key frames usually have at least."""
 
 
 class PacketLog:
@@ -39,6 +42,14 @@ class PacketLog:
         self._times_s.append(time_s)
         self._n_bytes.append(max(0, min(n_bytes, _MOST_BYTES)))
         self._is_key.append(is_key)
+
+    @property
+    def has_false_keys(self) -> bool:
+        """True if all are said to be key frames, and most are far too small for that.
+
+        FFmpeg writes RPZA so; decoding cannot begin at such a picture.
+        """
+        return all(self._is_key) and median(self._n_bytes) < MIN_KEY_SHARE * self._n_bytes[0]
 
     @classmethod
     def joined(cls, logs: Iterable[PacketLog]) -> PacketLog:

@@ -49,7 +49,7 @@ class Case:
     (PSNR is not asked for: ffmpeg shows such colours pale); "still" (no length); "damaged"
     (there may be warnings, and pictures are compared with ffmpeg's alone); "length" (only
     ffmpeg says how much is left); "refused" (exit 3 is right); "wild" (ffmpeg itself shows
-    other times than were drawn: the numbers alone are compared); "once" (no samples far apart).
+    other times than were drawn: the numbers alone are compared).
     `min_psnr_db`: against ffmpeg's own picture. `blur`: how far a number read may be off.
     """
 

@@ -72,6 +72,7 @@ def test_cards_between_the_samples_are_moments(video):
         assert any(abs(moment.start_s - card.start_s) < 0.01 for moment in found)
 
 
+@pytest.mark.ffmpeg
 @pytest.mark.process
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="there is no ffmpeg")
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "libvpx-vp9", "mpeg4", "mjpeg"])

@@ -11,6 +11,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from video_matrix.bytes_of import turn
 from video_matrix.case import Case, case, even, make_file
@@ -18,6 +19,8 @@ from video_matrix.cases import all_cases
 from video_matrix.cases_codecs import X264
 from video_matrix.compare import Verdict, compare, delayed
 from video_matrix.run import run
+
+from retake_edge.video.read import sample_frames
 
 pytestmark = [
     pytest.mark.ffmpeg,
@@ -72,3 +75,18 @@ def test_the_comparison_sees_combed_lines(tmp_path: Path) -> None:
 
 def test_the_comparison_sees_a_film_where_there_should_be_none(tmp_path: Path) -> None:
     assert "there is no film" in judged(case("film.mp4", X264, mark="refused"), tmp_path)
+
+
+def test_pictures_that_only_pass_for_key_frames_are_not_jumped_to(tmp_path: Path) -> None:
+    path = make_file("rpza.mov", ("-c:v rpza",), tmp_path / "made", tmp_path / "sources")
+    close, far = (
+        {
+            float(time_s): frame
+            for batch in sample_frames(path, fps=fps)
+            for time_s, frame in zip(batch.times_s, batch.frames, strict=True)
+        }
+        for fps in (25, 0.4)
+    )
+    assert len(far) == 2
+    for time_s, frame in far.items():
+        np.testing.assert_array_equal(frame, close[time_s])
